@@ -1,0 +1,98 @@
+"""The command train.py: parse, check, train, say what came out; exit codes."""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from layerwise.config import Config, SettingError
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 0; 2 for a mistake in what was given; 1 for any other failure.
+
+    Raises:
+        SystemExit: 0 after --help; 130 and 143 on SIGINT and SIGTERM.
+    """
+
+    def run() -> None:
+        from layerwise.parsing import parse  # --help needs no more than this
+
+        config, run_dir = parse(arguments)
+        train(config, run_dir)
+
+    return guarded(run)
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Call `run`; turn errors into one line and an exit code, and signals into an orderly end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        run()
+    except SettingError as error:
+        return _complain(error, 2)
+    except (RuntimeError, OSError) as error:
+        from layerwise.module import TrainingFailed
+        from layerwise.rundir import DamagedRun
+
+        if isinstance(error, TrainingFailed | DamagedRun | OSError):
+            return _complain(error, 1)
+        raise
+    return 0
+
+
+def train(config: Config, run_dir: str) -> None:
+    """Check all that can be checked, then train, and write and print the results.
+
+    Raises:
+        SettingError: something does not fit; nothing has been written.
+    """
+    import torch
+
+    from layerwise.config import check_fit, plain
+    from layerwise.data import load_data
+    from layerwise.rundir import RunDir
+
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise SettingError("trainer.accelerator: gpu, but torch finds none here; give cpu or auto")
+    data = load_data(config.data, config.seed)
+    check_fit(config, *data.shape[1:], len(data.train))
+    directory = RunDir(run_dir)
+    directory.check(config, data.digest())
+
+    import yaml
+
+    from layerwise.greedy import train_stack
+    from layerwise.results import Results
+    from layerwise.tracking import Tracker
+
+    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    directory.start(config)
+    tracker = Tracker(config.wandb, directory.path, plain(config))
+    try:
+        results = Results(directory, tracker, data, device)
+        stack, records = train_stack(config, data, directory, tracker, device, results.layer_finished)
+        results.stack_finished(stack, records, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    except BaseException:
+        tracker.close(1)
+        raise
+    tracker.close()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for other in (signal.SIGINT, signal.SIGTERM):  # a second signal ends the process at once
+        signal.signal(other, signal.SIG_DFL)
+    print(f"\nstopped by {signal.Signals(number).name}; the same command goes on from here", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+

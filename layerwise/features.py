@@ -1,0 +1,87 @@
+"""What a layer is trained on: the frozen stack's outputs, for training, validation and sampling."""
+
+from collections.abc import Iterator
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from layerwise.batches import Batches, Images, fold_seed
+from layerwise.data import DataSet
+from layerwise.layer import FrozenStack
+from layerwise.patches import sample_patches
+from layerwise.progress import progress
+
+EVALUATION_BATCH = 256
+
+
+class FrozenInputs:
+    """Batches pushed through a frozen stack: (features (B, C, H, W), logits (B, classes), labels (B,))."""
+
+    def __init__(self, stack: FrozenStack, batches: Batches) -> None:
+        self.stack = stack
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for x, labels in self.batches:
+            with torch.no_grad():
+                features, logits = self.stack(x)
+            yield features, logits, labels
+
+
+class LayerData(LightningDataModule):
+    """The inputs of one layer: training images augmented anew in each epoch, validation images as they are.
+
+    The stack is kept here, outside the module that is trained, so that nothing can write to it.
+
+    Args:
+        data: the data set.
+        stack: the layers below.
+        batch_size: images a training step.
+        seed: of this layer.
+        device: where the batches are made and embedded.
+    """
+
+    def __init__(self, data: DataSet, stack: FrozenStack, batch_size: int, seed: int, device: torch.device) -> None:
+        super().__init__()
+        self.data = data
+        self.stack = stack
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+
+    def train_dataloader(self) -> FrozenInputs:
+        """The pass of the current epoch; a resumed epoch sees what it would have seen."""
+        assert self.trainer is not None
+        seed = fold_seed(self.seed, self.trainer.current_epoch)
+        batches = Batches(self.data.train, self.batch_size, self.device, self.data.augmentation, seed)
+        return FrozenInputs(self.stack, batches)
+
+    def val_dataloader(self) -> FrozenInputs:
+        """The validation images."""
+        return FrozenInputs(self.stack, Batches(self.data.val, EVALUATION_BATCH, self.device))
+
+
+def sample_inputs(
+    stack: FrozenStack, images: Images, size: int, count: int, device: torch.device, generator: torch.Generator, what: str
+) -> Tensor:
+    """Sample patches (M, P) of a layer's input, through the same transform that training uses.
+
+    Takes about 16 patches an image, so that few images have to go through the stack.
+    """
+    chosen = torch.randperm(len(images), generator=generator)[: max(1, -(-count // 16))]
+    batches = Batches(images.subset(chosen.sort().values), EVALUATION_BATCH, device)
+    inputs = (features for features, _, _ in progress(FrozenInputs(stack, batches), what, len(batches)))
+    return sample_patches(inputs, size, count, len(chosen), generator)
+
+
+def accuracies(stack: FrozenStack, images: Images, device: torch.device, what: str) -> list[float]:
+    """The share of images classified rightly at depth 1, 2, … of the stack."""
+    right = torch.zeros(len(stack.layers), dtype=torch.long)
+    batches = Batches(images, EVALUATION_BATCH, device)
+    for x, labels in progress(batches, what, len(batches)):
+        right += torch.stack([(logits.argmax(1) == labels).sum() for _, logits in stack.depths(x)]).cpu()
+    return [float(count) / len(images) for count in right]

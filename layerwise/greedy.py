@@ -1,0 +1,116 @@
+"""The algorithm: learn a dictionary, train a layer on it, freeze the layer, go on with its output."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from layerwise.batches import fold_seed
+from layerwise.config import Config, LayerConfig
+from layerwise.data import DataSet
+from layerwise.dictionary import PatchDictionary
+from layerwise.features import LayerData, sample_inputs
+from layerwise.layer import FrozenStack, ProbedLayer
+from layerwise.module import LayerModule
+from layerwise.progress import progress
+from layerwise.rundir import RunDir, settings_of
+from layerwise.saved import LayerRecord, load_layer, save_dictionary, save_layer, saved_dictionary, saved_record
+from layerwise.tracking import Tracker
+from layerwise.training import train_layer
+
+
+def train_stack(
+    config: Config,
+    data: DataSet,
+    run_dir: RunDir,
+    tracker: Tracker,
+    device: torch.device,
+    finished: Callable[[FrozenStack, LayerRecord], None],
+) -> tuple[FrozenStack, list[LayerRecord]]:
+    """Train layers 1 to `config.depth`, but for those that the run directory already holds.
+
+    Args:
+        config: a checked configuration.
+        data: what to learn from.
+        run_dir: a started run directory.
+        tracker: the W&B run.
+        device: where to compute.
+        finished: called with the stack so far and its top layer's record, for each layer trained here.
+
+    Returns:
+        The frozen stack and its layers' records.
+
+    Raises:
+        TrainingFailed: a loss is not finite.
+        DamagedRun: a file of the run directory is not as it was written.
+    """
+    stack, records = FrozenStack([], len(data.classes)), []
+    for number in range(1, config.depth + 1):
+        record = saved_record(run_dir, number)
+        trained_before = record is not None
+        if record is None:
+            record = train_next(config, data, stack, run_dir, tracker, device)
+        # what is stacked upon is what was saved, whether by this process or an earlier one
+        layer = load_layer(run_dir, record)
+        stack = FrozenStack([*stack.layers, layer], len(data.classes)).to(device)
+        records.append(record)
+        if not trained_before:
+            finished(stack, record)
+    return stack, records
+
+
+def train_next(
+    config: Config, data: DataSet, stack: FrozenStack, run_dir: RunDir, tracker: Tracker, device: torch.device
+) -> LayerRecord:
+    """Train the layer above `stack` and save it; a layer begun earlier goes on from its last epoch."""
+    number = len(stack.layers) + 1
+    own, seed = config.layer_config(number), fold_seed(config.seed, number)
+    settings = settings_of(config, number, data.digest())
+    shape = stack.layers[-1].shape if number > 1 else data.shape
+
+    start = time.perf_counter()
+    dictionary = saved_dictionary(run_dir, number)
+    if dictionary is None:
+        dictionary = learn_dictionary(own, stack, data, seed, number, device)
+        save_dictionary(run_dir, number, dictionary, settings)
+    prepared = time.perf_counter() - start
+
+    torch.manual_seed(seed)  # for the first weights
+    layer = ProbedLayer(dictionary, own, shape, len(data.classes))
+    module = LayerModule(layer, number, len(data.classes), config.optimizer)
+    inputs = LayerData(data, stack, config.optimizer.batch_size, seed, device)
+    best = train_layer(module, inputs, config, run_dir.layer(number), tracker.logger(number))
+
+    layer.load_state_dict(best.weights)
+    record = LayerRecord(
+        layer=number,
+        atoms=own.atoms,
+        val_accuracy=best.accuracy,
+        epochs=best.epochs,
+        input_shape=list(shape),
+        output_shape=list(layer.shape),
+        classes=data.classes,
+        seconds=round(prepared + best.seconds, 3),
+        settings=settings,
+    )
+    save_layer(run_dir, layer, record)
+    return record
+
+
+def learn_dictionary(
+    config: LayerConfig, stack: FrozenStack, data: DataSet, seed: int, number: int, device: torch.device
+) -> PatchDictionary:
+    """Sample patches of a layer's input, whiten them, choose atoms."""
+    generator = torch.Generator().manual_seed(seed)
+    patches = sample_inputs(
+        stack, data.train, config.patch_size, config.sample, device, generator, f"layer {number}: sampling patches"
+    )
+    return PatchDictionary.fit(
+        patches,
+        config.atoms,
+        kind=config.dictionary,
+        epsilon=config.whitening,
+        iterations=config.kmeans_iterations,
+        generator=generator,
+        progress=lambda steps: progress(steps, f"layer {number}: dictionary"),
+    )

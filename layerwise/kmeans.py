@@ -1,0 +1,92 @@
+"""Lloyd's k-means, seeded, in bounded memory, on the device of the data.
+
+Shapes: M points, P dimensions, N centroids.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+CHUNK_NUMBERS = 1 << 22  # entries of a chunk's (rows, N) score matrix: 16 MiB of float32, about a CPU's last cache
+
+
+def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Find each point's nearest centroid; of several equally near ones, the first.
+
+    Returns:
+        Index (M,) int64 and squared distance (M,), at least 0.
+    """
+    half_norms = centroids.square().sum(1) / 2
+    index = torch.empty(len(points), dtype=torch.long, device=points.device)
+    distance = torch.empty(len(points), dtype=points.dtype, device=points.device)
+    rows = max(1, CHUNK_NUMBERS // len(centroids))
+    for start in range(0, len(points), rows):
+        chunk = points[start : start + rows]
+        best, arg = torch.addmm(half_norms, chunk, centroids.T, alpha=-1).min(1)
+        index[start : start + rows] = arg
+        distance[start : start + rows] = (chunk.square().sum(1) + 2 * best).clamp_min(0)
+    return index, distance
+
+
+def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """k-means++ (Arthur & Vassilvitskii 2007): draw points one after another, far ones more likely.
+
+    Works on a random subset of 16 points a centroid, so that its cost stays below that of one Lloyd iteration on
+    many points.
+    """
+    subset = points[torch.randperm(len(points), generator=generator)[: max(16 * count, 256)].to(points.device)]
+    draws = torch.rand(count, generator=generator, dtype=torch.float64)
+    norms = subset.square().sum(1)
+    chosen = [0]
+    distance = torch.full_like(norms, torch.inf)
+    for draw in draws[1:]:
+        last = subset[chosen[-1]]
+        distance = torch.minimum(distance, (norms - 2 * (subset @ last) + last.dot(last)).clamp_min(0))
+        distance[chosen] = 0
+        mass = distance.double().cumsum(0)
+        if mass[-1] > 0:
+            chosen.append(min(int(torch.searchsorted(mass, draw.to(mass) * mass[-1], right=True)), len(subset) - 1))
+        else:  # fewer distinct points than centroids: take any that is left
+            chosen.append(next(i for i in range(len(subset)) if i not in set(chosen)))
+    return subset[chosen]
+
+
+def kmeans(
+    points: Tensor,
+    count: int,
+    iterations: int,
+    generator: torch.Generator,
+    tolerance: float = 1e-4,
+    progress: Callable[[Iterable[int]], Iterable[int]] = lambda steps: steps,
+) -> Tensor:
+    """Cluster points so that the mean squared distance to the nearest centroid (the inertia) is locally least.
+
+    A centroid that loses all its points is put on the point that is farthest from its own centroid.
+
+    Args:
+        points: (M, P), with M at least `count`.
+        count: number of centroids N.
+        iterations: at most so many; stops early once the inertia falls by less than `tolerance` of itself.
+        generator: a CPU generator.
+        tolerance: see `iterations`.
+        progress: wraps the iteration numbers, for a progress bar.
+
+    Returns:
+        Centroids, (N, P).
+    """
+    centroids = spread(points, count, generator)
+    last = torch.inf
+    for _ in progress(range(iterations)):
+        index, distance = nearest(points, centroids)
+        inertia = float(distance.double().mean())
+        if last - inertia <= tolerance * inertia and bool((torch.bincount(index, minlength=count) > 0).all()):
+            break
+        last = inertia
+        sizes = torch.bincount(index, minlength=count)
+        sums = torch.zeros_like(centroids).index_add_(0, index, points)
+        centroids = sums / sizes.clamp_min(1)[:, None]
+        empty = (sizes == 0).nonzero()[:, 0]
+        if len(empty):
+            centroids[empty] = points[distance.argsort(descending=True, stable=True)[: len(empty)]]
+    return centroids

@@ -1,0 +1,88 @@
+"""Patches of a batch of feature maps: cutting, sampling, whitening (paper, section 3).
+
+Shapes: B batch, C channels, H W image side, s patch side, h = H-s+1, w = W-s+1, P = s*s*C, M sampled patches.
+A patch vector is ordered (row, column, channel): with channels last, a patch is s contiguous runs of s*C numbers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def extract_patches(x: Tensor, size: int) -> Tensor:
+    """Cut every patch of every image, at stride 1 and without padding.
+
+    Args:
+        x: images or feature maps, (B, C, H, W).
+        size: patch side s, at most min(H, W).
+
+    Returns:
+        The patches, (B, h, w, P).
+    """
+    windows = x.permute(0, 2, 3, 1).unfold(1, size, 1).unfold(2, size, 1)  # (B, h, w, C, s, s)
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
+
+
+def sample_patches(batches: Iterable[Tensor], size: int, count: int, total: int, generator: torch.Generator) -> Tensor:
+    """Draw patches at uniformly random positions, equally many from every image.
+
+    Args:
+        batches: feature maps (B, C, H, W); together `total` images.
+        size: patch side s.
+        count: how many patches to return; no position of an image is drawn twice, so fewer where there are fewer.
+        total: number of images in all batches.
+        generator: a CPU generator; the draw is the same on every device.
+
+    Returns:
+        Patches, (M, P) with M = min(count, total*h*w), in random order.
+    """
+    drawn = []
+    for x in batches:
+        patches = extract_patches(x, size).flatten(1, 2)  # (B, h*w, P)
+        each = min(-(-count // total), patches.shape[1])
+        order = torch.rand(patches.shape[:2], generator=generator).argsort(1)[:, :each].to(x.device)
+        drawn.append(patches.gather(1, order[..., None].expand(-1, -1, patches.shape[2])).flatten(0, 1))
+    sample = torch.cat(drawn)
+    return sample[torch.randperm(len(sample), generator=generator)[:count].to(sample.device)]
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """The affine map to whitened patches, z -> (z - mean) @ matrix."""
+
+    mean: Tensor
+    """(P,)"""
+    matrix: Tensor
+    """(P, P); a column is one whitened coordinate, in order of falling variance"""
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """Whiten patches (..., P) to (..., P)."""
+        return (patches - self.mean) @ self.matrix
+
+
+def fit_whitening(patches: Tensor, epsilon: float) -> Whitening:
+    """PCA whitening that regularises the eigenvalues: W = V diag((lambda + epsilon * mean lambda)^-1/2).
+
+    The whitened covariance is diag(lambda / (lambda + epsilon * mean lambda)): the identity, but for directions
+    whose variance is below epsilon of the mean, which are noise and are not blown up (Thiry et al. 2021).
+
+    Args:
+        patches: (M, P).
+        epsilon: share of the mean eigenvalue that is added to each, at least 0.
+
+    Raises:
+        ValueError: all patches are the same, so that there is nothing to whiten.
+    """
+    z = patches.double()
+    mean = z.mean(0)
+    z = z - mean
+    variance, vectors = torch.linalg.eigh(z.T @ z / len(z))
+    # eigh leaves the sign of a vector open; fixing it makes the result the same with every linear algebra library
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+    variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)
+    if not variance.mean() > 1e-12 * mean.square().mean().clamp_min(1e-12):
+        raise ValueError("the patches have zero covariance: every image looks the same")
+    scale = (variance + max(epsilon, 1e-9) * variance.mean()).rsqrt()
+    return Whitening(mean.to(patches.dtype), (vectors * scale).to(patches.dtype))

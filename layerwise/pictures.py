@@ -1,0 +1,101 @@
+"""Pictures of a stack, as arrays (H, W, 3) of uint8."""
+
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen is needed
+
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from layerwise import ops
+from layerwise.dictionary import PatchDictionary
+from layerwise.layer import FrozenStack
+from layerwise.saved import LayerRecord
+
+Picture = npt.NDArray[np.uint8]
+
+
+def atoms_picture(dictionary: PatchDictionary, channels: int, scale: int = 4) -> Picture:
+    """All atoms as one grid, each as the patch that it stands for, less the mean patch.
+
+    With 1 or 3 channels an atom is a picture; with more, its channels lie side by side, in grey.
+
+    Args:
+        dictionary: of a layer with `channels` channels in.
+        channels: C.
+        scale: side of a pixel of a patch in the picture.
+    """
+    patches = dictionary.atoms @ torch.linalg.pinv(dictionary.whitening)  # whitening undone
+    side = round((patches.shape[1] / channels) ** 0.5)
+    tiles = patches.reshape(-1, side, side, channels).cpu()
+    if channels not in (1, 3):
+        tiles = tiles.permute(0, 1, 3, 2).reshape(len(tiles), side, -1, 1)
+    tiles = tiles / tiles.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12) / 2 + 0.5
+    height, width = tiles.shape[1:3]
+    columns = max(1, min(len(tiles), round((len(tiles) * height / width) ** 0.5)))
+    rows = -(-len(tiles) // columns)
+    grid = torch.ones(rows, columns, height * scale + 2, width * scale + 2, 3)
+    for i, tile in enumerate(tiles):
+        large = tile.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+        grid[i // columns, i % columns, 1:-1, 1:-1] = large.expand(-1, -1, 3)
+    picture = grid.permute(0, 2, 1, 3, 4).reshape(rows * (height * scale + 2), -1, 3)
+    return (picture * 255).round().byte().numpy()
+
+
+def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
+    """How often each atom of the top layer is among the nearest, over all positions of images `x` (B, C, H, W)."""
+    below, top = FrozenStack(stack.layers[:-1], stack.classes), stack.layers[-1].layer.embedding
+    features, _ = below(x)
+    everywhere = max(features.shape[2:])
+    shares = ops.embed_hard(features, top.dictionary.scorer, top.size, top.k, everywhere).mean((0, 2, 3)).cpu()
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    axes.plot(shares.sort(descending=True).values.numpy(), color="tab:blue")
+    axes.axhline(top.k / len(shares), color="grey", linestyle=":", label="k / N")
+    axes.set(xlabel="atom, by how often it is chosen", ylabel="share of patches", ylim=(0, None))
+    axes.legend(frameon=False)
+    return _array(figure)
+
+
+def accuracy_picture(records: Sequence[LayerRecord]) -> Picture:
+    """Validation accuracy against depth."""
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    depths = [record.layer for record in records]
+    axes.plot(depths, [100 * record.val_accuracy for record in records], "o-", color="tab:blue")
+    for record in records:
+        label = f"{100 * record.val_accuracy:.1f}"
+        axes.annotate(label, (record.layer, 100 * record.val_accuracy), (0, 6), textcoords="offset points", ha="center")
+    axes.set(xlabel="depth", ylabel="validation accuracy, %", xticks=depths)
+    axes.margins(y=0.3)
+    return _array(figure)
+
+
+def confusion_picture(counts: Tensor, classes: Sequence[str]) -> Picture:
+    """Counts (true class, predicted class) as shares of the true class."""
+    shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
+    side = 2 + 0.4 * min(len(classes), 40)
+    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 40:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 20:
+        for i, row in enumerate(shares.tolist()):
+            for j, share in enumerate(row):
+                if share >= 0.005:
+                    color = "white" if share > 0.5 else "black"
+                    axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=7)
+    return _array(figure)
+
+
+def _array(figure: Figure) -> Picture:
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+    plt.close(figure)
+    return picture

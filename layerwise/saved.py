@@ -1,0 +1,113 @@
+"""Layers in a run directory: how they are written and read back."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from layerwise.config import LayerConfig
+from layerwise.dictionary import PatchDictionary
+from layerwise.layer import FrozenStack, ProbedLayer
+from layerwise.rundir import DamagedRun, RunDir, fingerprint
+
+_DICTIONARY = "dictionary.safetensors"
+_LAYER = "layer.safetensors"
+
+
+def save_dictionary(run_dir: RunDir, number: int, dictionary: PatchDictionary, settings: dict[str, Any]) -> None:
+    """Write a layer's dictionary, and the settings that led to it."""
+    run_dir.save_tensors(number, _DICTIONARY, dictionary.state_dict(), {"settings": json.dumps(settings)})
+
+
+def saved_dictionary(run_dir: RunDir, number: int) -> PatchDictionary | None:
+    """Read a layer's dictionary; None where there is none yet."""
+    if not (run_dir.layer(number) / _DICTIONARY).exists():
+        return None
+    tensors = run_dir.load_tensors(number, _DICTIONARY)
+    return PatchDictionary(tensors["mean"], tensors["whitening"], tensors["atoms"])
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """layer.json: what a finished layer is, and how well it does."""
+
+    layer: int
+    """its number, from 1"""
+    atoms: int
+    val_accuracy: float
+    """of the stack up to this layer, in [0, 1]; that of the best epoch, whose weights are the layer's"""
+    epochs: list[dict[str, float]]
+    """validation accuracy and loss of each epoch"""
+    input_shape: list[int]
+    """(C, H, W)"""
+    output_shape: list[int]
+    """(D, h', w')"""
+    classes: list[str]
+    seconds: float
+    """of sampling, clustering and training, those before a resume included"""
+    settings: dict[str, Any]
+    """all that the weights depend on"""
+
+    @property
+    def config(self) -> LayerConfig:
+        """The layer's own settings."""
+        return LayerConfig(**self.settings[f"layer {self.layer}"])
+
+
+def save_layer(run_dir: RunDir, layer: ProbedLayer, record: LayerRecord) -> None:
+    """Write a finished layer, then its record, which makes it count."""
+    trained = {name: value for name, value in layer.state_dict().items() if ".dictionary." not in name}
+    run_dir.save_tensors(record.layer, _LAYER, trained, {})
+    versions = {name: version(name) for name in ("layerwise", "torch", "lightning")}
+    run_dir.finish_layer(
+        record.layer, vars(record) | {"fingerprint": fingerprint(record.settings), "versions": versions}
+    )
+
+
+def saved_record(run_dir: RunDir, number: int) -> LayerRecord | None:
+    """Read a finished layer's record; None where the layer is not finished.
+
+    Raises:
+        DamagedRun: a file of the layer is not as it was written.
+    """
+    values = run_dir.finished(number)
+    if values is None:
+        return None
+    try:
+        record = LayerRecord(**{name: values[name] for name in LayerRecord.__dataclass_fields__})
+        if fingerprint(record.settings) != values["fingerprint"] or record.layer != number:
+            raise ValueError("the settings are not those that were written")
+        _ = record.config
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedRun(
+            f"{run_dir.layer(number) / 'layer.json'} is damaged ({error}); "
+            f"delete {run_dir.layer(number)} and the layers above it to train them again"
+        ) from error
+    return record
+
+
+def load_layer(run_dir: RunDir, record: LayerRecord) -> ProbedLayer:
+    """Read a finished layer."""
+    dictionary = saved_dictionary(run_dir, record.layer)
+    assert dictionary is not None
+    c, h, w = record.input_shape
+    layer = ProbedLayer(dictionary, record.config, (c, h, w), len(record.classes))
+    layer.load_state_dict(layer.state_dict() | run_dir.load_tensors(record.layer, _LAYER))
+    return layer
+
+
+def load_stack(run_dir: RunDir) -> tuple[FrozenStack, list[LayerRecord]]:
+    """Read all finished layers of a run.
+
+    Raises:
+        FileNotFoundError: there is no finished layer.
+        DamagedRun: a file is not as it was written.
+    """
+    layers: list[ProbedLayer] = []
+    records: list[LayerRecord] = []
+    while (record := saved_record(run_dir, len(records) + 1)) is not None:
+        layers.append(load_layer(run_dir, record))
+        records.append(record)
+    if not records:
+        raise FileNotFoundError(f"{run_dir.path} holds no finished layer; train one with: python train.py --depth 1")
+    return FrozenStack(layers, len(records[0].classes)), records

@@ -1,0 +1,8 @@
+"""Train a deep patch-based network, one layer at a time: python train.py --depth 2."""
+
+import sys
+
+from layerwise.command import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
