@@ -88,7 +88,7 @@ def read_folder(root: Path, image_size: int | None, skip_unreadable: bool) -> Fo
         if upright.size != size:
             upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
         array = np.asarray(upright)
-        pixels[row] = torch.from_numpy(array[None] if grey else array.transpose(2, 0, 1).copy())
+        pixels[row] = torch.from_numpy((array[None] if grey else array.transpose(2, 0, 1)).copy())
         return True
 
     decoded = _each("reading images", decode, [(i, file[1]) for i, (file, _) in enumerate(kept)], skip_unreadable)

@@ -85,7 +85,7 @@ def train_next(
     record = LayerRecord(
         layer=number,
         atoms=own.atoms,
-        val_accuracy=best.accuracy,
+        val_accuracy=best.best["val_accuracy"],
         epochs=best.epochs,
         input_shape=list(shape),
         output_shape=list(layer.shape),

@@ -3,12 +3,14 @@
 Shapes: M points, P dimensions, N centroids.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 CHUNK_NUMBERS = 1 << 22  # entries of a chunk's (rows, N) score matrix: 16 MiB of float32, about a CPU's last cache
+SPREAD_POINTS = 1 << 16
 
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,25 +32,32 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """k-means++ (Arthur & Vassilvitskii 2007): draw points one after another, far ones more likely.
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007): draw points one after another, far ones more likely.
 
-    Works on a random subset of 16 points a centroid, so that its cost stays below that of one Lloyd iteration on
-    many points.
+    Of the few candidates drawn for each place, the one that leaves the least inertia is taken. Works on a random
+    subset of at most 16 points a centroid, so that it costs less than a few Lloyd iterations on all points.
+
+    Returns:
+        Points, (N, P).
     """
-    subset = points[torch.randperm(len(points), generator=generator)[: max(16 * count, 256)].to(points.device)]
-    draws = torch.rand(count, generator=generator, dtype=torch.float64)
+    size = max(min(16 * count, SPREAD_POINTS), count)
+    subset = points[torch.randperm(len(points), generator=generator)[:size].to(points.device)]
+    trials = 2 + int(math.log(count))
+    draws = torch.rand(count, trials, generator=generator, dtype=torch.float64).to(points.device)
     norms = subset.square().sum(1)
-    chosen = [0]
+    chosen = torch.zeros(count, dtype=torch.long, device=points.device)
     distance = torch.full_like(norms, torch.inf)
-    for draw in draws[1:]:
-        last = subset[chosen[-1]]
-        distance = torch.minimum(distance, (norms - 2 * (subset @ last) + last.dot(last)).clamp_min(0))
-        distance[chosen] = 0
-        mass = distance.double().cumsum(0)
-        if mass[-1] > 0:
-            chosen.append(min(int(torch.searchsorted(mass, draw.to(mass) * mass[-1], right=True)), len(subset) - 1))
-        else:  # fewer distinct points than centroids: take any that is left
-            chosen.append(next(i for i in range(len(subset)) if i not in set(chosen)))
+    for i in range(count):
+        if i == 0:
+            candidates = torch.zeros(1, dtype=torch.long, device=points.device)  # the subset is in random order
+        else:
+            mass = distance.double().cumsum(0)
+            candidates = torch.searchsorted(mass, draws[i] * mass[-1], right=True).clamp_max(len(subset) - 1)
+        to_candidates = norms[:, None] - 2 * (subset @ subset[candidates].T) + norms[candidates]
+        remaining = torch.minimum(distance[:, None], to_candidates.clamp_min(0))
+        best = remaining.sum(0).argmin()
+        chosen[i], distance = candidates[best], remaining[:, best]
+        distance[chosen[i]] = 0
     return subset[chosen]
 
 

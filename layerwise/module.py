@@ -90,7 +90,7 @@ class LayerModule(LightningModule):
 
 
 class BestEpoch(Callback):
-    """Keeps the weights of the epoch with the highest validation accuracy, of equal ones the first.
+    """Keeps the weights of the epoch with the highest validation accuracy, of equal ones that with the lowest loss.
 
     All of it is in the checkpoint, so that a resumed training knows its best epoch, too.
 
@@ -107,9 +107,9 @@ class BestEpoch(Callback):
         self._since = time.perf_counter()
 
     @property
-    def accuracy(self) -> float:
-        """The best epoch's validation accuracy."""
-        return max(epoch["val_accuracy"] for epoch in self.epochs)
+    def best(self) -> dict[str, float]:
+        """Validation accuracy and loss of the best epoch so far."""
+        return max(self.epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -119,9 +119,9 @@ class BestEpoch(Callback):
         """Compare this epoch with the best so far."""
         assert isinstance(pl_module, LayerModule)
         epoch = {name: float(trainer.callback_metrics[name]) for name in ("val_accuracy", "val_loss")}
-        if not self.epochs or epoch["val_accuracy"] > self.accuracy:
-            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.layer.state_dict().items()}
         self.epochs.append(epoch)
+        if self.best is epoch:
+            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.layer.state_dict().items()}
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
 

@@ -1,5 +1,6 @@
 """Pictures of a stack, as arrays (H, W, 3) of uint8."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib
@@ -21,30 +22,31 @@ from layerwise.saved import LayerRecord
 Picture = npt.NDArray[np.uint8]
 
 
-def atoms_picture(dictionary: PatchDictionary, channels: int, scale: int = 4) -> Picture:
+def atoms_picture(dictionary: PatchDictionary, channels: int, width: int = 640) -> Picture:
     """All atoms as one grid, each as the patch that it stands for, less the mean patch.
 
-    With 1 or 3 channels an atom is a picture; with more, its channels lie side by side, in grey.
+    More than three channels are shown as the three directions, in red, green and blue, along which the atoms'
+    pixels differ most.
 
     Args:
         dictionary: of a layer with `channels` channels in.
         channels: C.
-        scale: side of a pixel of a patch in the picture.
+        width: of the picture, about.
     """
     patches = dictionary.atoms @ torch.linalg.pinv(dictionary.whitening)  # whitening undone
     side = round((patches.shape[1] / channels) ** 0.5)
     tiles = patches.reshape(-1, side, side, channels).cpu()
     if channels not in (1, 3):
-        tiles = tiles.permute(0, 1, 3, 2).reshape(len(tiles), side, -1, 1)
+        directions = torch.linalg.svd(tiles.reshape(-1, channels), full_matrices=False).Vh[:3]
+        tiles = tiles @ directions.T
     tiles = tiles / tiles.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12) / 2 + 0.5
-    height, width = tiles.shape[1:3]
-    columns = max(1, min(len(tiles), round((len(tiles) * height / width) ** 0.5)))
-    rows = -(-len(tiles) // columns)
-    grid = torch.ones(rows, columns, height * scale + 2, width * scale + 2, 3)
-    for i, tile in enumerate(tiles):
-        large = tile.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-        grid[i // columns, i % columns, 1:-1, 1:-1] = large.expand(-1, -1, 3)
-    picture = grid.permute(0, 2, 1, 3, 4).reshape(rows * (height * scale + 2), -1, 3)
+    columns = math.ceil(len(tiles) ** 0.5)
+    scale = max(1, width // columns // side)
+    rows, cell = -(-len(tiles) // columns), side * scale + 2
+    grid = torch.ones(rows * columns, cell, cell, 3)
+    large = tiles.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    grid[: len(tiles), 1:-1, 1:-1] = large.expand(-1, -1, -1, 3)
+    picture = grid.reshape(rows, columns, cell, cell, 3).permute(0, 2, 1, 3, 4).reshape(rows * cell, -1, 3)
     return (picture * 255).round().byte().numpy()
 
 

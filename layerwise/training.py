@@ -112,6 +112,7 @@ def train_layer(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
     return best
 
