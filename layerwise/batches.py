@@ -96,7 +96,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n, generator = len(self.images), torch.Generator().manual_seed(self.seed)
         order = torch.randperm(n, generator=generator) if self.augmentation else torch.arange(n)
-        for index in order[: len(self) * self.size].split(self.size):
+        for index in torch.split(order[: len(self) * self.size], self.size):
             pixels = self.images.pixels[index.to(self.images.pixels.device)]
             if self.augmentation:
                 pixels = self.augmentation(pixels, generator)

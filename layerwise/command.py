@@ -94,5 +94,3 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _complain(error: Exception, code: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
-
-

@@ -245,7 +245,16 @@ def _check_layer(config: Config, number: int) -> None:
         own = overrides is not None and getattr(overrides, setting) is not None
         return f"layers.{number}.{setting}" if own else f"layer.{setting}"
 
-    for setting in ("patch_size", "atoms", "neighbors", "channels", "pool", "probe_pool", "patches", "kmeans_iterations"):
+    for setting in (
+        "patch_size",
+        "atoms",
+        "neighbors",
+        "channels",
+        "pool",
+        "probe_pool",
+        "patches",
+        "kmeans_iterations",
+    ):
         value = getattr(layer, setting)
         if value is not None:
             _at_least(name(setting), value, 1)

@@ -66,13 +66,15 @@ def load_data(config: DataConfig, seed: int) -> DataSet:
         train, test = _hold_out(train, config.test, fold_seed(seed, 1), "data.test")
     if val is None:
         train, val = _hold_out(train, config.validation, fold_seed(seed, 2), "data.validation")
-    present = train.labels.unique()
-    if len(present) < 2:
+    present = len(set(train.labels.tolist()))
+    if present < 2:
         raise SettingError(
-            f"data.name: {config.name} has {len(present)} class in its training split; classification needs at least 2"
+            f"data.name: {config.name} has {present} class in its training split; classification needs at least 2"
         )
     if bool((train.pixels == train.pixels[:1]).all()):
-        raise SettingError(f"data.name: all training images of {config.name} are the same (zero covariance); check the data")
+        raise SettingError(
+            f"data.name: all training images of {config.name} are the same (zero covariance); check the data"
+        )
     side = min(train.pixels.shape[2:])
     crop = config.crop if config.crop is not None else side // 8
     flip = config.flip if config.flip is not None else raw.flip
@@ -91,7 +93,7 @@ def _hold_out(images: Images, share: float, seed: int, setting: str) -> tuple[Im
 
 def digits(config: DataConfig) -> RawData:
     """scikit-learn's bundled 1,797 scans of digits, 8×8; a fifth of them, always the same, is the test split."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     bunch = load_digits()
     pixels = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
@@ -114,9 +116,11 @@ def _from_torchvision(
     torchvision unpickles CIFAR files, but only once their checksums match the published ones.
     """
     try:
-        import torchvision.datasets  # type: ignore[import-untyped]
+        import torchvision.datasets
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
-        raise SettingError(f"data.name: {config.name} needs torchvision, which does not import here: {error}") from error
+        raise SettingError(
+            f"data.name: {config.name} needs torchvision, which does not import here: {error}"
+        ) from error
     source = getattr(torchvision.datasets, class_name)
     missing = SettingError(
         f"data.root: {config.root} does not hold {config.name}, and it could not be downloaded; "

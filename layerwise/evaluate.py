@@ -38,7 +38,9 @@ def evaluate(run: str, data_root: str | None = None) -> list[float]:
     data = load_data(config, settings["seed"])
     trained_on = records[0].settings["data"]["content"]
     if data.digest()[:16] != trained_on:
-        raise SettingError(f"data.root: {config.root} does not hold the data that {path} was trained on; give --data-root")
+        raise SettingError(
+            f"data.root: {config.root} does not hold the data that {path} was trained on; give --data-root"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tested = accuracies(stack.to(device), data.test, device, "testing")
     table = [("depth", "validation", "test")]

@@ -66,7 +66,13 @@ class LayerData(LightningDataModule):
 
 
 def sample_inputs(
-    stack: FrozenStack, images: Images, size: int, count: int, device: torch.device, generator: torch.Generator, what: str
+    stack: FrozenStack,
+    images: Images,
+    size: int,
+    count: int,
+    device: torch.device,
+    generator: torch.Generator,
+    what: str,
 ) -> Tensor:
     """Sample patches (M, P) of a layer's input, through the same transform that training uses.
 

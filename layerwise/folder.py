@@ -58,11 +58,15 @@ def read_folder(root: Path, image_size: int | None, skip_unreadable: bool) -> Fo
             continue
         for path in _visible(folder):
             if path.is_dir() and path.name not in classes:
-                raise SettingError(f"data.root: {path} is a class that {root}/train does not have; add it there or remove it")
+                raise SettingError(
+                    f"data.root: {path} is a class that {root}/train does not have; add it there or remove it"
+                )
         for label, name in enumerate(classes):
             found_files = _visible(folder / name) if (folder / name).is_dir() else []
             if split == "train" and not found_files:
-                raise SettingError(f"data.root: {folder / name} is empty; add images of this class or remove the folder")
+                raise SettingError(
+                    f"data.root: {folder / name} is empty; add images of this class or remove the folder"
+                )
             files += [(split, path, label) for path in found_files]
 
     headers = _each("reading headers", _header, [path for _, path, _ in files], skip_unreadable)

@@ -4,6 +4,7 @@ Shapes: B batch, C channels in, H W image side, P patch numbers, N atoms, D chan
 """
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,8 @@ class HardEmbedding(nn.Module):
         return ops.embed_hard(x, self.dictionary.scorer, self.size, self.k, self.pool)
 
 
-EMBEDDINGS: dict[str, type[FullEmbedding] | type[HardEmbedding]] = {"full": FullEmbedding, "hard": HardEmbedding}
+Embedding = FullEmbedding | HardEmbedding
+EMBEDDINGS: dict[str, type[Embedding]] = {"full": FullEmbedding, "hard": HardEmbedding}
 
 
 class PatchLayer(nn.Module):
@@ -61,7 +63,7 @@ class PatchLayer(nn.Module):
     def __init__(self, dictionary: PatchDictionary, config: LayerConfig) -> None:
         super().__init__()
         atoms = len(dictionary.atoms)
-        self.embedding = EMBEDDINGS[config.embedding](dictionary, config)
+        self.embedding: Embedding = EMBEDDINGS[config.embedding](dictionary, config)
         self.norm = nn.BatchNorm2d(atoms)
         self.mix = nn.Conv2d(atoms, config.channels, 1)
 
@@ -132,10 +134,15 @@ class FrozenStack(nn.Module):
 
     def __init__(self, layers: Iterable[ProbedLayer], classes: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self._layers = nn.ModuleList(layers)
         self.classes = classes
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def layers(self) -> list[ProbedLayer]:
+        """The layers, from the lowest."""
+        return [cast(ProbedLayer, layer) for layer in self._layers]
 
     def train(self, mode: bool = True) -> "FrozenStack":
         """Stay in eval mode whatever is asked for: batch norm in train mode would drift."""

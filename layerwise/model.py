@@ -74,7 +74,7 @@ class TrainedStack:
         part = FrozenStack(self.stack.layers[:depth], self.stack.classes)
         shape = self.stack.layers[depth - 1].shape
         outputs, logits = [torch.empty(0, *shape)], [torch.empty(0, self.stack.classes)]
-        for chunk in x.split(EVALUATION_BATCH):
+        for chunk in torch.split(x, EVALUATION_BATCH):
             inputs = to_input(chunk) if chunk.dtype == torch.uint8 else chunk.float() * 2 - 1
             for kept, values in zip((outputs, logits), part(inputs.to(self.device)), strict=True):
                 kept.append(values.cpu())
@@ -89,7 +89,7 @@ class TrainedStack:
             raise ValueError(f"images: shape {tuple(x.shape)}, but the stack was trained on (n, {c}, {h}, {w})")
         if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
             raise ValueError(f"images: type {x.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
-        if x.dtype.is_floating_point and len(x) and not (0 <= float(x.min()) and float(x.max()) <= 1):
+        if x.dtype.is_floating_point and len(x) and bool((x < 0).any() or (x > 1).any() or x.isnan().any()):
             raise ValueError(
                 f"images: values from {float(x.min()):g} to {float(x.max()):g}; floating point images range from 0 to 1"
             )
@@ -104,5 +104,3 @@ def load(run_dir: str | PathLike[str]) -> TrainedStack:
         DamagedRun: a file is not as it was written.
     """
     return TrainedStack(*load_stack(RunDir(Path(run_dir))))
-
-

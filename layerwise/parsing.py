@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 class _Parser(ArgumentParser):
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise SettingError(_explain(message, self._settings()))
 
     def _settings(self) -> list[str]:
@@ -32,6 +32,7 @@ def parse(arguments: list[str]) -> tuple[Config, str]:
     """
     parser = _Parser(
         prog="train.py",
+        allow_abbrev=False,
         description="Train a deep patch-based network, one layer at a time.",
         epilog="Single layers: --layers.2.atoms 512, or `layers: {2: {atoms: 512}}` in a settings file.",
     )
@@ -62,7 +63,8 @@ def _chosen_file(arguments: list[str]) -> Path | None:
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = f" (line {error.problem_mark.line + 1})" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
         raise SettingError(f"config: {path} is not YAML{where}; compare it with configs/digits.yaml") from error
     if not isinstance(content, dict):
         kind = {list: "a list", type(None): "empty"}.get(type(content), "a single value")

@@ -1,11 +1,11 @@
 """A run's files: written whole or not at all, checked when read, and never mixed with another run's.
 
-    config.yaml                 the whole configuration
-    layer-1/dictionary.safetensors
-            last.ckpt           while the layer trains
-            layer.safetensors   the finished layer and its probe
-            layer.json          written last: it exists when, and only when, the layer is finished
-    summary.json, report.html, *.png, wandb/
+config.yaml                 the whole configuration
+layer-1/dictionary.safetensors
+        last.ckpt           while the layer trains
+        layer.safetensors   the finished layer and its probe
+        layer.json          written last: it exists when, and only when, the layer is finished
+summary.json, report.html, *.png, wandb/
 """
 
 import fcntl
@@ -106,7 +106,7 @@ class RunDir:
         if not path.exists():
             return None
         try:
-            with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, "pt") as file:
                 settings: dict[str, Any] = json.loads(file.metadata()["settings"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(path, number) from error
@@ -162,7 +162,7 @@ class RunDir:
         """
         path = self.layer(number) / name
         try:
-            with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise self._damaged(path, number) from error

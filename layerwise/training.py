@@ -76,9 +76,7 @@ class _Lines(Callback):
         )
 
 
-def train_layer(
-    module: LayerModule, data: LayerData, config: Config, folder: Path, logger: Logger | None
-) -> BestEpoch:
+def train_layer(module: LayerModule, data: LayerData, config: Config, folder: Path, logger: Logger | None) -> BestEpoch:
     """Train a layer, from where `folder`/last.ckpt stands if it is there.
 
     Returns:

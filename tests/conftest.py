@@ -38,7 +38,12 @@ def command(tmp_path: Path) -> Command:
     def run(*arguments: str, tool: bool = False) -> subprocess.CompletedProcess[str]:
         program = ["-m", "layerwise"] if tool else [str(ROOT / "train.py")]
         return subprocess.run(
-            [sys.executable, *program, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+            [sys.executable, *program, *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
     return run

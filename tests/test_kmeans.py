@@ -1,6 +1,6 @@
 import pytest
 import torch
-from sklearn.cluster import KMeans  # type: ignore[import-untyped]
+from sklearn.cluster import KMeans
 
 from layerwise.kmeans import kmeans, nearest
 

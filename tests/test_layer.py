@@ -25,7 +25,9 @@ SMALL = LayerConfig(patch_size=3, atoms=8, channels=5, pool=2)
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 @pytest.mark.parametrize("dictionary", DICTIONARIES)
 def test_probed_layer__has_the_shape_it_says(embedding: str, dictionary: str) -> None:
-    config = LayerConfig(patch_size=3, atoms=8, channels=5, pool=2, probe_pool=3, embedding=embedding, dictionary=dictionary)  # type: ignore[arg-type]
+    config = LayerConfig(
+        patch_size=3, atoms=8, channels=5, pool=2, probe_pool=3, embedding=embedding, dictionary=dictionary
+    )  # type: ignore[arg-type]
     layer = make_layer(config, (2, 9, 8))
     out, logits = layer(torch.randn(4, 2, 9, 8), torch.zeros(4, 3))
     assert out.shape == (4, *layer.shape) == (4, 5, 4, 3)

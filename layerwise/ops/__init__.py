@@ -53,6 +53,8 @@ def _cpu() -> ModuleType:
     try:
         from layerwise.ops import cpu
     except ImportError as error:
-        warnings.warn(f"Numba is not available ({error}): embedding with plain torch, several times slower", stacklevel=2)
+        warnings.warn(
+            f"Numba is not available ({error}): embedding with plain torch, several times slower", stacklevel=2
+        )
         return reference
     return cpu

@@ -17,7 +17,7 @@ from layerwise.patches import extract_patches
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
 
 
-@njit(cache=True, fastmath={"reassoc", "nsz", "nnan", "contract"})  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath={"reassoc", "nsz", "nnan", "contract"})
 def _statistics(row):  # type: ignore[no-untyped-def]
     """Least, greatest, mean and standard deviation of a row, in one vectorised pass."""
     low = high = row[0]
@@ -31,7 +31,7 @@ def _statistics(row):  # type: ignore[no-untyped-def]
     return low, high, mean, np.sqrt(max(squares / np.float32(len(row)) - mean * mean, np.float32(0)))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _count(row, threshold):  # type: ignore[no-untyped-def]
     """How many values are at most `threshold`."""
     count = np.int32(0)
@@ -40,7 +40,7 @@ def _count(row, threshold):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _select(row, k, quantile):  # type: ignore[no-untyped-def]
     """Find what separates the k lowest values of a row from the others, without sorting it.
 
@@ -80,7 +80,7 @@ def _select(row, k, quantile):  # type: ignore[no-untyped-def]
     return high, np.int32(k - low_count)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _gate(row, k, quantile, gate):  # type: ignore[no-untyped-def]
     """Write 1 to `gate` where the value is among the k lowest of the row, else 0."""
     threshold, room = _select(row, k, quantile)
@@ -96,14 +96,12 @@ def _gate(row, k, quantile, gate):  # type: ignore[no-untyped-def]
                 room -= 1
 
 
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True)
 def _gate_pool(products, atoms, k, quantile, pool, gates, out):  # type: ignore[no-untyped-def]
     """Gate, mask and pool a chunk of images.
 
-    Args:
-        products: (b, h, w, N) scores, or (b, h, w, 2N) scores and mapped patches; without those, each counts as 1.
-        gates: (b, h, w, N) uint8, written.
-        out: (b, h', w', N), written.
+    `products` is (b, h, w, N), scores, or (b, h, w, 2N), scores and mapped patches; without those, each counts as 1.
+    Written are `gates`, (b, h, w, N) uint8, and `out`, (b, h', w', N).
     """
     images, h, w, _ = products.shape
     _, rows, columns, _ = out.shape
@@ -128,7 +126,7 @@ def _gate_pool(products, atoms, k, quantile, pool, gates, out):  # type: ignore[
             out[i, r, c] *= np.float32(1) / np.float32(area)
 
 
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True)
 def _gate_unpool(grad, gates, pool, out):  # type: ignore[no-untyped-def]
     """The backward pass of mask and pool: (b, h', w', N) gradients to (b, h, w, N), written to `out`."""
     images, h, w, atoms = gates.shape
@@ -204,7 +202,7 @@ class _EmbedFull(torch.autograd.Function):
 
 def embed_full(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
     """See `layerwise.ops.embed_full`. No gradient with respect to `x`."""
-    out = _EmbedFull.apply(_rows(x.detach(), patch_size), scorer, maps, neighbors, pool)
+    out: Tensor = _EmbedFull.apply(_rows(x.detach(), patch_size), scorer, maps, neighbors, pool)
     return out.permute(0, 3, 1, 2)
 
 

@@ -3,7 +3,6 @@
 Shapes: B batch, P patch numbers, N atoms, k neighbors, h w positions, h' = ceil(h/pool), w' = ceil(w/pool).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
