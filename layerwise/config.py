@@ -64,6 +64,8 @@ class LayerConfig:
     """share of the mean eigenvalue added to each one when whitening"""
     kmeans_iterations: int = 25
     """k-means iterations, at most"""
+    learning_rate: float | None = None
+    """highest learning rate of the layer's cycle; unset: optimizer.learning_rate"""
 
     @property
     def k(self) -> int:
@@ -160,6 +162,11 @@ class Config:
         given = {name: value for name, value in dataclasses.asdict(overrides).items() if value is not None}
         return dataclasses.replace(self.layer, **given)
 
+    def optimizer_config(self, number: int) -> OptimizerConfig:
+        """How layer `number` is trained, its own learning rate filled in."""
+        own = self.layer_config(number).learning_rate
+        return self.optimizer if own is None else dataclasses.replace(self.optimizer, learning_rate=own)
+
 
 def check(config: Config) -> None:
     """Refuse what cannot work whatever the data.
@@ -190,8 +197,7 @@ def check(config: Config) -> None:
         _at_least(f"optimizer.{name}", getattr(optimizer, name), 1)
     if optimizer.batch_size == 1:
         raise SettingError("optimizer.batch_size: 1 is too few for batch normalisation; give 2 or more")
-    if not 0 < optimizer.learning_rate < float("inf"):
-        raise SettingError(f"optimizer.learning_rate: {optimizer.learning_rate}; give a positive number, such as 0.003")
+    _positive("optimizer.learning_rate", optimizer.learning_rate)
     if not 0 <= optimizer.weight_decay < float("inf"):
         raise SettingError(f"optimizer.weight_decay: {optimizer.weight_decay}; give 0 or a positive number")
     if not 0 < optimizer.warmup < 1:
@@ -269,6 +275,13 @@ def _check_layer(config: Config, number: int) -> None:
         )
     if not 0 <= layer.whitening < float("inf"):
         raise SettingError(f"{name('whitening')}: {layer.whitening}; give 0 or a positive number, such as 0.03")
+    if layer.learning_rate is not None:
+        _positive(name("learning_rate"), layer.learning_rate)
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise SettingError(f"{name}: {value}; give a positive number, such as 0.003")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -77,7 +77,7 @@ def train_next(
 
     torch.manual_seed(seed)  # for the first weights
     layer = ProbedLayer(dictionary, own, shape, len(data.classes))
-    module = LayerModule(layer, number, len(data.classes), config.optimizer)
+    module = LayerModule(layer, number, len(data.classes), config.optimizer_config(number))
     inputs = LayerData(data, stack, config.optimizer.batch_size, seed, device)
     best = train_layer(module, inputs, config, run_dir.layer(number), tracker.logger(number))
 
