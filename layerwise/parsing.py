@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from layerwise.config import Config, SettingError, check
 
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
@@ -74,21 +75,24 @@ def _chosen_file(arguments: list[str]) -> Path | None:
 
 def _explain(message: str, settings: list[str]) -> str:
     """Turn jsonargparse's message into one line that names the setting, the value and the remedy."""
+    nested = re.fullmatch(r'Parser key "layers":\s*(\S+: .*)[;?] [sS]ee --help', message.strip(), re.DOTALL)
+    if nested:  # explained by the parser of a single layer's settings
+        return f"layers: {nested[1]}; see --help"
     unknown = re.search(r"[Uu]nrecognized arguments: --([^\s=]+)|Option '([^']+)' is not accepted", message)
-    keys = [key for key in re.findall(r'Parser key "([^"]+)"', message)]
+    keys = re.findall(r'Parser key "([^"]+)"', message)
     if unknown:
         name = unknown[1] or unknown[2]
-        if keys:  # a setting of a single layer
-            near = difflib.get_close_matches(f"layer.{name}", settings, 1, 0)
-            return f"layers: {name} is not a setting of a layer; did you mean {near[0].removeprefix('layer.')}?"
-        near = difflib.get_close_matches(name, settings, 1, 0)
-        return f"{name}: there is no such setting; did you mean {near[0]}? See --help"
+        near = difflib.get_close_matches(name, settings, 1, 0)[0]
+        return f"{name}: there is no such setting, did you mean {near}; see --help"
+    number = re.search(r"invalid literal for int\(\) with base 10: '(.*)'", message)
+    if number:
+        return f"layers: {number[1]} is not the number of a layer; write --layers.2.atoms 512 for the second"
     value = re.search(r"Got value: (.*)|Given value: (.*)", message)
     if keys and value:
         kinds = re.findall(r"Expected an? (.*?)(?:\. Got|\n|$)", message)
         wanted = " or ".join(_plain_kind(kind) for kind in kinds if "NoneType" not in kind)
         return f"{'.'.join(keys)}: {value[1] or value[2]} is not {wanted or 'valid'}; see --help"
-    return " ".join(message.split()) + "; see --help"
+    return " ".join(message.split()).replace("unrecognized arguments: ", "not a setting: ") + "; see --help"
 
 
 def _plain_kind(kind: str) -> str:

@@ -31,20 +31,20 @@ def environment() -> dict[str, str]:
     return kept | {"WANDB_API_KEY": "", "NETRC": os.devnull, "HOME": "/nonexistent"}
 
 
+def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+    )
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """Run train.py, or `python -m layerwise` with tool=True, in an empty folder."""
 
     def run(*arguments: str, tool: bool = False) -> subprocess.CompletedProcess[str]:
         program = ["-m", "layerwise"] if tool else [str(ROOT / "train.py")]
-        return subprocess.run(
-            [sys.executable, *program, *arguments],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return run_command(tmp_path, *program, *arguments)
 
     return run
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 
 import layerwise
 from layerwise.rundir import DamagedRun
-from tests.conftest import ROOT, SMALL, Command, environment
+from tests.conftest import ROOT, SMALL, Command, environment, run_command
 
 QUIET = [*SMALL, "--run_dir=r", "--wandb.mode=disabled"]
 
@@ -25,12 +26,18 @@ def hashes(run: Path, pattern: str = "layer-*/*") -> dict[str, str]:
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in run.glob(pattern)}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of depth 2, trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_command(folder, str(ROOT / "train.py"), "--depth=2", *QUIET).check_returncode()
+    return folder / "r"
+
+
 @pytest.fixture
-def finished(command: Command, tmp_path: Path) -> Path:
-    """A finished run of depth 2."""
-    done = command("--depth=2", *QUIET)
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "r"
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(trained, tmp_path / "r"))
 
 
 def test_run__leaves_the_files_it_should(finished: Path) -> None:

@@ -160,7 +160,7 @@ def _forward(rows: Tensor, weight: Tensor, atoms: int, k: int, pool: int) -> tup
     out = torch.empty(b, -(-h // pool), -(-w // pool), atoms)
     gates = torch.empty(b, h, w, atoms, dtype=torch.uint8)
     weight = weight.T.contiguous().T  # the layout that matrix products are faster with
-    step = min(b, max(1, CHUNK_NUMBERS // (h * w * weight.shape[1])))
+    step = max(1, min(b, CHUNK_NUMBERS // (h * w * weight.shape[1])))
     products = torch.empty(step, h, w, weight.shape[1])
     for i in range(0, b, step):
         chunk = products[: min(step, b - i)]
@@ -190,7 +190,7 @@ class _EmbedFull(torch.autograd.Function):
         rows, gates = ctx.saved_tensors
         grad = grads[0].contiguous()
         b, h, w, atoms = gates.shape
-        step = min(b, max(1, CHUNK_NUMBERS // (h * w * atoms)))
+        step = max(1, min(b, CHUNK_NUMBERS // (h * w * atoms)))
         total = torch.zeros(atoms, rows.shape[3])
         unpooled = torch.empty(step, h, w, atoms)
         for i in range(0, b, step):
