@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import SMALL, Command
+from tests.conftest import ROOT, SMALL, Command, run_command
 
 BAD = [
     (["--depth=0"], r"depth: 0 is too small; give a whole number of at least 1"),
@@ -84,12 +84,15 @@ def test_bad_run_directory(command: Command, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["letter.txt"]
 
 
-def test_help__names_every_setting__without_torch(command: Command) -> None:
+def test_help__names_every_setting__without_torch(command: Command, tmp_path: Path) -> None:
     done = command("--help")
     assert done.returncode == 0
     for name in ("--depth", "--layer.atoms", "--layers", "--optimizer.epochs", "--data.root", "--wandb.mode"):
         assert name in done.stdout
     assert "size N of the dictionary" in done.stdout
+    imported = run_command(tmp_path, "-X", "importtime", str(ROOT / "train.py"), "--help").stderr
+    assert "jsonargparse" in imported
+    assert not re.search(r"\| +(torch|numpy|lightning|wandb)$", imported, re.MULTILINE)
 
 
 def test_print_config__can_be_used_as_a_settings_file(command: Command, tmp_path: Path) -> None:
