@@ -53,7 +53,8 @@ def train(config: Config, run_dir: str) -> None:
     """
     import torch
 
-    from layerwise.config import check_fit, plain
+    from layerwise.checks import check_fit
+    from layerwise.config import plain
     from layerwise.data import load_data
     from layerwise.rundir import RunDir
 

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from layerwise.config import Config, SettingError, check
+from layerwise.checks import check
+from layerwise.config import Config, SettingError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from layerwise.config import Config, LayerConfig, LayerOverrides, SettingError, check, check_fit
+from layerwise.checks import check, check_fit
+from layerwise.config import Config, LayerConfig, LayerOverrides, SettingError
 from layerwise.parsing import parse
 from tests.conftest import ROOT
 
