@@ -11,7 +11,7 @@ from layerwise.data import DataSet
 from layerwise.dictionary import PatchDictionary
 from layerwise.features import LayerData, sample_inputs
 from layerwise.layer import FrozenStack, ProbedLayer
-from layerwise.module import LayerModule
+from layerwise.module import LayerModule, TrainingFailed
 from layerwise.progress import progress
 from layerwise.rundir import RunDir, settings_of
 from layerwise.saved import LayerRecord, load_layer, save_dictionary, save_layer, saved_dictionary, saved_record
@@ -105,12 +105,15 @@ def learn_dictionary(
     patches = sample_inputs(
         stack, data.train, config.patch_size, config.sample, device, generator, f"layer {number}: sampling patches"
     )
-    return PatchDictionary.fit(
-        patches,
-        config.atoms,
-        kind=config.dictionary,
-        epsilon=config.whitening,
-        iterations=config.kmeans_iterations,
-        generator=generator,
-        progress=lambda steps: progress(steps, f"layer {number}: dictionary"),
-    )
+    try:
+        return PatchDictionary.fit(
+            patches,
+            config.atoms,
+            kind=config.dictionary,
+            epsilon=config.whitening,
+            iterations=config.kmeans_iterations,
+            generator=generator,
+            progress=lambda steps: progress(steps, f"layer {number}: dictionary"),
+        )
+    except ValueError as error:  # nothing to whiten
+        raise TrainingFailed(f"layer {number}: {error}") from error
