@@ -3,9 +3,13 @@
 Shapes: n images, B batch, C channels, H W image side.
 """
 
+import math
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,11 +28,25 @@ class Images:
 
     def subset(self, index: Tensor) -> "Images":
         """The images at `index`, (m,) int64."""
-        return Images(self.pixels[index], self.labels[index])
+        pixels = allocate((len(index), *self.pixels.shape[1:]))
+        for start in range(0, len(index), 1024):
+            pixels[start : start + 1024] = self.pixels[index[start : start + 1024]]
+        return Images(pixels, self.labels[index])
 
     def to(self, device: torch.device) -> "Images":
         """The same on another device."""
         return Images(self.pixels.to(device), self.labels.to(device))
+
+
+def allocate(shape: tuple[int, ...]) -> Tensor:
+    """An uninitialised uint8 tensor: in memory, or where it would take over a quarter of that, in a temporary file.
+
+    The file has no name once it is open, so that it is gone with the process, however that ends.
+    """
+    if math.prod(shape) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
+        return torch.empty(shape, dtype=torch.uint8)
+    file = tempfile.TemporaryFile()  # noqa: SIM115  (the mapping keeps it open)
+    return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
 
 
 @dataclass(frozen=True)

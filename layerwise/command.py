@@ -63,7 +63,8 @@ def train(config: Config, run_dir: str) -> None:
     data = load_data(config.data, config.seed)
     check_fit(config, *data.shape[1:], len(data.train))
     directory = RunDir(run_dir)
-    directory.check(config, data.digest())
+    digest = data.digest()
+    directory.check(config, digest)
 
     import yaml
 
@@ -73,7 +74,7 @@ def train(config: Config, run_dir: str) -> None:
 
     on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    directory.start(config)
+    directory.start(config, digest)
     tracker = Tracker(config.wandb, directory.path, plain(config))
     try:
         results = Results(directory, tracker, data, device)

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from layerwise.config import DataConfig, SettingError
-from layerwise.data import load_data
+from layerwise.data import DATASETS, load_data
 from layerwise.features import accuracies
 from layerwise.report import print_table
 from layerwise.rundir import DamagedRun, RunDir
@@ -30,14 +30,17 @@ def evaluate(run: str, data_root: str | None = None) -> list[float]:
     path = Path(run)
     if not (path / "config.yaml").is_file():
         raise SettingError(f"RUN: {path} is not a run directory; give one, such as runs/digits-seed0")
-    stack, records = load_stack(RunDir(path))
+    try:
+        stack, records = load_stack(RunDir(path))
+    except FileNotFoundError as error:
+        raise SettingError(f"RUN: {error}") from error
     try:
         settings = yaml.safe_load((path / "config.yaml").read_text())
         config, seed = DataConfig(**settings["data"]), int(settings["seed"])
+        config = dataclasses.replace(config, root=data_root or str(config.root), download=False)
+        DATASETS[config.name]
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise DamagedRun(f"{path / 'config.yaml'} is damaged; the command that made the run writes it anew") from error
-    if data_root is not None:
-        config = dataclasses.replace(config, root=data_root)
     data = load_data(config, seed)
     trained_on = records[0].settings["data"]["content"]
     if data.digest()[:16] != trained_on:

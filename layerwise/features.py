@@ -76,9 +76,11 @@ def sample_inputs(
 ) -> Tensor:
     """Sample patches (M, P) of a layer's input, through the same transform that training uses.
 
-    Takes about 16 patches an image, so that few images have to go through the stack.
+    Takes up to 16 patches an image, so that few images have to go through the stack.
     """
-    chosen = torch.randperm(len(images), generator=generator)[: max(1, -(-count // 16))]
+    h, w = (stack.layers[-1].shape if stack.layers else images.pixels.shape[1:])[-2:]
+    each = min(16, (h - size + 1) * (w - size + 1))
+    chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)]
     batches = Batches(images.subset(chosen.sort().values), EVALUATION_BATCH, device)
     inputs = (features for features, _, _ in progress(FrozenInputs(stack, batches), what, len(batches)))
     return sample_patches(inputs, size, count, len(chosen), generator)

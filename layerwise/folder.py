@@ -1,7 +1,5 @@
 """Any folder of images, root/{train,val,test}/<class>/*, decoded once into uint8 tensors."""
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from layerwise.batches import Images
+from layerwise.batches import Images, allocate
 from layerwise.config import SettingError
 from layerwise.progress import progress
 
@@ -68,6 +66,10 @@ def read_folder(root: Path, image_size: int | None, skip_unreadable: bool) -> Fo
                     f"data.root: {folder / name} is empty; add images of this class or remove the folder"
                 )
             files += [(split, path, label) for path in found_files]
+        if not any(file[0] == split for file in files):
+            raise SettingError(
+                f"data.root: {folder} has no images in class folders; put them into {folder}/<class>/, or remove it"
+            )
 
     headers = _each("reading headers", _header, [path for _, path, _ in files], skip_unreadable)
     kept = [(file, header) for file, header in zip(files, headers, strict=True) if header is not None]
@@ -83,12 +85,12 @@ def read_folder(root: Path, image_size: int | None, skip_unreadable: bool) -> Fo
     size = (image_size, image_size) if image_size else next(iter(sizes))
     grey = all(is_grey for _, (_, is_grey) in kept)
 
-    pixels = _allocate((len(kept), 1 if grey else 3, size[1], size[0]))
+    pixels = allocate((len(kept), 1 if grey else 3, size[1], size[0]))
 
     def decode(item: tuple[int, Path]) -> bool:
         row, path = item
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
+            upright = ImageOps.exif_transpose(_to_bytes(image)).convert("L" if grey else "RGB")
         if upright.size != size:
             upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
         array = np.asarray(upright)
@@ -122,7 +124,16 @@ def _header(path: Path) -> tuple[tuple[int, int], bool]:
     with Image.open(path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5
         size = (image.height, image.width) if turned else (image.width, image.height)
-        return size, image.mode in ("1", "L", "I", "I;16", "F", "LA")
+        if image.mode in ("I", "F"):
+            raise ValueError(f"{image.mode} pixels have no known range")
+        return size, image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+
+
+def _to_bytes(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey to 8 bits, which Pillow itself would cut off at 255."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
 
 
 def _each(
@@ -133,7 +144,7 @@ def _each(
     def attempt(item: Path | tuple[int, Path]) -> T | None:
         try:
             return read(item)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a damaged file can make a decoder raise anything
             if skip:
                 return None
             path = item if isinstance(item, Path) else item[1]
@@ -143,15 +154,3 @@ def _each(
 
     with ThreadPoolExecutor() as pool:
         return list(progress(pool.map(attempt, items), what, total=len(items)))
-
-
-def _allocate(shape: tuple[int, int, int, int]) -> Tensor:
-    """An uninitialised uint8 tensor: in memory, or where it would take over half of that, in a temporary file.
-
-    The file has no name once it is open, so that it is gone with the process, however that ends.
-    """
-    size = int(np.prod(shape))
-    if size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2:
-        return torch.empty(shape, dtype=torch.uint8)
-    file = tempfile.TemporaryFile()  # noqa: SIM115  (the mapping keeps it open)
-    return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))

@@ -35,7 +35,7 @@ def train_stack(
         run_dir: a started run directory.
         tracker: the W&B run.
         device: where to compute.
-        finished: called with the stack so far and its top layer's record, for each layer trained here.
+        finished: called with the stack so far and its top layer's record, for each layer.
 
     Returns:
         The frozen stack and its layers' records.
@@ -47,15 +47,13 @@ def train_stack(
     stack, records = FrozenStack([], len(data.classes)), []
     for number in range(1, config.depth + 1):
         record = saved_record(run_dir, number)
-        trained_before = record is not None
         if record is None:
             record = train_next(config, data, stack, run_dir, tracker, device)
         # what is stacked upon is what was saved, whether by this process or an earlier one
         layer = load_layer(run_dir, record)
         stack = FrozenStack([*stack.layers, layer], len(data.classes)).to(device)
         records.append(record)
-        if not trained_before:
-            finished(stack, record)
+        finished(stack, record)
     return stack, records
 
 

@@ -1,5 +1,6 @@
 """The LightningModule that trains one layer and its probe."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -80,11 +81,11 @@ class LayerModule(LightningModule):
             ],
             lr=self.config.learning_rate,
         )
+        steps = int(self.trainer.estimated_stepping_batches)
+        # OneCycleLR divides by warmup * steps - 1
+        warmup = self.config.warmup if abs(self.config.warmup * steps - 1) > 1e-6 else 1.5 / steps
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.config.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=self.config.warmup,
+            optimizer, self.config.learning_rate, total_steps=steps, pct_start=warmup
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -119,6 +120,11 @@ class BestEpoch(Callback):
         """Compare this epoch with the best so far."""
         assert isinstance(pl_module, LayerModule)
         epoch = {name: float(trainer.callback_metrics[name]) for name in ("val_accuracy", "val_loss")}
+        if not math.isfinite(epoch["val_loss"]):
+            raise TrainingFailed(
+                f"layer {pl_module.number}: the validation loss is not finite after epoch {trainer.current_epoch + 1}; "
+                "the last good epoch is kept: give a smaller --optimizer.learning_rate and another --run_dir"
+            )
         self.epochs.append(epoch)
         if self.best is epoch:
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.layer.state_dict().items()}

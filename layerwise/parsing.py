@@ -44,7 +44,7 @@ def parse(arguments: list[str]) -> tuple[Config, str]:
     if chosen is None:
         chosen = CONFIGS / "digits.yaml"
         arguments = ["--config", str(chosen), *arguments]
-    namespace: Namespace = parser.instantiate_classes(parser.parse_args(arguments))
+    namespace: Namespace = parser.instantiate(parser.parse_args(arguments))
     values = {name: value for name, value in vars(namespace).items() if name != "config"}
     config = Config(**values)
     check(config)

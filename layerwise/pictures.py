@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def atoms_picture(dictionary: PatchDictionary, channels: int, width: int = 640) 
     tiles = patches.reshape(-1, side, side, channels).cpu()
     if channels not in (1, 3):
         directions = torch.linalg.svd(tiles.reshape(-1, channels), full_matrices=False).Vh[:3]
-        tiles = tiles @ directions.T
+        tiles = F.pad(tiles @ directions.T, (0, 3 - len(directions)))
     tiles = tiles / tiles.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12) / 2 + 0.5
     columns = math.ceil(len(tiles) ** 0.5)
     scale = max(1, width // columns // side)

@@ -34,15 +34,18 @@ class Results:
         self.device = device
 
     def layer_finished(self, stack: FrozenStack, record: LayerRecord) -> None:
-        """Draw and record the top layer."""
+        """Draw and record the top layer, unless an earlier process came to the end of that."""
+        files = {name: self.run_dir.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
+        if all(file.exists() for file in files.values()):
+            return
         some, _ = next(iter(Batches(self.data.val, EVALUATION_BATCH, self.device)))
         pictures = {
             "atoms": atoms_picture(stack.layers[-1].layer.embedding.dictionary, record.input_shape[0]),
             "usage": usage_picture(stack, some),
         }
-        for name, picture in pictures.items():
-            save_picture(self.run_dir.path / f"layer-{record.layer}-{name}.png", picture)
         self.tracker.layer_finished(record.layer, vars(record), pictures)
+        for name, picture in pictures.items():
+            save_picture(files[name], picture)
 
     def stack_finished(self, stack: FrozenStack, records: Sequence[LayerRecord], settings: str) -> None:
         """Test the whole stack, the only time that the test images are read; write and print the results."""

@@ -93,7 +93,8 @@ class RunDir:
             raise SettingError(f"run_dir: {self.path} cannot be written to; give a folder that can")
         if not self.path.exists():
             return
-        if not (self.path / "config.yaml").exists() and any(self.path.iterdir()):
+        visible = [path for path in self.path.iterdir() if not path.name.startswith(".")]
+        if visible and not (self.path / "config.yaml").exists():
             raise SettingError(f"run_dir: {self.path} holds files but no run; give an empty or a new folder")
         for number in range(1, config.depth + 1):
             trained = self._settings(number)
@@ -125,28 +126,23 @@ class RunDir:
                         "give that, or another --run_dir"
                     )
 
-    def start(self, config: Config) -> None:
-        """Take the directory into use: create it, keep other processes out, write config.yaml.
+    def start(self, config: Config, digest: str) -> None:
+        """Take the directory into use: create it, keep other processes out, check it, write config.yaml.
 
         Raises:
-            SettingError: another process is training in it.
+            SettingError: another process is training in it, or has, with other settings.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path, os.O_RDONLY)  # freed by the system when the process ends, however it does
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)  # freed with the process
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SettingError(
                 f"run_dir: {self.path} is in use by another process; wait for it or give another folder"
             ) from error
+        self.check(config, digest)
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         commit(self.path / "config.yaml", lambda path: path.write_text(text))
-
-    def release(self) -> None:
-        """Let other processes in again."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
     def save_tensors(self, number: int, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Write a .safetensors file of a layer; the same tensors give the same bytes."""

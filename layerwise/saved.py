@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from layerwise.config import LayerConfig
@@ -44,7 +44,7 @@ class LayerRecord:
     """(D, h', w')"""
     classes: list[str]
     seconds: float
-    """of sampling, clustering and training, those before a resume included"""
+    """of sampling, clustering and every epoch that was finished; a dictionary read back on a resume costs nothing"""
     settings: dict[str, Any]
     """all that the weights depend on"""
 
@@ -58,10 +58,17 @@ def save_layer(run_dir: RunDir, layer: ProbedLayer, record: LayerRecord) -> None
     """Write a finished layer, then its record, which makes it count."""
     trained = {name: value for name, value in layer.state_dict().items() if ".dictionary." not in name}
     run_dir.save_tensors(record.layer, _LAYER, trained, {})
-    versions = {name: version(name) for name in ("layerwise", "torch", "lightning")}
+    versions = {name: _version(name) for name in ("layerwise", "torch", "lightning")}
     run_dir.finish_layer(
         record.layer, vars(record) | {"fingerprint": fingerprint(record.settings), "versions": versions}
     )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a source folder that is used without being installed
+        return "unknown"
 
 
 def saved_record(run_dir: RunDir, number: int) -> LayerRecord | None:

@@ -93,7 +93,7 @@ def train_layer(module: LayerModule, data: LayerData, config: Config, folder: Pa
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     quiet(logging.WARNING)
     trainer = Trainer(
-        accelerator=config.trainer.accelerator,
+        accelerator="gpu" if data.device.type == "cuda" else "cpu",
         devices=config.trainer.devices,
         precision=config.trainer.precision,
         max_epochs=config.optimizer.epochs,

@@ -47,6 +47,14 @@ def test_readme__commands_are_valid(line: str) -> None:
     assert config.depth >= 1
 
 
+def default_in_words(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or "none" if not isinstance(value, list | dict) else "none"
+
+
 def test_readme__has_every_setting_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.*?) \|", README, re.MULTILINE))
     expected = {}
@@ -56,11 +64,7 @@ def test_readme__has_every_setting_with_its_default() -> None:
             expected |= {f"{field.name}.{name}": default for name, default in vars(value).items()}
         else:
             expected[field.name] = value
-    plain = {None: "unset", True: "true", False: "false"}
-    shown = {
-        name: plain.get(value, str(value)) if not isinstance(value, list | dict) else "none"
-        for name, value in expected.items()
-    }  # type: ignore[call-overload]
+    shown = {name: default_in_words(value) for name, value in expected.items()}
     assert rows == shown
 
 

@@ -147,7 +147,7 @@ def test_a_signal__ends_the_run_with_its_code(number: signal.Signals, code: int,
 def test_a_run_directory_in_use__is_refused(finished: Path, command: Command) -> None:
     import fcntl
 
-    lock = os.open(finished, os.O_RDONLY)
+    lock = os.open(finished / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     done = command("--depth=2", *QUIET)
     os.close(lock)

@@ -52,9 +52,7 @@ def backend(x: Tensor) -> ModuleType:
 def _cpu() -> ModuleType:
     try:
         from layerwise.ops import cpu
-    except ImportError as error:
-        warnings.warn(
-            f"Numba is not available ({error}): embedding with plain torch, several times slower", stacklevel=2
-        )
+    except (ImportError, RuntimeError) as error:  # RuntimeError: nowhere to keep what it compiles
+        warnings.warn(f"Numba cannot be used ({error}): embedding with plain torch, several times slower", stacklevel=2)
         return reference
     return cpu

@@ -61,7 +61,7 @@ def _select(row, k, quantile):  # type: ignore[no-untyped-def]
     if low_count > k:
         return low, k
     middle = mean + quantile * deviation
-    for step in range(300):
+    for step in range(600):  # enough to halve any two numbers down to neighbors
         if not (low < middle < high):
             middle = low + (high - low) * np.float32(0.5)
             if not (low < middle < high):  # no number lies between: all that is left is equal to `high`
