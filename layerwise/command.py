@@ -72,6 +72,11 @@ def train(config: Config, run_dir: str) -> None:
     from layerwise.results import Results
     from layerwise.tracking import Tracker
 
+    shape = "×".join(map(str, data.shape))
+    print(
+        f"data: {config.data.name}, {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test "
+        f"images, {shape}, {len(data.classes)} classes"
+    )
     on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     directory.start(config, digest)

@@ -91,6 +91,8 @@ def train_layer(module: LayerModule, data: LayerData, config: Config, folder: Pa
     last = folder / "last.ckpt"
     # monitor=None and one file: after every epoch last.ckpt is replaced
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    if last.exists():
+        print(f"layer {module.number}: going on from its last finished epoch")
     quiet(logging.WARNING)
     trainer = Trainer(
         accelerator="gpu" if data.device.type == "cuda" else "cpu",
