@@ -150,7 +150,7 @@ class FrozenStack(nn.Module):
 
     def depths(self, x: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         """Yield output (B, D, h', w') and logits (B, classes) of each layer in turn."""
-        logits = x.new_zeros(len(x), self.classes)
+        logits = x.new_zeros(x.shape[0], self.classes)
         with torch.no_grad():
             for layer in self.layers:
                 x, logits = layer(x, logits)
@@ -158,7 +158,7 @@ class FrozenStack(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W) to the top layer's output and logits; an empty stack passes x on, with logits of zero."""
-        top = x, x.new_zeros(len(x), self.classes)
+        top = x, x.new_zeros(x.shape[0], self.classes)
         for top in self.depths(x):  # noqa: B007
             pass
         return top

@@ -41,10 +41,10 @@ def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """Run train.py, or `python -m layerwise` with tool=True, in an empty folder."""
+    """Run train.py, or `python -m layerwise` with tool=True, or plain Python, in an empty folder."""
 
-    def run(*arguments: str, tool: bool = False) -> subprocess.CompletedProcess[str]:
-        program = ["-m", "layerwise"] if tool else [str(ROOT / "train.py")]
+    def run(*arguments: str, tool: bool = False, python: bool = False) -> subprocess.CompletedProcess[str]:
+        program = ["-m", "layerwise"] if tool else [] if python else [str(ROOT / "train.py")]
         return run_command(tmp_path, *program, *arguments)
 
     return run

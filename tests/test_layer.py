@@ -102,3 +102,21 @@ def test_empty_stack__passes_images_on() -> None:
     features, logits = FrozenStack([], 7)(x)
     assert features is x
     assert torch.equal(logits, torch.zeros(2, 7))
+
+
+def test_probed_layer__can_be_compiled__and_trained() -> None:
+    layer = make_layer(SMALL, (2, 9, 8))
+    x, below = torch.randn(4, 2, 9, 8), torch.zeros(4, 3)
+    torch.nn.init.normal_(layer.probe.linear.weight)
+    expected = torch.autograd.grad(layer(x, below)[1].square().sum(), layer.layer.embedding.weight)[0]
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    gradient = torch.autograd.grad(compiled(x, below)[1].square().sum(), layer.layer.embedding.weight)[0]
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_stack__can_be_exported__for_any_number_of_images() -> None:
+    stack = FrozenStack([make_layer(SMALL, (2, 9, 8))], 3)
+    program = torch.export.export(stack, (torch.randn(4, 2, 9, 8),), dynamic_shapes=({0: torch.export.Dim("b")},))
+    x = torch.randn(7, 2, 9, 8)
+    for exported, expected in zip(program.module()(x), stack(x), strict=True):
+        torch.testing.assert_close(exported, expected)

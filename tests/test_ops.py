@@ -10,6 +10,7 @@ from torch import Tensor
 from layerwise import ops
 from layerwise.ops import cpu, reference
 from layerwise.patches import extract_patches
+from tests.conftest import Command
 
 
 def brute_force_mask(scores: Tensor, k: int) -> Tensor:
@@ -23,8 +24,9 @@ def brute_force_mask(scores: Tensor, k: int) -> Tensor:
 
 def compiled_mask(scores: Tensor, k: int) -> Tensor:
     """The gate of the compiled backend, seen through patches of one number: (rows, N) scores at 1×1 positions."""
-    _, gates = cpu._forward(torch.eye(len(scores)).reshape(len(scores), 1, 1, -1), scores, scores.shape[1], k, 1)
-    return gates.reshape(scores.shape).bool()
+    scorer = torch.cat([scores, torch.zeros(1, scores.shape[1])])
+    _, gates = cpu.forward(torch.eye(len(scores))[:, :, None, None], scorer, None, 1, k, 1)
+    return reference.unpack(gates, 1, 1, 1).reshape(scores.shape)
 
 
 @pytest.mark.parametrize("n, k", [(1, 1), (2, 1), (7, 7), (7, 1), (33, 8), (256, 64), (1000, 999)])
@@ -57,38 +59,86 @@ def test_scorer__ranks_as_distances_do(generator: torch.Generator) -> None:
     torch.testing.assert_close(scores, distance - whitened.square().sum(1, keepdim=True) / 2)
 
 
-SHAPES = list(itertools.product([(1, 3, 8, 8), (3, 2, 9, 7)], [1, 3, 7], [(1, 1), (13, 4), (13, 13)], [1, 2, 3, 9]))
+SHAPES = list(itertools.product([(1, 3, 8, 8), (3, 2, 9, 7)], [1, 3, 7], [(1, 1), (13, 4), (13, 13)], range(1, 10)))
+# patches of several blocks, atoms of several tasks
+SHAPES += [((2, 40, 9, 7), 3, (300, 75), pool) for pool in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("shape, size, atoms_and_k, pool", SHAPES)
-def test_embed__agrees_between_backends__forward_and_backward(
+def test_cpu__agrees_with_the_reference__forward_and_backward(
     shape: tuple[int, int, int, int], size: int, atoms_and_k: tuple[int, int], pool: int, generator: torch.Generator
 ) -> None:
     atoms, k = atoms_and_k
-    x = torch.randn(shape, generator=generator)
-    x[0, :, :4] = 0.5  # a constant region, with ties
+    # small whole numbers: distances are exact in both, so that ties are ties in both
+    x = torch.randint(-3, 4, shape, generator=generator).float()
+    x[0, :, :4] = 1  # a constant region
     numbers = shape[1] * size * size
-    scorer, maps = torch.randn(2, numbers + 1, atoms, generator=generator)
+    scorer = torch.randint(-3, 4, (numbers + 1, atoms), generator=generator).float()
     scorer[:, -1] = scorer[:, 0]  # two equal atoms
+    maps = torch.randn(numbers + 1, atoms, generator=generator)
 
-    def run(backend: ModuleType, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        trained = maps.to(dtype).requires_grad_()
-        out = backend.embed_full(x.to(dtype), scorer.to(dtype), trained, size, k, pool)
-        weight = torch.linspace(-1, 1, out.numel(), dtype=dtype).reshape(out.shape)
-        (gradient,) = torch.autograd.grad((out * weight).sum(), trained)
-        return out.detach(), gradient, backend.embed_hard(x.to(dtype), scorer.to(dtype), size, k, pool)
+    def run(backend: ModuleType, dtype: torch.dtype) -> list[Tensor]:
+        out, gates = backend.forward(x.to(dtype), scorer.to(dtype), maps.to(dtype), size, k, pool)
+        grad = torch.linspace(-1, 1, out.numel(), dtype=dtype).reshape(out.shape)
+        hard, _ = backend.forward(x.to(dtype), scorer.to(dtype), None, size, k, pool)
+        return [out, backend.backward(x.to(dtype), grad, gates, size, pool), hard, gates]
 
-    expected = run(reference, torch.float64)
-    for name, ours, theirs in zip(("out", "gradient", "hard"), run(cpu, torch.float32), expected, strict=True):
-        torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    *ours, gates = run(cpu, torch.float32)
+    *theirs, expected_gates = run(reference, torch.float64)
+    assert torch.equal(gates, expected_gates)
+    for name, a, b in zip(("out", "gradient", "hard"), ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("pool", range(1, 6))
+def test_pack__keeps_every_gate__and_zeros_outside(pool: int, generator: torch.Generator) -> None:
+    mask = torch.rand(2, 7, 5, 3, generator=generator) < 0.5
+    gates = reference.pack(mask, pool)
+    assert torch.equal(reference.unpack(gates, 7, 5, pool), mask)
+    ones = sum(int(word).bit_count() for word in gates.flatten())
+    assert ones == mask.sum()
+
+
+def test_reference__its_backward_pass_is_what_torch_differentiates(generator: torch.Generator) -> None:
+    x = torch.randn(2, 2, 7, 6, generator=generator, dtype=torch.float64)
+    scorer, maps = torch.randn(2, 19, 10, generator=generator, dtype=torch.float64)
+    out = reference.embed(x, scorer, maps.requires_grad_(), 3, 4, 2)
+    grad = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    _, gates = reference.forward(x, scorer, maps, 3, 4, 2)
+    (expected,) = torch.autograd.grad(out, maps, grad)
+    torch.testing.assert_close(reference.backward(x, grad, gates, 3, 2), expected)
 
 
 def test_embed__is_the_same_in_chunks(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(5, 2, 8, 8, generator=generator)
     scorer, maps = torch.randn(2, 19, 10, generator=generator)
-    whole = cpu.embed_full(x, scorer, maps, 3, 4, 2)
+    whole, gates = cpu.forward(x, scorer, maps, 3, 4, 2)
+    gradient = cpu.backward(x, whole, gates, 3, 2)
     monkeypatch.setattr(cpu, "CHUNK_NUMBERS", 1500)
-    torch.testing.assert_close(cpu.embed_full(x, scorer, maps, 3, 4, 2), whole)
+    torch.testing.assert_close(cpu.forward(x, scorer, maps, 3, 4, 2)[0], whole)
+    torch.testing.assert_close(cpu.backward(x, whole, gates, 3, 2), gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_operator__is_a_well_formed_one(dtype: torch.dtype, generator: torch.Generator) -> None:
+    """PyTorch's own checks: schema, shape function against the real one, autograd, tracing."""
+    x = torch.randn(2, 2, 7, 6, generator=generator, dtype=dtype)
+    scorer, maps = torch.randn(2, 19, 10, generator=generator, dtype=dtype)
+    passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, maps.requires_grad_(), 3, 4, 2))
+    assert set(passed.values()) == {"SUCCESS"}
+    hard = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, None, 3, 4, 2))
+    assert set(hard.values()) == {"SUCCESS"}
+
+
+def test_embed__without_numba_says_so_once(command: Command) -> None:
+    program = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import torch; from layerwise import ops\n"
+        "for _ in range(2): ops.embed_hard(torch.zeros(1, 1, 3, 3), torch.zeros(5, 2), 2, 1, 1)"
+    )
+    done = command("-c", program, python=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("in plain torch, several times slower: Numba cannot be used") == 1
 
 
 def test_embed_full__is_the_block_diagonal_linear_map_on_phi_full(generator: torch.Generator) -> None:
@@ -120,6 +170,8 @@ def test_average_pool__averages_what_a_border_window_covers() -> None:
     assert pooled.flatten().tolist() == [2.0, 3.5, 6.5, 8.0]
 
 
-def test_backend__is_compiled_for_float32_on_a_cpu_only() -> None:
+def test_backend__is_the_fast_one_or_says_so() -> None:
     assert ops.backend(torch.zeros(1)) is cpu
-    assert ops.backend(torch.zeros(1, dtype=torch.float64)) is reference
+    ops._backend.cache_clear()
+    with pytest.warns(UserWarning, match=r"torch.float64 on cpu has no backend of its own"):
+        assert ops.backend(torch.zeros(1, dtype=torch.float64)) is reference

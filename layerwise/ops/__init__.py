@@ -1,12 +1,20 @@
-"""The embedding of a batch, pooled: one function a kind, each run by the fastest backend that can.
+"""The embedding of a batch, pooled, as PyTorch operators, each run by the fastest backend that can.
 
 Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
 h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) matrix whose last row is the offset.
+
+A backend is a module with two functions:
+
+    forward(x, scorer, maps or None, patch_size, neighbors, pool) -> pooled (B, N, h', w'), gates
+    backward(x, grad, gates, patch_size, pool) -> gradient of the maps (P+1, N)
+
+The gates are kept between the two, one bit each, as `layerwise.ops.reference.pack` says.
 """
 
 import warnings
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,26 +41,74 @@ def embed_full(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbo
     Returns:
         (B, N, h', w').
     """
-    return backend(x).embed_full(x.detach(), scorer, maps, patch_size, neighbors, pool)  # type: ignore[no-any-return]
+    pooled: Tensor = _embed(x.detach(), scorer, maps, patch_size, neighbors, pool)[0]
+    return pooled
 
 
 def embed_hard(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
     """The paper's Phi_hard, averaged over windows: as `embed_full`, with 1 in place of the mapped patch."""
-    return backend(x).embed_hard(x.detach(), scorer, patch_size, neighbors, pool)  # type: ignore[no-any-return]
+    pooled: Tensor = _embed(x.detach(), scorer, None, patch_size, neighbors, pool)[0]
+    return pooled
+
+
+@torch.library.custom_op("layerwise::embed", mutates_args=())
+def _embed(
+    x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+) -> tuple[Tensor, Tensor]:
+    pooled, gates = backend(x).forward(x, scorer, maps, patch_size, neighbors, pool)[0]
+    return pooled.contiguous(memory_format=torch.channels_last), gates
+
+
+@_embed.register_fake
+def _(
+    x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+) -> tuple[Tensor, Tensor]:
+    b, _, height, width = x.shape
+    tall, wide = (-(-(side - patch_size + 1) // pool) for side in (height, width))
+    pooled = x.new_empty(b, tall, wide, scorer.shape[1]).permute(0, 3, 1, 2)
+    return pooled, x.new_empty(b, tall, wide, -(-pool * pool // 8), scorer.shape[1], dtype=torch.uint8)
+
+
+@torch.library.custom_op("layerwise::embed_backward", mutates_args=())
+def _embed_backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
+    gradient: Tensor = backend(x).backward(x, grad, gates, patch_size, pool)
+    return gradient
+
+
+@_embed_backward.register_fake
+def _(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
+    return x.new_empty(patch_size * patch_size * x.shape[1] + 1, gates.shape[-1])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, _, _, ctx.patch_size, _, ctx.pool = inputs
+    ctx.save_for_backward(x, output[1])
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    x, gates = ctx.saved_tensors
+    gradient = _embed_backward(x, grad, gates, ctx.patch_size, ctx.pool) if ctx.needs_input_grad[2] else None
+    return None, None, gradient, None, None, None
+
+
+_embed.register_autograd(_differentiate, setup_context=_keep)
 
 
 def backend(x: Tensor) -> ModuleType:
-    """The module of this package that runs the embedding of `x`."""
-    if x.device.type == "cpu" and x.dtype == torch.float32:
-        return _cpu()
-    return reference
+    """The module of this package that runs the embedding of `x`; warns once where that is not the fast one."""
+    return _backend(x.device.type, x.dtype)
 
 
 @cache
-def _cpu() -> ModuleType:
-    try:
-        from layerwise.ops import cpu
-    except (ImportError, RuntimeError) as error:  # RuntimeError: nowhere to keep what it compiles
-        warnings.warn(f"Numba cannot be used ({error}): embedding with plain torch, several times slower", stacklevel=2)
-        return reference
-    return cpu
+def _backend(device: str, dtype: torch.dtype) -> ModuleType:
+    reason = f"{dtype} on {device} has no backend of its own"
+    if dtype == torch.float32:
+        try:
+            if device == "cpu":
+                from layerwise.ops import cpu
+
+                return cpu
+        except (ImportError, RuntimeError) as error:  # RuntimeError: nowhere to keep what Numba compiles
+            reason = f"Numba cannot be used ({error})"
+    warnings.warn(f"embedding in plain torch, several times slower: {reason}", stacklevel=2)
+    return reference

@@ -1,212 +1,248 @@
-"""The embedding on a CPU: matrix products over rows of patches, and one compiled pass that selects, masks and pools.
+"""The embedding on a CPU: one matrix product instead of three.
 
-The (positions x atoms) matrices exist for a few images at a time only. What is kept for the backward pass is the
-patches and the gates, one byte each. Rows are patches with a 1 appended, so that an affine map is one product.
+The average over a window of gated maps, sum_p g_jp (u_j . z_p), is u_j . s_j with s_j = sum_p g_jp z_p, the sum of
+those patches in the window that atom j is near to; and the gradient of u_j is its pooled gradient times the same s_j.
+Only the distances need a product for each position. The sums are looked up: for each four positions of a window all 16
+subset sums of their patches are tabled, so that a window of 4x4 costs an atom four additions of vectors and one dot
+product, where matrix products would cost 16 dot products.
+
+The (positions x atoms) scores exist for a few images at a time; what is kept for the backward pass is a bit a gate.
+Patches are rows with a 1 appended, so that an affine map is one product.
+
+Shapes: b images of a chunk, R C windows, N atoms; affine maps (P+1, N) are kept as (blocks, N, width), their P+1
+numbers cut into blocks of at most WIDTH, so that a window's tables stay in the first cache.
 """
 
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from layerwise.patches import extract_patches
+from layerwise.ops.selection import FASTMATH, mark_lowest
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
-
-
-@njit(cache=True, fastmath={"reassoc", "nsz", "nnan", "contract"})
-def _statistics(row):  # type: ignore[no-untyped-def]
-    """Least, greatest, mean and standard deviation of a row, in one vectorised pass."""
-    low = high = row[0]
-    total = squares = np.float32(0)
-    for value in row:
-        low = min(low, value)
-        high = max(high, value)
-        total += value
-        squares += value * value
-    mean = total / np.float32(len(row))
-    return low, high, mean, np.sqrt(max(squares / np.float32(len(row)) - mean * mean, np.float32(0)))
-
-
-@njit(cache=True)
-def _count(row, threshold):  # type: ignore[no-untyped-def]
-    """How many values are at most `threshold`."""
-    count = np.int32(0)
-    for j in range(row.shape[0]):
-        count = np.int32(count + np.int32(row[j] <= threshold))
-    return count
-
-
-@njit(cache=True)
-def _select(row, k, quantile):  # type: ignore[no-untyped-def]
-    """Find what separates the k lowest values of a row from the others, without sorting it.
-
-    Keeps a bracket count(low) < k <= count(high) and narrows it: first where a normal distribution has its k/N
-    quantile, then by interpolating the counts, every third time by halving, which bounds the number of steps.
-
-    Returns:
-        (t, room). Room -1: the values at most t are k exactly. Otherwise the values below t are fewer than k, and of
-        those equal to t the first `room` belong to the k lowest.
-    """
-    n = np.int32(row.shape[0])
-    low, high, mean, deviation = _statistics(row)
-    if k == n:
-        return high, np.int32(-1)
-    low_count, high_count = _count(row, low), n
-    if low_count == k:
-        return low, np.int32(-1)
-    if low_count > k:
-        return low, k
-    middle = mean + quantile * deviation
-    for step in range(600):  # enough to halve any two numbers down to neighbors
-        if not (low < middle < high):
-            middle = low + (high - low) * np.float32(0.5)
-            if not (low < middle < high):  # no number lies between: all that is left is equal to `high`
-                break
-        count = _count(row, middle)
-        if count == k:
-            return middle, np.int32(-1)
-        if count < k:
-            low, low_count = middle, count
-        else:
-            high, high_count = middle, count
-        share = np.float32(0.5)
-        if step % 3 < 2:
-            share = np.float32(k - low_count) / np.float32(high_count - low_count)
-        middle = low + (high - low) * share
-    return high, np.int32(k - low_count)
-
-
-@njit(cache=True)
-def _gate(row, k, quantile, gate):  # type: ignore[no-untyped-def]
-    """Write 1 to `gate` where the value is among the k lowest of the row, else 0."""
-    threshold, room = _select(row, k, quantile)
-    if room < 0:
-        for j in range(row.shape[0]):
-            gate[j] = row[j] <= threshold
-    else:
-        for j in range(row.shape[0]):
-            gate[j] = row[j] < threshold
-        for j in range(row.shape[0]):
-            if row[j] == threshold and room > 0:
-                gate[j] = 1
-                room -= 1
+WIDTH = 96
+ATOMS_TOGETHER = 256
 
 
 @njit(parallel=True, cache=True)
-def _gate_pool(products, atoms, k, quantile, pool, gates, out):  # type: ignore[no-untyped-def]
-    """Gate, mask and pool a chunk of images.
-
-    `products` is (b, h, w, N), scores, or (b, h, w, 2N), scores and mapped patches; without those, each counts as 1.
-    Written are `gates`, (b, h, w, N) uint8, and `out`, (b, h', w', N).
-    """
-    images, h, w, _ = products.shape
-    _, rows, columns, _ = out.shape
-    for task in prange(images * rows):
-        i, r = task // rows, task % rows
-        top, bottom = r * pool, min(r * pool + pool, h)
-        out[i, r] = 0
-        for y in range(top, bottom):
-            for x in range(w):
-                gate = gates[i, y, x]
-                _gate(products[i, y, x, :atoms], k, quantile, gate)
-                pooled = out[i, r, x // pool]
-                if products.shape[3] == atoms:
-                    for j in range(atoms):
-                        pooled[j] += np.float32(gate[j])
-                else:
-                    mapped = products[i, y, x, atoms:]
-                    for j in range(atoms):
-                        pooled[j] += mapped[j] if gate[j] else np.float32(0)
-        for c in range(columns):
-            area = (bottom - top) * (min(c * pool + pool, w) - c * pool)
-            out[i, r, c] *= np.float32(1) / np.float32(area)
-
-
-@njit(parallel=True, cache=True)
-def _gate_unpool(grad, gates, pool, out):  # type: ignore[no-untyped-def]
-    """The backward pass of mask and pool: (b, h', w', N) gradients to (b, h, w, N), written to `out`."""
-    images, h, w, atoms = gates.shape
+def _cut_rows(x, size, channels, rows):  # type: ignore[no-untyped-def]
+    """Cut every patch of x, (b, H, W*C), into `rows`, (b, h, w, at least P+1): the patch, 1, and zeros."""
+    images, h, w, _ = rows.shape
+    run = size * channels
     for task in prange(images * h):
         i, y = task // h, task % h
-        r = y // pool
-        tall = min(r * pool + pool, h) - r * pool
-        for x in range(w):
-            c = x // pool
-            scale = np.float32(1) / np.float32(tall * (min(c * pool + pool, w) - c * pool))
-            gate, pooled, row = gates[i, y, x], grad[i, r, c], out[i, y, x]
+        for left in range(w):
+            row = rows[i, y, left]
+            for dy in range(size):
+                row[dy * run : (dy + 1) * run] = x[i, y + dy, left * channels : left * channels + run]
+            row[size * run] = 1
+            row[size * run + 1 :] = 0
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def _subset_sums(rows, start, top, left, bottom, right, pool, first, table):  # type: ignore[no-untyped-def]
+    """Write to table[g, n] the sum of the patches that the bits of n choose from positions first+4g … first+4g+3.
+
+    Entry 0 stays zero. Entries that choose a position outside the image keep what they had: no gate asks for them.
+    """
+    width = min(table.shape[2], rows.shape[2] - start)
+    for group in range(table.shape[0]):
+        for bit in range(4):
+            p = first + 4 * group + bit
+            y, x, half = top + p // pool, left + p % pool, 1 << bit
+            if p < pool * pool and y < bottom and x < right:
+                for n in range(half):
+                    for q in range(width):
+                        table[group, half + n, q] = table[group, n, q] + rows[y, x, start + q]
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def _dot_one(table, chosen, maps, out):  # type: ignore[no-untyped-def]
+    """Add to out, (N,), each map times its sum of patches, windows of up to four positions."""
+    for j in range(maps.shape[0]):
+        n = np.uintp(chosen[j])
+        if n:
+            total = np.float32(0)
+            for q in range(maps.shape[1]):
+                total += table[0, n, q] * maps[j, q]
+            out[j] += total
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def _dot_four(table, low, high, maps, out):  # type: ignore[no-untyped-def]
+    """As `_dot_one` for 16 positions, whose choice is two bytes."""
+    nibble, shift = np.uintp(15), np.uintp(4)
+    for j in range(maps.shape[0]):
+        a, b, c, d = low[j] & nibble, low[j] >> shift, high[j] & nibble, high[j] >> shift
+        total = np.float32(0)
+        for q in range(maps.shape[1]):
+            total += (table[0, a, q] + table[1, b, q] + table[2, c, q] + table[3, d, q]) * maps[j, q]
+        out[j] += total
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def _add_one(table, chosen, grad, total):  # type: ignore[no-untyped-def]
+    """Add to total, (N, width), each atom's pooled gradient times its sum of patches."""
+    for j in range(total.shape[0]):
+        n = np.uintp(chosen[j])
+        if n:
+            g = grad[j]
+            for q in range(total.shape[1]):
+                total[j, q] += table[0, n, q] * g
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def _add_four(table, low, high, grad, total):  # type: ignore[no-untyped-def]
+    """As `_add_one` for 16 positions."""
+    nibble, shift = np.uintp(15), np.uintp(4)
+    for j in range(total.shape[0]):
+        a, b, c, d = low[j] & nibble, low[j] >> shift, high[j] & nibble, high[j] >> shift
+        g = grad[j]
+        for q in range(total.shape[1]):
+            total[j, q] += (table[0, a, q] + table[1, b, q] + table[2, c, q] + table[3, d, q]) * g
+
+
+@njit(cache=True)
+def _count_gates(gates, out):  # type: ignore[no-untyped-def]
+    """Write to out, (N,), how many bits are set in gates, (bytes, N)."""
+    out[:] = 0
+    for word in range(gates.shape[0]):
+        for bit in range(8):
+            for j in range(out.shape[0]):
+                out[j] += np.float32((gates[word, j] >> bit) & 1)
+
+
+@njit(parallel=True, cache=True)
+def _gate_and_pool(rows, scores, maps, k, quantile, pool, gates, out):  # type: ignore[no-untyped-def]
+    """Mark the near atoms, (b, R, C, bytes, N), and average their maps, or without maps the marks, (b, R, C, N)."""
+    images, h, w, _ = scores.shape
+    _, tall, wide, words, atoms = gates.shape
+    blocks, _, width = maps.shape
+    nothing = np.zeros(atoms, np.uint8)
+    for task in prange(images * tall):
+        i, r = task // tall, task % tall
+        table = np.zeros((1 if pool <= 2 else 4, 16, width), np.float32)
+        top, bottom = r * pool, min(r * pool + pool, h)
+        for c in range(wide):
+            left, right = c * pool, min(c * pool + pool, w)
+            gate, pooled = gates[i, r, c], out[i, r, c]
+            gate[:] = 0
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    p = (y - top) * pool + x - left
+                    mark_lowest(scores[i, y, x], k, quantile, np.uint8(1 << (p % 8)), gate[p // 8])
+            if blocks == 0:
+                _count_gates(gate, pooled)
+            else:
+                pooled[:] = 0
+            for block in range(blocks):
+                for word in range(0, words, 2):
+                    _subset_sums(rows[i], block * width, top, left, bottom, right, pool, 8 * word, table)
+                    if pool <= 2:
+                        _dot_one(table, gate[0], maps[block], pooled)
+                    else:
+                        high = gate[word + 1] if word + 1 < words else nothing
+                        _dot_four(table, gate[word], high, maps[block], pooled)
+            share = np.float32(1) / np.float32((bottom - top) * (right - left))
             for j in range(atoms):
-                row[j] = pooled[j] * scale if gate[j] else np.float32(0)
+                pooled[j] *= share
 
 
-def _quantile(k: int, atoms: int) -> np.float32:
-    return np.float32(NormalDist().inv_cdf(min(max(k / atoms, 1e-3), 1 - 1e-3)))
+@njit(parallel=True, cache=True)
+def _add_gradient(rows, grad, gates, pool, size, total):  # type: ignore[no-untyped-def]
+    """Add a chunk's gradient to total, (blocks, N, width). A task has its own atoms: no two write to one number."""
+    images, h, w, _ = rows.shape
+    _, tall, wide, words, atoms = gates.shape
+    blocks, _, width = total.shape
+    nothing = np.zeros(size, np.uint8)
+    for task in prange((atoms + size - 1) // size):
+        first, last = task * size, min(task * size + size, atoms)
+        table = np.zeros((1 if pool <= 2 else 4, 16, width), np.float32)
+        g = np.empty(last - first, np.float32)
+        for i in range(images):
+            for r in range(tall):
+                top, bottom = r * pool, min(r * pool + pool, h)
+                for c in range(wide):
+                    left, right = c * pool, min(c * pool + pool, w)
+                    gate, pooled = gates[i, r, c, :, first:last], grad[i, r, c, first:last]
+                    share = np.float32(1) / np.float32((bottom - top) * (right - left))
+                    for j in range(last - first):
+                        g[j] = pooled[j] * share
+                    for block in range(blocks):
+                        part = total[block, first:last]
+                        for word in range(0, words, 2):
+                            _subset_sums(rows[i], block * width, top, left, bottom, right, pool, 8 * word, table)
+                            if pool <= 2:
+                                _add_one(table, gate[0], g, part)
+                            else:
+                                high = gate[word + 1] if word + 1 < words else nothing
+                                _add_four(table, gate[word], high, g, part)
 
 
-def _rows(x: Tensor, patch_size: int) -> Tensor:
-    """Patches with a 1 appended, (B, h, w, P+1)."""
-    patches = extract_patches(x, patch_size)
-    rows = torch.ones(*patches.shape[:3], patches.shape[3] + 1)
-    rows[..., :-1] = patches
-    return rows
+def _blocks(numbers: int) -> tuple[int, int]:
+    """How many blocks P+1 numbers are cut into, and their width, a multiple of 8."""
+    blocks = -(-numbers // WIDTH)
+    return blocks, -(-numbers // (8 * blocks)) * 8
 
 
-def _forward(rows: Tensor, weight: Tensor, atoms: int, k: int, pool: int) -> tuple[Tensor, Tensor]:
-    """Pooled embedding (B, h', w', N) and gates (B, h, w, N) of rows (B, h, w, P+1), weight (P+1, N or 2N)."""
-    b, h, w, _ = rows.shape
-    out = torch.empty(b, -(-h // pool), -(-w // pool), atoms)
-    gates = torch.empty(b, h, w, atoms, dtype=torch.uint8)
-    weight = weight.T.contiguous().T  # the layout that matrix products are faster with
-    step = max(1, min(b, CHUNK_NUMBERS // (h * w * weight.shape[1])))
-    products = torch.empty(step, h, w, weight.shape[1])
-    for i in range(0, b, step):
-        chunk = products[: min(step, b - i)]
-        torch.mm(rows[i : i + step].flatten(0, 2), weight, out=chunk.flatten(0, 2))
-        _gate_pool(
-            chunk.numpy(),
-            atoms,
-            np.int32(k),
-            _quantile(k, atoms),
-            pool,
-            gates[i : i + step].numpy(),
-            out[i : i + step].numpy(),
-        )
-    return out, gates
+class _Chunks:
+    """A batch's patches, cut into rows for a few images at a time."""
+
+    def __init__(self, x: Tensor, patch_size: int, atoms: int) -> None:
+        b, c, height, width = x.shape
+        self.x = x.permute(0, 2, 3, 1).contiguous().flatten(2).numpy()
+        self.size, self.channels = patch_size, c
+        self.h, self.w = height - patch_size + 1, width - patch_size + 1
+        self.numbers = patch_size * patch_size * c + 1
+        self.step = max(1, min(b, CHUNK_NUMBERS // (self.h * self.w * atoms)))
+        blocks, block_width = _blocks(self.numbers)
+        self.rows = torch.empty(self.step, self.h, self.w, blocks * block_width)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        """Yield a slice of the batch and its rows, (b, h, w, at least P+1), which are overwritten by the next."""
+        for start in range(0, len(self.x), self.step):
+            part = slice(start, min(start + self.step, len(self.x)))
+            rows = self.rows[: part.stop - start]
+            _cut_rows(self.x[part], self.size, self.channels, rows.numpy())
+            yield part, rows
 
 
-class _EmbedFull(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, scorer: Tensor, maps: Tensor, k: int, pool: int) -> Tensor:
-        out, gates = _forward(rows, torch.cat([scorer, maps], 1), scorer.shape[1], k, pool)
-        ctx.save_for_backward(rows, gates)
-        ctx.pool = pool
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, None, None]:
-        rows, gates = ctx.saved_tensors
-        grad = grads[0].contiguous()
-        b, h, w, atoms = gates.shape
-        step = max(1, min(b, CHUNK_NUMBERS // (h * w * atoms)))
-        total = torch.zeros(atoms, rows.shape[3])
-        unpooled = torch.empty(step, h, w, atoms)
-        for i in range(0, b, step):
-            chunk = unpooled[: min(step, b - i)]
-            _gate_unpool(grad[i : i + step].numpy(), gates[i : i + step].numpy(), ctx.pool, chunk.numpy())
-            total.addmm_(chunk.flatten(0, 2).T, rows[i : i + step].flatten(0, 2))
-        return None, None, total.T, None, None
-
-
-def embed_full(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
-    """See `layerwise.ops.embed_full`. No gradient with respect to `x`."""
-    out: Tensor = _EmbedFull.apply(_rows(x.detach(), patch_size), scorer, maps, neighbors, pool)
-    return out.permute(0, 3, 1, 2)
+def forward(
+    x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+) -> tuple[Tensor, Tensor]:
+    """Pooled embedding and gates of a batch; see `layerwise.ops`. Without maps each near atom counts 1."""
+    atoms = scorer.shape[1]
+    chunks = _Chunks(x, patch_size, atoms)
+    tall, wide = -(-chunks.h // pool), -(-chunks.w // pool)
+    out = torch.empty(len(x), tall, wide, atoms)
+    gates = torch.empty(len(x), tall, wide, -(-pool * pool // 8), atoms, dtype=torch.uint8)
+    blocks, width = _blocks(chunks.numbers)
+    blocked = torch.zeros(atoms, blocks * width if maps is not None else 0)
+    if maps is not None:
+        blocked[:, : chunks.numbers] = maps.T
+    blocked = blocked.view(atoms, -1, width).transpose(0, 1).contiguous()
+    scorer = scorer.T.contiguous().T  # the layout that matrix products are faster with
+    scores = torch.empty(chunks.step, chunks.h, chunks.w, atoms)
+    quantile = np.float32(NormalDist().inv_cdf(min(max(neighbors / atoms, 1e-3), 1 - 1e-3)))
+    for part, rows in chunks:
+        chunk = scores[: len(rows)]
+        torch.mm(rows.flatten(0, 2)[:, : chunks.numbers], scorer, out=chunk.flatten(0, 2))
+        inputs = rows.numpy(), chunk.numpy(), blocked.numpy(), np.int32(neighbors), quantile, pool
+        _gate_and_pool(*inputs, gates[part].numpy(), out[part].numpy())
+    return out.permute(0, 3, 1, 2), gates
 
 
-def embed_hard(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
-    """See `layerwise.ops.embed_hard`."""
-    out, _ = _forward(_rows(x.detach(), patch_size), scorer, scorer.shape[1], neighbors, pool)
-    return out.permute(0, 3, 1, 2)
+def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
+    """Gradient of the maps, (P+1, N); see `layerwise.ops`. The same whatever the number of threads."""
+    atoms = gates.shape[-1]
+    chunks = _Chunks(x, patch_size, atoms)
+    blocks, width = _blocks(chunks.numbers)
+    total = torch.zeros(blocks, atoms, width)
+    pooled = grad.permute(0, 2, 3, 1).contiguous()
+    size = min(ATOMS_TOGETHER, -(-atoms // 2))
+    for part, rows in chunks:
+        _add_gradient(rows.numpy(), pooled[part].numpy(), gates[part].numpy(), pool, size, total.numpy())
+    return total.transpose(0, 1).reshape(atoms, -1)[:, : chunks.numbers].T.contiguous()
