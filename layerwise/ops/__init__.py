@@ -55,7 +55,7 @@ def embed_hard(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, pool:
 def _embed(
     x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
 ) -> tuple[Tensor, Tensor]:
-    pooled, gates = backend(x).forward(x, scorer, maps, patch_size, neighbors, pool)[0]
+    pooled, gates = backend(x).forward(x, scorer, maps, patch_size, neighbors, pool)
     return pooled.contiguous(memory_format=torch.channels_last), gates
 
 
