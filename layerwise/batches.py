@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+EVALUATION_BATCH = 256
+
 
 @dataclass(frozen=True)
 class Images:
@@ -38,15 +40,16 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
-def allocate(shape: tuple[int, ...]) -> Tensor:
-    """An uninitialised uint8 tensor: in memory, or where it would take over a quarter of that, in a temporary file.
+def allocate(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: int = 1) -> Tensor:
+    """An uninitialised tensor, in memory; where `count` of them would take over a quarter of that, in a temporary file.
 
     The file has no name once it is open, so that it is gone with the process, however that ends.
     """
-    if math.prod(shape) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
-        return torch.empty(shape, dtype=torch.uint8)
+    size = math.prod(shape) * dtype.itemsize
+    if count * size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
+        return torch.empty(shape, dtype=dtype)
     file = tempfile.TemporaryFile()  # noqa: SIM115  (the mapping keeps it open)
-    return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+    return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Augmentation:
     """mirrored or not, with equal chance"""
     crop: int
     """shifted by up to so many pixels each way; what enters at the border is mirrored"""
+
+    @property
+    def changes(self) -> bool:
+        """Whether an image can come out differently."""
+        return self.flip or self.crop > 0
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Augment (B, C, H, W), with a CPU generator, so that the draw is the same on every device."""

@@ -37,6 +37,9 @@ def check(config: Config) -> None:
         raise SettingError(f"optimizer.weight_decay: {optimizer.weight_decay}; give 0 or a positive number")
     if not 0 < optimizer.warmup < 1:
         raise SettingError(f"optimizer.warmup: {optimizer.warmup} is not a share; give a number between 0 and 1")
+    _at_least("features.views", config.features.views, 0)
+    if not 0 < config.features.gigabytes < float("inf"):
+        raise SettingError(f"features.gigabytes: {config.features.gigabytes}; give a positive number, such as 8")
     if config.trainer.devices != 1:
         raise SettingError(
             f"trainer.devices: {config.trainer.devices}; training on several devices is not supported yet: give 1"

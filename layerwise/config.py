@@ -108,6 +108,16 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class FeaturesConfig:
+    """What is stored of the layers below, so that a layer costs the same at any depth."""
+
+    views: int = 4
+    """augmented views of the training images that are stored for each layer above the first; 0: none, compute anew"""
+    gigabytes: float = 8.0
+    """room for them; where it is too little there are fewer views"""
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """Where the training runs."""
 
@@ -151,6 +161,7 @@ class Config:
     layers: dict[int, LayerOverrides] = field(default_factory=dict)  # type: ignore[valid-type]
     """settings of single layers, numbered from 1, over those of `layer`"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 

@@ -6,17 +6,16 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from layerwise.batches import Batches, Images, fold_seed
+from layerwise.batches import EVALUATION_BATCH, Batches, Images, fold_seed
 from layerwise.data import DataSet
 from layerwise.layer import FrozenStack
 from layerwise.patches import sample_patches
 from layerwise.progress import progress
-
-EVALUATION_BATCH = 256
+from layerwise.views import Batch, ViewBatches, ViewStore
 
 
 class FrozenInputs:
-    """Batches pushed through a frozen stack: (features (B, C, H, W), logits (B, classes), labels (B,))."""
+    """Batches pushed through a frozen stack, anew in each pass."""
 
     def __init__(self, stack: FrozenStack, batches: Batches) -> None:
         self.stack = stack
@@ -25,7 +24,7 @@ class FrozenInputs:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for x, labels in self.batches:
             with torch.no_grad():
                 features, logits = self.stack(x)
@@ -33,56 +32,63 @@ class FrozenInputs:
 
 
 class LayerData(LightningDataModule):
-    """The inputs of one layer: training images augmented anew in each epoch, validation images as they are.
+    """The inputs of one layer: stored views of the training images, one an epoch in turn, or without a stored view the
+    images augmented anew and pushed through the stack in each step; validation images as they are.
 
     The stack is kept here, outside the module that is trained, so that nothing can write to it.
 
     Args:
         data: the data set.
         stack: the layers below.
+        store: what is stored of their output.
         batch_size: images a training step.
         seed: of this layer.
-        device: where the batches are made and embedded.
     """
 
-    def __init__(self, data: DataSet, stack: FrozenStack, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(self, data: DataSet, stack: FrozenStack, store: ViewStore, batch_size: int, seed: int) -> None:
         super().__init__()
         self.data = data
         self.stack = stack
+        self.store = store
         self.batch_size = batch_size
         self.seed = seed
-        self.device = device
+        self.device = store.device
 
-    def train_dataloader(self) -> FrozenInputs:
+    def train_dataloader(self) -> FrozenInputs | ViewBatches:
         """The pass of the current epoch; a resumed epoch sees what it would have seen."""
         assert self.trainer is not None
-        seed = fold_seed(self.seed, self.trainer.current_epoch)
-        batches = Batches(self.data.train, self.batch_size, self.device, self.data.augmentation, seed)
-        return FrozenInputs(self.stack, batches)
+        epoch = self.trainer.current_epoch
+        seed, views = fold_seed(self.seed, epoch), self.store.train
+        if views:
+            return ViewBatches(views[epoch % len(views)], self.batch_size, self.device, seed)
+        return FrozenInputs(
+            self.stack, Batches(self.data.train, self.batch_size, self.device, self.data.augmentation, seed)
+        )
 
-    def val_dataloader(self) -> FrozenInputs:
+    def val_dataloader(self) -> FrozenInputs | ViewBatches:
         """The validation images."""
+        if self.store.val:
+            return ViewBatches(self.store.val[0], EVALUATION_BATCH, self.device)
         return FrozenInputs(self.stack, Batches(self.data.val, EVALUATION_BATCH, self.device))
 
 
 def sample_inputs(
-    stack: FrozenStack,
-    images: Images,
-    size: int,
-    count: int,
-    device: torch.device,
-    generator: torch.Generator,
-    what: str,
+    stack: FrozenStack, store: ViewStore, size: int, count: int, generator: torch.Generator, what: str
 ) -> Tensor:
     """Sample patches (M, P) of a layer's input, through the same transform that training uses.
 
-    Takes up to 16 patches an image, so that few images have to go through the stack.
+    Takes up to 16 patches an image, so that few images have to go through the stack where nothing is stored.
     """
+    images, device = store.data.train, store.device
     h, w = (stack.layers[-1].shape if stack.layers else images.pixels.shape[1:])[-2:]
     each = min(16, (h - size + 1) * (w - size + 1))
-    chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)]
-    batches = Batches(images.subset(chosen.sort().values), EVALUATION_BATCH, device)
-    inputs = (features for features, _, _ in progress(FrozenInputs(stack, batches), what, len(batches)))
+    chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values
+    batches: FrozenInputs | ViewBatches
+    if store.train:
+        batches = ViewBatches(store.train[0].subset(chosen), EVALUATION_BATCH, device)
+    else:
+        batches = FrozenInputs(stack, Batches(images.subset(chosen), EVALUATION_BATCH, device))
+    inputs = (features for features, _, _ in progress(batches, what, len(batches)))
     return sample_patches(inputs, size, count, len(chosen), generator)
 
 

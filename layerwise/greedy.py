@@ -17,6 +17,7 @@ from layerwise.rundir import RunDir, settings_of
 from layerwise.saved import LayerRecord, load_layer, save_dictionary, save_layer, saved_dictionary, saved_record
 from layerwise.tracking import Tracker
 from layerwise.training import train_layer
+from layerwise.views import ViewStore
 
 
 def train_stack(
@@ -45,10 +46,11 @@ def train_stack(
         DamagedRun: a file of the run directory is not as it was written.
     """
     stack, records = FrozenStack([], len(data.classes)), []
+    store = ViewStore(config.features, data, config.seed, device)
     for number in range(1, config.depth + 1):
         record = saved_record(run_dir, number)
         if record is None:
-            record = train_next(config, data, stack, run_dir, tracker, device)
+            record = train_next(config, data, stack, store, run_dir, tracker)
         # what is stacked upon is what was saved, whether by this process or an earlier one
         layer = load_layer(run_dir, record)
         stack = FrozenStack([*stack.layers, layer], len(data.classes)).to(device)
@@ -58,7 +60,7 @@ def train_stack(
 
 
 def train_next(
-    config: Config, data: DataSet, stack: FrozenStack, run_dir: RunDir, tracker: Tracker, device: torch.device
+    config: Config, data: DataSet, stack: FrozenStack, store: ViewStore, run_dir: RunDir, tracker: Tracker
 ) -> LayerRecord:
     """Train the layer above `stack` and save it; a layer begun earlier goes on from its last epoch."""
     number = len(stack.layers) + 1
@@ -67,16 +69,17 @@ def train_next(
     shape = stack.layers[-1].shape if number > 1 else data.shape
 
     start = time.perf_counter()
+    store.raise_to(stack)
     dictionary = saved_dictionary(run_dir, number)
     if dictionary is None:
-        dictionary = learn_dictionary(own, stack, data, seed, number, device)
+        dictionary = learn_dictionary(own, stack, store, seed, number)
         save_dictionary(run_dir, number, dictionary, settings)
     prepared = time.perf_counter() - start
 
     torch.manual_seed(seed)  # for the first weights
     layer = ProbedLayer(dictionary, own, shape, len(data.classes))
     module = LayerModule(layer, number, len(data.classes), config.optimizer_config(number))
-    inputs = LayerData(data, stack, config.optimizer.batch_size, seed, device)
+    inputs = LayerData(data, stack, store, config.optimizer.batch_size, seed)
     best = train_layer(module, inputs, config, run_dir.layer(number), tracker.logger(number))
 
     layer.load_state_dict(best.weights)
@@ -96,12 +99,12 @@ def train_next(
 
 
 def learn_dictionary(
-    config: LayerConfig, stack: FrozenStack, data: DataSet, seed: int, number: int, device: torch.device
+    config: LayerConfig, stack: FrozenStack, store: ViewStore, seed: int, number: int
 ) -> PatchDictionary:
     """Sample patches of a layer's input, whiten them, choose atoms."""
     generator = torch.Generator().manual_seed(seed)
     patches = sample_inputs(
-        stack, data.train, config.patch_size, config.sample, device, generator, f"layer {number}: sampling patches"
+        stack, store, config.patch_size, config.sample, generator, f"layer {number}: sampling patches"
     )
     try:
         return PatchDictionary.fit(

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-CHUNK_NUMBERS = 1 << 22  # entries of a chunk's (rows, N) score matrix: 16 MiB of float32, about a CPU's last cache
+from layerwise.ops import backend
+
+CHUNK_NUMBERS = 1 << 21  # entries of a chunk's (rows, N) score matrix: 8 MiB of float32, so that it stays in the cache
 SPREAD_POINTS = 1 << 16
 
 
@@ -19,16 +21,22 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Index (M,) int64 and squared distance (M,), at least 0.
     """
+    index, score = _assign(points, centroids)
+    return index, (points.square().sum(1) + 2 * score).clamp_min(0)
+
+
+def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest centroid (M,), and half the squared distance to it less half the point's squared norm (M,)."""
     half_norms = centroids.square().sum(1) / 2
     index = torch.empty(len(points), dtype=torch.long, device=points.device)
-    distance = torch.empty(len(points), dtype=points.dtype, device=points.device)
+    score = torch.empty(len(points), dtype=points.dtype, device=points.device)
     rows = max(1, CHUNK_NUMBERS // len(centroids))
+    scores = points.new_empty(min(rows, len(points)), len(centroids))
     for start in range(0, len(points), rows):
         chunk = points[start : start + rows]
-        best, arg = torch.addmm(half_norms, chunk, centroids.T, alpha=-1).min(1)
-        index[start : start + rows] = arg
-        distance[start : start + rows] = (chunk.square().sum(1) + 2 * best).clamp_min(0)
-    return index, distance
+        torch.addmm(half_norms, chunk, centroids.T, alpha=-1, out=scores[: len(chunk)])
+        index[start : start + rows], score[start : start + rows] = backend(points).lowest(scores[: len(chunk)])
+    return index, score
 
 
 def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -84,16 +92,18 @@ def kmeans(
     Returns:
         Centroids, (N, P).
     """
+    points = points.contiguous()
+    norms = points.square().sum(1)
     centroids = spread(points, count, generator)
     last = torch.inf
     for _ in progress(range(iterations)):
-        index, distance = nearest(points, centroids)
+        index, score = _assign(points, centroids)
+        distance = (norms + 2 * score).clamp_min(0)
         inertia = float(distance.double().mean())
-        if last - inertia <= tolerance * inertia and bool((torch.bincount(index, minlength=count) > 0).all()):
+        sums, sizes = backend(points).add_up(points, index, count)
+        if last - inertia <= tolerance * inertia and bool((sizes > 0).all()):
             break
         last = inertia
-        sizes = torch.bincount(index, minlength=count)
-        sums = torch.zeros_like(centroids).index_add_(0, index, points)
         centroids = sums / sizes.clamp_min(1)[:, None]
         empty = (sizes == 0).nonzero()[:, 0]
         if len(empty):

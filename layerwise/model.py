@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerwise.batches import to_input
-from layerwise.features import EVALUATION_BATCH
+from layerwise.batches import EVALUATION_BATCH, to_input
 from layerwise.layer import FrozenStack
 from layerwise.rundir import RunDir
 from layerwise.saved import LayerRecord, load_stack

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from layerwise.batches import Batches
+from layerwise.batches import EVALUATION_BATCH, Batches
 from layerwise.data import DataSet
-from layerwise.features import EVALUATION_BATCH, FrozenInputs
+from layerwise.features import FrozenInputs
 from layerwise.layer import FrozenStack
 from layerwise.pictures import accuracy_picture, atoms_picture, confusion_picture, usage_picture
 from layerwise.progress import progress

@@ -47,6 +47,8 @@ def settings_of(config: Config, number: int, digest: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"seed": config.seed, "data": data | {"content": digest[:16]}}
     settings["optimizer"] = asdict(config.optimizer)
     settings["trainer"] = {"precision": config.trainer.precision}
+    if number > 1:
+        settings["features"] = asdict(config.features)
     for i in range(1, number + 1):
         settings[f"layer {i}"] = asdict(config.layer_config(i))
     return settings

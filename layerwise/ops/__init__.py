@@ -1,14 +1,16 @@
-"""The embedding of a batch, pooled, as PyTorch operators, each run by the fastest backend that can.
+"""The arithmetic that takes the time, each part run by the fastest backend that can; the embedding is an operator.
 
 Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
 h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) matrix whose last row is the offset.
 
-A backend is a module with two functions:
+A backend is a module with two functions for the embedding, and two for clustering:
 
     forward(x, scorer, maps or None, patch_size, neighbors, pool) -> pooled (B, N, h', w'), gates
     backward(x, grad, gates, patch_size, pool) -> gradient of the maps (P+1, N)
+    lowest(scores (M, N)) -> index (M,), score (M,)
+    add_up(points (M, P), index (M,), N) -> sums (N, P), sizes (N,)
 
-The gates are kept between the two, one bit each, as `layerwise.ops.reference.pack` says.
+The gates are kept between the first two, one bit each, as `layerwise.ops.reference.pack` says.
 """
 
 import warnings

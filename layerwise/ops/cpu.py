@@ -20,7 +20,10 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from layerwise.ops.clusters import add_up, lowest
 from layerwise.ops.selection import FASTMATH, mark_lowest
+
+__all__ = ["add_up", "backward", "forward", "lowest"]
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
 WIDTH = 96

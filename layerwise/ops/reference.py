@@ -88,3 +88,15 @@ def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int)
     spread = shares.repeat_interleave(pool, 2).repeat_interleave(pool, 3)[:, :, :h, :w].permute(0, 2, 3, 1)
     mapped = (unpack(gates, h, w, pool) * spread).flatten(0, 2)
     return torch.cat([patches.flatten(0, 2).T @ mapped, mapped.sum(0)[None]])
+
+
+def lowest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the lowest score of each row, (M, N): index (M,) int64, of equal ones the first, and score (M,)."""
+    least, index = scores.min(1)
+    return index, least
+
+
+def add_up(points: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Sum the points (M, P) of each cluster: sums (N, P), and sizes (N,) int64."""
+    sums = points.new_zeros(count, points.shape[1]).index_add_(0, index, points)
+    return sums, torch.bincount(index, minlength=count)
