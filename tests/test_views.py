@@ -44,6 +44,7 @@ def lower(stack: FrozenStack) -> FrozenStack:
 
 
 def test_views__are_the_stack_s_output_on_augmented_images(data: DataSet, stack: FrozenStack) -> None:
+    stack = lower(stack)  # above it, half precision may decide a near tie otherwise
     store = ViewStore(FeaturesConfig(views=2), data, 7, CPU)
     store.raise_to(stack)
     assert [tuple(view.features.shape) for view in store.train] == [(300, *stack.layers[-1].shape)] * 2
@@ -52,7 +53,7 @@ def test_views__are_the_stack_s_output_on_augmented_images(data: DataSet, stack:
         pixels = torch.cat([data.augmentation(part, generator) for part in data.train.pixels.split(256)])
         features, logits = stack(to_input(pixels))
         torch.testing.assert_close(view.features.float(), features, atol=5e-3, rtol=5e-3)
-        torch.testing.assert_close(view.logits, logits, atol=5e-2, rtol=5e-3)
+        torch.testing.assert_close(view.logits, logits, atol=1e-4, rtol=1e-4)
         assert torch.equal(view.labels, data.train.labels)
     assert not torch.equal(store.train[0].features, store.train[1].features)
     features, logits = stack(to_input(data.val.pixels))

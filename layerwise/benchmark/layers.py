@@ -61,7 +61,7 @@ def embed_plain(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighb
     """
 
     def convolve(weight: Tensor) -> Tensor:
-        kernels = weight[:-1].T.unflatten(1, (patch_size, patch_size, -1)).permute(0, 3, 1, 2).contiguous()
+        kernels = weight[:-1].T.reshape(-1, patch_size, patch_size, x.shape[1]).permute(0, 3, 1, 2).contiguous()
         return F.conv2d(x, kernels, weight[-1])
 
     distances = convolve(scorer)
@@ -161,7 +161,7 @@ def _step(layer: ProbedLayer, x: Tensor) -> Callable[[], None]:
         layer.train()
         loss = F.cross_entropy(layer(x, below)[1], labels)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
     return step
@@ -187,7 +187,7 @@ def _products(x: Tensor, scorer: Tensor) -> Callable[[], None]:
 
     def multiply() -> None:
         gradient = torch.zeros_like(maps)
-        for part in rows.split(step):
+        for part in torch.split(rows, step):
             torch.mm(part, weight, out=first[: len(part)])
             torch.mm(part, maps, out=second[: len(part)])
             gradient.addmm_(part.T, second[: len(part)])

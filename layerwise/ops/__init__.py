@@ -110,7 +110,11 @@ def _backend(device: str, dtype: torch.dtype) -> ModuleType:
                 from layerwise.ops import cpu
 
                 return cpu
+            if device == "cuda":
+                from layerwise.ops import cuda
+
+                return cuda
         except (ImportError, RuntimeError) as error:  # RuntimeError: nowhere to keep what Numba compiles
-            reason = f"Numba cannot be used ({error})"
+            reason = f"{'Numba' if device == 'cpu' else 'Triton'} cannot be used ({error})"
     warnings.warn(f"embedding in plain torch, several times slower: {reason}", stacklevel=2)
     return reference
