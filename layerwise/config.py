@@ -111,7 +111,7 @@ class OptimizerConfig:
 class FeaturesConfig:
     """What is stored of the layers below, so that a layer costs the same at any depth."""
 
-    views: int = 4
+    views: int = 2
     """augmented views of the training images that are stored for each layer above the first; 0: none, compute anew"""
     gigabytes: float = 8.0
     """room for them; where it is too little there are fewer views"""

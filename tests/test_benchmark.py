@@ -33,7 +33,8 @@ def test_benchmark__refuses_a_file_it_could_not_write__before_it_measures(comman
     done = command("benchmark", "--json", "nowhere/rows.json", tool=True)
     assert done.returncode == 2
     assert (
-        done.stderr == "--json: nowhere/rows.json cannot be written, since its folder is not there; create it first\n"
+        done.stderr
+        == "error: --json: nowhere/rows.json cannot be written, since its folder is not there; create it first\n"
     )
 
 
