@@ -31,7 +31,7 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
     rows = []
     for atoms, neighbors in [(64, 16)] if quick else [(1024, 256), (256, 64), (16384, 4096)]:
         for _ in progress([0], f"a layer of {atoms} atoms, {neighbors} neighbors"):
-            rows += measure_layer(atoms, neighbors, batch, device, 2 if quick else 7 if atoms <= HUGE else 2)
+            rows += measure_layer(atoms, neighbors, batch, device, 2 if quick else 5 if atoms <= HUGE else 2)
     print_layers(rows)
     if path is not None:
         Path(path).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

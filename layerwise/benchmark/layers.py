@@ -23,7 +23,7 @@ from layerwise.patches import extract_patches, sample_patches
 CLASSES, SIDE, PATCH, POOL = 10, 32, 5, 4
 HUGE = 4096  # atoms above which only what keeps no whole maps is measured: a batch of them takes over 10 GiB
 CHECKED = 2  # images on which a backend is compared with the reference
-SHORTEST = 0.2  # seconds of a turn, at least
+SHORTEST = 1.0  # seconds of a turn, so that most steps follow one of their own kind, as in training
 FLOOR_NUMBERS = 1 << 21  # entries of a product at a time, so that it stays in a CPU's cache
 
 

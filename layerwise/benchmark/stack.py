@@ -31,7 +31,7 @@ def measure_depth(quick: bool, device: torch.device) -> str:
     Returns:
         A line that says how long each took.
     """
-    count, atoms, epochs, turns = (96, 16, 1, 1) if quick else (4000, 256, 10, 2)
+    count, atoms, epochs, turns = (96, 16, 1, 1) if quick else (2000, 256, 10, 2)
     config = Config(
         depth=DEPTH,
         layer=LayerConfig(atoms=atoms, neighbors=atoms // 4, pool=1, probe_pool=4, patches=64 * atoms),
