@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 from torch import Tensor
 
 from layerwise.ops.clusters import add_up, lowest
@@ -27,7 +27,7 @@ __all__ = ["add_up", "backward", "forward", "lowest"]
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
 WIDTH = 96
-ATOMS_TOGETHER = 256
+ATOMS_TOGETHER = 512  # at most so many a task of the backward pass: their maps stay in the second cache
 
 
 @njit(parallel=True, cache=True)
@@ -245,7 +245,7 @@ def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int)
     blocks, width = _blocks(chunks.numbers)
     total = torch.zeros(blocks, atoms, width)
     pooled = grad.permute(0, 2, 3, 1).contiguous()
-    size = min(ATOMS_TOGETHER, -(-atoms // 2))
+    size = min(ATOMS_TOGETHER, -(-atoms // get_num_threads()))  # the more at once, the fewer tables
     for part, rows in chunks:
         _add_gradient(rows.numpy(), pooled[part].numpy(), gates[part].numpy(), pool, size, total.numpy())
     return total.transpose(0, 1).reshape(atoms, -1)[:, : chunks.numbers].T.contiguous()
