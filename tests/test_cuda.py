@@ -22,8 +22,8 @@ def gates_of_scores(scores: Tensor, k: int) -> Tensor:
     return gates.reshape(scores.shape).bool().cpu()
 
 
-def check(shape: tuple[int, int, int, int], size: int, atoms: int, k: int, pool: int) -> None:
-    """Compare embedding, gates and gradient.
+def agree(shape: tuple[int, int, int, int], size: int, atoms: int, k: int, pool: int) -> bool:
+    """Compare embedding, gates and gradient; fails where they differ.
 
     Pixels have 13 bits, more than one product of the matrix units takes; scorers have 3, so that scores are exact in
     float32, many of them are equal, and the gates are to be the same.
@@ -49,27 +49,28 @@ def check(shape: tuple[int, int, int, int], size: int, atoms: int, k: int, pool:
     gradient = cuda.backward(on_device[0], grad.to(DEVICE), gates, size, pool)
     expected_gradient = reference.backward(x.double(), grad.double(), expected_gates, size, pool)
     torch.testing.assert_close(gradient.cpu().double(), expected_gradient, atol=1e-4, rtol=1e-4)
+    return True
 
 
 @pytest.mark.parametrize("shape, size", [((1, 3, 6, 6), 1), ((2, 2, 7, 5), 3)])
 @pytest.mark.parametrize("atoms, k, pool", [(1, 1, 1), (1, 1, 3), (13, 13, 2), *((13, 4, p) for p in (1, 2, 3, 4, 5))])
 def test_kernels__agree(shape: tuple[int, int, int, int], size: int, atoms: int, k: int, pool: int) -> None:
-    check(shape, size, atoms, k, pool)
+    assert agree(shape, size, atoms, k, pool)
 
 
 @pytest.mark.parametrize("atoms, k", [(65, 1), (130, 129), (300, 75), (600, 600)])
 def test_kernels__agree__in_each_tile_of_the_table(atoms: int, k: int) -> None:
-    check((1, 1, 6, 5), 2, atoms, k, 2)
+    assert agree((1, 1, 6, 5), 2, atoms, k, 2)
 
 
 def test_kernels__agree__when_patches_are_whole_images() -> None:
-    check((5, 4, 7, 7), 7, 20, 6, 3)
+    assert agree((5, 4, 7, 7), 7, 20, 6, 3)
 
 
 def test_kernels__agree__when_scores_are_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "ATOMS_ON_CHIP", 16)
     monkeypatch.setattr(cuda, "ATOMS_A_BLOCK", 16)
-    check((1, 2, 6, 5), 3, 40, 13, 3)
+    assert agree((1, 2, 6, 5), 3, 40, 13, 3)
 
 
 @pytest.mark.parametrize("programs", [0, 100])
@@ -77,7 +78,7 @@ def test_kernels__agree__however_the_work_is_split(programs: int, monkeypatch: p
     monkeypatch.setattr(cuda, "PROGRAMS_A_PROCESSOR", programs)
     monkeypatch.setattr(cuda, "EMBED_TILE", (16, 16))
     monkeypatch.setattr(cuda, "GRADIENT_TILE", (16, 16, 16))
-    check((2, 2, 7, 6), 3, 20, 9, 3)
+    assert agree((2, 2, 7, 6), 3, 20, 9, 3)
 
 
 @pytest.mark.parametrize("n, k", [(1, 1), (7, 7), (33, 1), (256, 64), (1000, 999)])
