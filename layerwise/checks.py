@@ -1,6 +1,8 @@
 """What makes a configuration impossible, by itself or with the data: found before anything is written."""
 
-from layerwise.config import Config, SettingError
+from layerwise.config import Config, SettingError, TeacherConfig
+
+BARE = {"pool": 1, "pooling": "average", "norm": "none", "mix": "none", "residual": "none", "probe_pool": 1}
 
 
 def check(config: Config) -> None:
@@ -10,15 +12,15 @@ def check(config: Config) -> None:
         SettingError: naming the first setting that is wrong.
     """
     data, optimizer = config.data, config.optimizer
-    _at_least("depth", config.depth, 1)
+    _at_least("depth", config.deepest, 1)
     _at_least("seed", config.seed, 0)
     for number in sorted(config.layers):
-        if not 1 <= number <= config.depth:
+        if not 1 <= number <= config.deepest:
             raise SettingError(
                 f"layers.{number}: there is no layer {number} at depth {config.depth}; "
                 "layers are numbered from 1: raise --depth or remove the setting"
             )
-    for number in range(1, config.depth + 1):
+    for number in range(1, config.deepest + 1):
         _check_layer(config, number)
     for name in ("validation", "test"):
         share = getattr(data, name)
@@ -28,6 +30,7 @@ def check(config: Config) -> None:
         _at_least("data.image_size", data.image_size, 1)
     if data.crop is not None:
         _at_least("data.crop", data.crop, 0)
+    _check_teacher(data.teacher)
     for name in ("epochs", "batch_size"):
         _at_least(f"optimizer.{name}", getattr(optimizer, name), 1)
     if optimizer.batch_size == 1:
@@ -35,6 +38,12 @@ def check(config: Config) -> None:
     _positive("optimizer.learning_rate", optimizer.learning_rate)
     if not 0 <= optimizer.weight_decay < float("inf"):
         raise SettingError(f"optimizer.weight_decay: {optimizer.weight_decay}; give 0 or a positive number")
+    if not 0 <= optimizer.momentum < 1:
+        raise SettingError(f"optimizer.momentum: {optimizer.momentum}; give a number from 0 to below 1, such as 0.9")
+    if not 0 <= optimizer.label_smoothing < 1:
+        raise SettingError(
+            f"optimizer.label_smoothing: {optimizer.label_smoothing} is not a share; give 0, or one such as 0.1"
+        )
     if not 0 < optimizer.warmup < 1:
         raise SettingError(f"optimizer.warmup: {optimizer.warmup} is not a share; give a number between 0 and 1")
     _at_least("features.views", config.features.views, 0)
@@ -46,11 +55,12 @@ def check(config: Config) -> None:
         )
 
 
-def check_fit(config: Config, height: int, width: int, images: int) -> None:
+def check_fit(config: Config, channels: int, height: int, width: int, images: int) -> None:
     """Refuse settings that do not fit the data.
 
     Args:
         config: checked settings.
+        channels: of the images.
         height: of the images, in pixels.
         width: of the images, in pixels.
         images: number of training images.
@@ -66,20 +76,53 @@ def check_fit(config: Config, height: int, width: int, images: int) -> None:
         raise SettingError(
             f"data.crop: {config.data.crop} is not below the side of the {height}×{width} images; give less"
         )
-    for number in range(1, config.depth + 1):
-        layer = config.layer_config(number)
-        if layer.patch_size > min(height, width):
-            raise SettingError(
-                f"layer {number}: patch_size {layer.patch_size} does not fit its {height}×{width} input; "
-                "give a smaller patch_size, a smaller pool below, or a smaller depth"
-            )
-        available = (height - layer.patch_size + 1) * (width - layer.patch_size + 1) * images
-        if layer.atoms > available:
-            raise SettingError(
-                f"layer {number}: atoms {layer.atoms} are more than the {available} patches that the training images "
-                "have; give fewer atoms or more images"
-            )
-        height, width = layer.output_side(height), layer.output_side(width)
+    shape = channels, height, width
+    for number in range(1, config.deepest + 1):
+        try:
+            shape = fit_layer(config, number, shape, images)
+        except SettingError:
+            if config.depth == "auto" and number > 1:
+                return
+            raise
+
+
+def fit_layer(config: Config, number: int, shape: tuple[int, int, int], images: int) -> tuple[int, int, int]:
+    """The shape (D, h', w') of a layer's output for an input of shape (C, H, W).
+
+    Raises:
+        SettingError: the layer cannot work on such an input.
+    """
+    layer, (channels, height, width) = config.layer_config(number), shape
+    if layer.patch_size > min(height, width):
+        raise SettingError(
+            f"layer {number}: patch_size {layer.patch_size} does not fit its {height}×{width} input; "
+            "give a smaller patch_size, a smaller pool below, or a smaller depth"
+        )
+    available = (height - layer.patch_size + 1) * (width - layer.patch_size + 1) * images
+    if layer.atoms > available:
+        raise SettingError(
+            f"layer {number}: atoms {layer.atoms} are more than the {available} patches that the training images "
+            "have; give fewer atoms or more images"
+        )
+    out = layer.output_shape(*shape)
+    if layer.residual == "add" and out[0] != channels:
+        raise SettingError(
+            f"layer {number}: residual add needs as many channels out as in, {channels}; it has {out[0]}: "
+            "change layer.channels, or give residual concatenate"
+        )
+    if min(out) < 1:
+        raise SettingError(
+            f"layer {number}: {layer.convolutions} convolutions leave nothing of its {height}×{width} input; "
+            "give fewer convolutions"
+        )
+    return out
+
+
+def _check_teacher(teacher: TeacherConfig) -> None:
+    for name, least in {"images": 20, "clusters": 0, "dimension": 2, "side": 1, "hidden": 1, "seed": 0}.items():
+        _at_least(f"data.teacher.{name}", getattr(teacher, name), least)
+    if not 0 <= teacher.radius <= 1:
+        raise SettingError(f"data.teacher.radius: {teacher.radius}; give a number from 0 to 1, such as 0.1")
 
 
 def _check_layer(config: Config, number: int) -> None:
@@ -98,6 +141,8 @@ def _check_layer(config: Config, number: int) -> None:
         "probe_pool",
         "patches",
         "kmeans_iterations",
+        "pool_step",
+        "convolutions",
     ):
         value = getattr(layer, setting)
         if value is not None:
@@ -111,6 +156,27 @@ def _check_layer(config: Config, number: int) -> None:
             f"{name('patches')}: {layer.sample} sampled patches for {layer.atoms} atoms; give at least as many patches "
             "as atoms, or leave it unset"
         )
+    if layer.pool_step is not None and layer.pool_step > layer.pool:
+        raise SettingError(
+            f"{name('pool_step')}: {layer.pool_step} would skip positions between windows of side {layer.pool}; "
+            "give at most pool"
+        )
+    if layer.pairs and layer.atoms % 2:
+        raise SettingError(f"{name('pairs')}: {layer.atoms} atoms cannot be pairs; give an even number of atoms")
+    if layer.metric == "cosine" and layer.gate != "nearest":
+        raise SettingError(f"{name('metric')}: cosine goes with the gate nearest, not {layer.gate}; change either")
+    if layer.convolutions > 1 and layer.embedding != "relu":
+        raise SettingError(
+            f"{name('convolutions')}: {layer.convolutions} together need --layer.embedding relu, not "
+            f"{layer.embedding}; a deeper stack of {layer.embedding} layers is --depth {layer.convolutions}"
+        )
+    if layer.embedding == "unconstrained":
+        for setting, only in BARE.items():
+            if getattr(layer, setting) != only:
+                raise SettingError(
+                    f"{name(setting)}: {getattr(layer, setting)}, but the embedding unconstrained is classified "
+                    f"as it is; give --layer.{setting} {only}"
+                )
     if not 0 <= layer.whitening < float("inf"):
         raise SettingError(f"{name('whitening')}: {layer.whitening}; give 0 or a positive number, such as 0.03")
     if layer.learning_rate is not None:

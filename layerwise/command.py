@@ -56,12 +56,14 @@ def train(config: Config, run_dir: str) -> None:
     from layerwise.checks import check_fit
     from layerwise.config import plain
     from layerwise.data import load_data
+    from layerwise.gates import check_gates
     from layerwise.rundir import RunDir
 
+    check_gates(config)
     if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise SettingError("trainer.accelerator: gpu, but torch finds none here; give cpu or auto")
     data = load_data(config.data, config.seed)
-    check_fit(config, *data.shape[1:], len(data.train))
+    check_fit(config, *data.shape, len(data.train))
     directory = RunDir(run_dir)
     digest = data.digest()
     directory.check(config, digest)

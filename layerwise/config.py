@@ -7,17 +7,44 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from layerwise.layer_config import LayerConfig, LayerOverrides
+
+DEEPEST = 100
+"""layers of a stack whose depth is auto, at most"""
+
 
 class SettingError(ValueError):
     """A setting that cannot work: the message names the setting, its value, and what to do."""
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """Images drawn at random, each pixel a patch of a cluster, labelled by a random network with one hidden layer."""
+
+    images: int = 10_000
+    """for training and validation"""
+    clusters: int = 64
+    """number N0 of clusters that patches come from; 0: none, patches of every direction"""
+    radius: float = 0.1
+    """of a cluster; centres have norm 1"""
+    dimension: int = 16
+    """numbers of a patch: the channels of a pixel"""
+    side: int = 4
+    """of the images, in pixels"""
+    hidden: int = 16
+    """hidden units of the network"""
+    seed: int = 0
+    """of centres, network and images"""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which images to learn from."""
 
-    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "svhn", "stl10", "image_folder"] = "digits"
-    """data set; image_folder is any root/{train,val,test}/<class>/*"""
+    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "svhn", "stl10", "image_folder", "teacher"] = (
+        "digits"
+    )
+    """data set; image_folder is any root/{train,val,test}/<class>/*, teacher is drawn at random"""
     root: str = "data"
     """folder that holds the data, or that it is downloaded to"""
     download: bool = True
@@ -34,77 +61,31 @@ class DataConfig:
     """shift training images at random by up to so many pixels; unset: an eighth of the side"""
     skip_unreadable: bool = False
     """image_folder: leave out files that are not readable images, instead of stopping"""
-
-
-@dataclass(frozen=True)
-class LayerConfig:
-    """One layer: its dictionary, its embedding, its output."""
-
-    patch_size: int = 3
-    """side s of the patches, in pixels of the layer's input"""
-    atoms: int = 256
-    """size N of the dictionary"""
-    neighbors: int | None = None
-    """atoms k that are near a patch; unset: a quarter of the atoms"""
-    channels: int = 64
-    """channels D of the layer's output"""
-    pool: int = 2
-    """side of the windows over which the embedding is averaged"""
-    probe_pool: int = 1
-    """side of the windows over which the layer's output is averaged for its probe alone"""
-    logits: Literal["summed", "own"] = "summed"
-    """summed: the layer's probe corrects the logits of the layers below; own: it starts anew"""
-    embedding: Literal["full", "hard"] = "full"
-    """full: a linear map per near atom; hard: only which atoms are near"""
-    dictionary: Literal["kmeans", "sampled", "gaussian", "uniform"] = "kmeans"
-    """atoms: centroids of patches, patches as they are, or random"""
-    patches: int | None = None
-    """patches M sampled for whitening and clustering; unset: 256 an atom"""
-    whitening: float = 0.03
-    """share of the mean eigenvalue added to each one when whitening"""
-    kmeans_iterations: int = 25
-    """k-means iterations, at most"""
-    learning_rate: float | None = None
-    """highest learning rate of the layer's cycle; unset: optimizer.learning_rate"""
-
-    @property
-    def k(self) -> int:
-        """Neighbors, filled in where unset."""
-        return self.neighbors if self.neighbors is not None else max(1, self.atoms // 4)
-
-    @property
-    def sample(self) -> int:
-        """Sampled patches, filled in where unset."""
-        return self.patches if self.patches is not None else 256 * self.atoms
-
-    def output_side(self, side: int) -> int:
-        """Side of the layer's output for an input of side `side`."""
-        return -(-(side - self.patch_size + 1) // self.pool)
-
-
-# The same names, all unset: what `layers: {2: {...}}` may hold.
-LayerOverrides = dataclasses.make_dataclass(
-    "LayerOverrides",
-    [(f.name, f.type | None, field(default=None)) for f in dataclasses.fields(LayerConfig)],  # type: ignore[operator]
-    frozen=True,
-    namespace={"__module__": __name__, "__doc__": "Settings of one layer that differ from `layer`."},
-)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How a layer's maps, norm, output and probe are trained: AdamW with one learning-rate cycle a layer."""
+    """How a layer's maps, norm, output and probe are trained."""
 
+    name: Literal["adamw", "sgd"] = "adamw"
+    """adamw, or sgd with momentum"""
+    schedule: Literal["cycle", "steps"] = "cycle"
+    """learning rate: one cycle, up and down; or divided by 10 after half and after three quarters of the steps"""
     epochs: int = 10
     """passes over the training images, for each layer"""
     batch_size: int = 64
     """images a step"""
     learning_rate: float = 0.003
-    """highest learning rate of the cycle"""
+    """highest learning rate"""
+    momentum: float = 0.9
+    """of sgd"""
     weight_decay: float = 0.05
     """decay of weights, not of offsets and norms"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all classes"""
     warmup: float = 0.2
-    """share of the steps in which the learning rate rises"""
+    """share of a cycle's steps in which the learning rate rises"""
 
 
 @dataclass(frozen=True)
@@ -143,14 +124,16 @@ class WandbConfig:
     """name of the run; unset: the run directory's"""
     tags: list[str] = field(default_factory=list)
     """tags"""
+    group: str | None = None
+    """runs that belong together, such as the rows of a table"""
 
 
 @dataclass(frozen=True)
 class Config:
     """A whole run."""
 
-    depth: int = 1
-    """number of layers K"""
+    depth: int | Literal["auto"] = 1
+    """number of layers K; auto: as long as each raises the validation accuracy by more than its standard error"""
     seed: int = 0
     """everything random follows from it"""
     run_dir: str | None = None
@@ -164,6 +147,11 @@ class Config:
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    @property
+    def deepest(self) -> int:
+        """The number of layers, at most."""
+        return DEEPEST if self.depth == "auto" else self.depth
 
     def layer_config(self, number: int) -> LayerConfig:
         """The settings of layer `number`, from 1."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from layerwise.batches import Augmentation, Images, fold_seed
 from layerwise.config import DataConfig, SettingError
 from layerwise.folder import read_folder
+from layerwise.teacher import draw
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,12 @@ def digits(config: DataConfig) -> RawData:
     images = Images(pixels, torch.from_numpy(bunch.target.astype(np.int64)))
     train, test = _hold_out(images, 0.2, 0, "data.test")
     return RawData([str(i) for i in range(10)], train, test, flip=False)
+
+
+def teacher(config: DataConfig) -> RawData:
+    """Images whose patches come from clusters, labelled by a random network: the setting of the paper's theorem."""
+    train, test = draw(config.teacher)
+    return RawData(["low", "high"], train, test, flip=False)
 
 
 def image_folder(config: DataConfig) -> RawData:
@@ -190,4 +197,5 @@ DATASETS: dict[str, Callable[[DataConfig], RawData]] = {
     "svhn": svhn,
     "stl10": stl10,
     "image_folder": image_folder,
+    "teacher": teacher,
 }

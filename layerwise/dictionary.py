@@ -6,10 +6,12 @@ Shapes: P patch numbers, N atoms, M sampled patches.
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layerwise.kmeans import kmeans
-from layerwise.patches import Whitening, fit_whitening
+from layerwise.layer_config import LayerConfig
+from layerwise.whitening import fit_whitening
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 Chooser = Callable[[Tensor, int, int, torch.Generator, Progress], Tensor]
@@ -45,7 +47,7 @@ class PatchDictionary(nn.Module):
         mean: (P,)
         whitening: (P, P)
         atoms: (N, P), in whitened coordinates
-        scorer: (P+1, N); see `layerwise.ops.embed_full`
+        scorer: (P+1, N); see `layerwise.ops.embed`
     """
 
     mean: Tensor
@@ -65,29 +67,32 @@ class PatchDictionary(nn.Module):
     def fit(
         cls,
         patches: Tensor,
-        atoms: int,
-        *,
-        kind: str,
-        epsilon: float,
-        iterations: int,
+        config: LayerConfig,
         generator: torch.Generator,
         progress: Progress = lambda steps: steps,
     ) -> "PatchDictionary":
         """Learn the whitening of the patches (M, P), then choose atoms for the whitened patches.
 
         Args:
-            patches: (M, P), M at least `atoms`.
-            atoms: N.
-            kind: a name in `DICTIONARIES`.
-            epsilon: see `fit_whitening`.
-            iterations: of k-means, at most.
+            patches: (M, P), M at least the number of atoms.
+            config: the layer's settings.
             generator: a CPU generator.
             progress: wraps the iteration numbers, for a progress bar.
+
+        Raises:
+            ValueError: all patches are the same.
         """
-        whiten: Whitening = fit_whitening(patches, epsilon)
-        return cls(
-            whiten.mean, whiten.matrix, DICTIONARIES[kind](whiten(patches), atoms, iterations, generator, progress)
-        )
+        whiten = fit_whitening(patches, config.whitening, config.whitening_kind, config.whitening_scale, config.center)
+        whitened = whiten(patches)
+        if config.metric == "cosine":
+            whitened = F.normalize(whitened, dim=1)
+        choose, count = DICTIONARIES[config.dictionary], config.atoms // 2 if config.pairs else config.atoms
+        atoms = choose(whitened, count, config.kmeans_iterations, generator, progress)
+        if config.pairs:
+            atoms = torch.cat([atoms, -atoms])
+        if config.metric == "cosine":
+            atoms = F.normalize(atoms, dim=1)
+        return cls(whiten.mean, whiten.matrix, atoms)
 
     def unwhiten(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Turn affine maps of whitened patches, (P, N) and (N,), into maps of patches as they are, (P+1, N).
@@ -96,3 +101,17 @@ class PatchDictionary(nn.Module):
         """
         folded = self.whitening @ weight
         return torch.cat([folded, (bias - self.mean @ folded)[None]])
+
+    def distance(self, patches: Tensor, atoms: Tensor) -> Tensor:
+        """Half the squared distance of whitened patches to atoms (N, P), such as `self.atoms`.
+
+        Args:
+            patches: (..., P), as they are.
+            atoms: (N, P).
+
+        Returns:
+            (..., N).
+        """
+        whitened = (patches - self.mean) @ self.whitening
+        norms = whitened.square().sum(-1, keepdim=True) / 2 + atoms.square().sum(1) / 2
+        return (norms - whitened @ atoms.T).clamp_min(0)

@@ -1,28 +1,37 @@
 """Test accuracy of a trained stack at every depth."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
 
-from layerwise.config import DataConfig, SettingError
-from layerwise.data import DATASETS, load_data
+from layerwise.config import DataConfig, SettingError, TeacherConfig
+from layerwise.data import DATASETS, DataSet, load_data
 from layerwise.features import accuracies
+from layerwise.layer import FrozenStack
 from layerwise.report import print_table
 from layerwise.rundir import DamagedRun, RunDir
-from layerwise.saved import load_stack
+from layerwise.saved import LayerRecord, load_stack
 
 
-def evaluate(run: str, data_root: str | None = None) -> list[float]:
-    """Print the accuracy on the test images, and on the validation images as recorded, at each depth.
+@dataclass(frozen=True)
+class Run:
+    """A run directory read back: what was trained, and on what."""
+
+    path: Path
+    stack: FrozenStack
+    records: list[LayerRecord]
+    data: DataSet
+
+
+def load_run(run: str, data_root: str | None) -> Run:
+    """Read the finished layers of a run, and the data that they were trained on.
 
     Args:
         run: a run directory.
         data_root: folder of the data, where it is not the one that the run was trained with.
-
-    Returns:
-        Test accuracies in [0, 1], at depth 1, 2, ….
 
     Raises:
         SettingError: the run or its data is not to be found, or the data has changed.
@@ -36,7 +45,8 @@ def evaluate(run: str, data_root: str | None = None) -> list[float]:
         raise SettingError(f"RUN: {error}") from error
     try:
         settings = yaml.safe_load((path / "config.yaml").read_text())
-        config, seed = DataConfig(**settings["data"]), int(settings["seed"])
+        values = settings["data"] | {"teacher": TeacherConfig(**settings["data"].get("teacher", {}))}
+        config, seed = DataConfig(**values), int(settings["seed"])
         config = dataclasses.replace(config, root=data_root or str(config.root), download=False)
         DATASETS[config.name]
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
@@ -47,10 +57,33 @@ def evaluate(run: str, data_root: str | None = None) -> list[float]:
         raise SettingError(
             f"data.root: {config.root} does not hold the data that {path} was trained on; give --data-root"
         )
+    return Run(path, stack, records, data)
+
+
+def evaluate(path: str, data_root: str | None = None, mirrored: bool = False) -> list[float]:
+    """Print the accuracy on the test images, and on the validation images as recorded, at each depth.
+
+    Args:
+        path: a run directory.
+        data_root: folder of the data, where it is not the one that the run was trained with.
+        mirrored: print, too, the accuracy of logits summed over an image and its mirror image.
+
+    Returns:
+        Test accuracies in [0, 1], at depth 1, 2, ….
+
+    Raises:
+        SettingError: the run or its data is not to be found, or the data has changed.
+    """
+    run = load_run(path, data_root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tested = accuracies(stack.to(device), data.test, device, "testing")
-    table = [("depth", "validation", "test")]
-    for record, accuracy in zip(records, tested, strict=True):
-        table.append((str(record.layer), f"{record.val_accuracy:.2%}", f"{accuracy:.2%}"))
+    tested = accuracies(run.stack.to(device), run.data.test, device, "testing")
+    columns = {"test": tested}
+    if mirrored:
+        what = "testing, mirrored"
+        columns["test, with mirror image"] = accuracies(run.stack, run.data.test, device, what, mirrored=True)
+    table = [("depth", "validation", *columns)]
+    for i, record in enumerate(run.records):
+        cells = (f"{column[i]:.2%}" for column in columns.values())
+        table.append((str(record.layer), f"{record.val_accuracy:.2%}", *cells))
     print_table(table)
     return tested

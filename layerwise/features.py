@@ -1,6 +1,6 @@
 """What a layer is trained on: the frozen stack's outputs, for training, validation and sampling."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -9,17 +9,19 @@ from torch import Tensor
 from layerwise.batches import EVALUATION_BATCH, Batches, Images, fold_seed
 from layerwise.data import DataSet
 from layerwise.layer import FrozenStack
+from layerwise.layer_config import LayerConfig
 from layerwise.patches import sample_patches
 from layerwise.progress import progress
 from layerwise.views import Batch, ViewBatches, ViewStore
 
 
 class FrozenInputs:
-    """Batches pushed through a frozen stack, anew in each pass."""
+    """Batches pushed through a frozen stack, anew in each pass; `pixels` is applied to them first."""
 
-    def __init__(self, stack: FrozenStack, batches: Batches) -> None:
+    def __init__(self, stack: FrozenStack, batches: Batches, pixels: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         self.stack = stack
         self.batches = batches
+        self.pixels = pixels
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -27,7 +29,7 @@ class FrozenInputs:
     def __iter__(self) -> Iterator[Batch]:
         for x, labels in self.batches:
             with torch.no_grad():
-                features, logits = self.stack(x)
+                features, logits = self.stack(self.pixels(x))
             yield features, logits, labels
 
 
@@ -72,30 +74,58 @@ class LayerData(LightningDataModule):
         return FrozenInputs(self.stack, Batches(self.data.val, EVALUATION_BATCH, self.device))
 
 
+def as_trained(x: Tensor) -> Tensor:
+    """Pixels from -1 to 1."""
+    return x
+
+
+def unit(x: Tensor) -> Tensor:
+    """Pixels from 0 to 1, on which the authors learn their dictionaries, though they train on -1 to 1."""
+    return (x + 1) / 2
+
+
+PIXELS = {"input": as_trained, "unit": unit}
+
+
 def sample_inputs(
-    stack: FrozenStack, store: ViewStore, size: int, count: int, generator: torch.Generator, what: str
+    stack: FrozenStack, store: ViewStore, config: LayerConfig, generator: torch.Generator, what: str
 ) -> Tensor:
-    """Sample patches (M, P) of a layer's input, through the same transform that training uses.
+    """Sample patches (M, P) of a layer's input.
 
     Takes up to 16 patches an image, so that few images have to go through the stack where nothing is stored.
     """
-    images, device = store.data.train, store.device
+    images, device, size = store.data.train, store.device, config.patch_size
     h, w = (stack.layers[-1].shape if stack.layers else images.pixels.shape[1:])[-2:]
     each = min(16, (h - size + 1) * (w - size + 1))
-    chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values
+    chosen = torch.randperm(len(images), generator=generator)[: -(-config.sample // each)].sort().values
     batches: FrozenInputs | ViewBatches
-    if store.train:
+    if store.train and config.sample_pixels == "input":
         batches = ViewBatches(store.train[0].subset(chosen), EVALUATION_BATCH, device)
     else:
-        batches = FrozenInputs(stack, Batches(images.subset(chosen), EVALUATION_BATCH, device))
+        batches = FrozenInputs(
+            stack, Batches(images.subset(chosen), EVALUATION_BATCH, device), PIXELS[config.sample_pixels]
+        )
     inputs = (features for features, _, _ in progress(batches, what, len(batches)))
-    return sample_patches(inputs, size, count, len(chosen), generator)
+    return sample_patches(inputs, size, config.sample, len(chosen), generator)
 
 
-def accuracies(stack: FrozenStack, images: Images, device: torch.device, what: str) -> list[float]:
-    """The share of images classified rightly at depth 1, 2, … of the stack."""
+def accuracies(
+    stack: FrozenStack, images: Images, device: torch.device, what: str, mirrored: bool = False
+) -> list[float]:
+    """The share of images classified rightly at depth 1, 2, … of the stack.
+
+    Args:
+        stack: of one layer or more.
+        images: what is classified.
+        device: where the stack is.
+        what: for the progress bar.
+        mirrored: add the logits of the mirrored image to those of the image.
+    """
     right = torch.zeros(len(stack.layers), dtype=torch.long)
     batches = Batches(images, EVALUATION_BATCH, device)
     for x, labels in progress(batches, what, len(batches)):
-        right += torch.stack([(logits.argmax(1) == labels).sum() for _, logits in stack.depths(x)]).cpu()
+        logits = torch.stack([logits for _, logits in stack.depths(x)])
+        if mirrored:
+            logits = logits + torch.stack([logits for _, logits in stack.depths(x.flip(3))])
+        right += (logits.argmax(2) == labels).sum(1).cpu()
     return [float(count) / len(images) for count in right]

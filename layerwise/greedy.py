@@ -6,11 +6,13 @@ from collections.abc import Callable
 import torch
 
 from layerwise.batches import fold_seed
-from layerwise.config import Config, LayerConfig
+from layerwise.config import Config
 from layerwise.data import DataSet
+from layerwise.depth import no_gain, no_room
 from layerwise.dictionary import PatchDictionary
 from layerwise.features import LayerData, sample_inputs
 from layerwise.layer import FrozenStack, ProbedLayer
+from layerwise.layer_config import LayerConfig
 from layerwise.module import LayerModule, TrainingFailed
 from layerwise.progress import progress
 from layerwise.rundir import RunDir, settings_of
@@ -28,7 +30,7 @@ def train_stack(
     device: torch.device,
     finished: Callable[[FrozenStack, LayerRecord], None],
 ) -> tuple[FrozenStack, list[LayerRecord]]:
-    """Train layers 1 to `config.depth`, but for those that the run directory already holds.
+    """Train layer after layer up to `config.depth`, but for those that the run directory already holds.
 
     Args:
         config: a checked configuration.
@@ -45,15 +47,24 @@ def train_stack(
         TrainingFailed: a loss is not finite.
         DamagedRun: a file of the run directory is not as it was written.
     """
-    stack, records = FrozenStack([], len(data.classes)), []
+    stack, records = FrozenStack([], len(data.classes)), list[LayerRecord]()
+    shape = data.shape
     store = ViewStore(config.features, data, config.seed, device)
-    for number in range(1, config.depth + 1):
+    for number in range(1, config.deepest + 1):
+        if why := no_room(config, number, shape, len(data.train)):
+            print(why)
+            break
         record = saved_record(run_dir, number)
         if record is None:
             record = train_next(config, data, stack, store, run_dir, tracker)
+        why = no_gain([*records, record], len(data.val)) if config.depth == "auto" else None
+        run_dir.leave_out(number, why is not None)
+        if why:
+            print(why)
+            break
         # what is stacked upon is what was saved, whether by this process or an earlier one
         layer = load_layer(run_dir, record)
-        stack = FrozenStack([*stack.layers, layer], len(data.classes)).to(device)
+        stack, shape = FrozenStack([*stack.layers, layer], len(data.classes)).to(device), layer.shape
         records.append(record)
         finished(stack, record)
     return stack, records
@@ -103,18 +114,10 @@ def learn_dictionary(
 ) -> PatchDictionary:
     """Sample patches of a layer's input, whiten them, choose atoms."""
     generator = torch.Generator().manual_seed(seed)
-    patches = sample_inputs(
-        stack, store, config.patch_size, config.sample, generator, f"layer {number}: sampling patches"
-    )
+    patches = sample_inputs(stack, store, config, generator, f"layer {number}: sampling patches")
     try:
         return PatchDictionary.fit(
-            patches,
-            config.atoms,
-            kind=config.dictionary,
-            epsilon=config.whitening,
-            iterations=config.kmeans_iterations,
-            generator=generator,
-            progress=lambda steps: progress(steps, f"layer {number}: dictionary"),
+            patches, config, generator, lambda steps: progress(steps, f"layer {number}: dictionary")
         )
     except ValueError as error:  # nothing to whiten
         raise TrainingFailed(f"layer {number}: {error}") from error

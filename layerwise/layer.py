@@ -3,57 +3,44 @@
 Shapes: B batch, C channels in, H W image side, P patch numbers, N atoms, D channels out, h' w' output side.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerwise import ops
-from layerwise.config import LayerConfig
 from layerwise.dictionary import PatchDictionary
+from layerwise.embedding import EMBEDDINGS
+from layerwise.layer_config import LayerConfig
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "none": lambda atoms: nn.Identity()}
+MIXES: dict[str, Callable[[int, int], nn.Module]] = {
+    "linear": lambda atoms, channels: nn.Conv2d(atoms, channels, 1),
+    "none": lambda atoms, channels: nn.Identity(),
+}
 
 
-class FullEmbedding(nn.Module):
-    """a_j = g_j * (u_j . z + b_j): the linear model on Phi_full with one linear map per atom, shared over positions.
-
-    The maps act on whitened patches, so that one learning rate and one decay suit every direction.
-    """
-
-    def __init__(self, dictionary: PatchDictionary, config: LayerConfig) -> None:
-        super().__init__()
-        atoms, numbers = dictionary.atoms.shape
-        self.dictionary = dictionary
-        self.size, self.k, self.pool = config.patch_size, config.k, config.pool
-        self.weight = nn.Parameter(torch.randn(numbers, atoms) / numbers**0.5)
-        self.bias = nn.Parameter(torch.zeros(atoms))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed (B, C, H, W) to (B, N, h', w')."""
-        maps = self.dictionary.unwhiten(self.weight, self.bias)
-        return ops.embed_full(x, self.dictionary.scorer, maps, self.size, self.k, self.pool)
+def alone(out: Tensor, x: Tensor) -> Tensor:
+    """The layer's own output."""
+    return out
 
 
-class HardEmbedding(nn.Module):
-    """a_j = g_j: which atoms are near, Phi_hard."""
-
-    def __init__(self, dictionary: PatchDictionary, config: LayerConfig) -> None:
-        super().__init__()
-        self.dictionary = dictionary
-        self.size, self.k, self.pool = config.patch_size, config.k, config.pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed (B, C, H, W) to (B, N, h', w')."""
-        return ops.embed_hard(x, self.dictionary.scorer, self.size, self.k, self.pool)
+def added(out: Tensor, x: Tensor) -> Tensor:
+    """The sum of output and input, the input averaged to the output's size."""
+    return out + F.adaptive_avg_pool2d(x, (out.shape[-2], out.shape[-1]))
 
 
-Embedding = FullEmbedding | HardEmbedding
-EMBEDDINGS: dict[str, type[Embedding]] = {"full": FullEmbedding, "hard": HardEmbedding}
+def concatenated(out: Tensor, x: Tensor) -> Tensor:
+    """Output and input side by side, the input averaged to the output's size."""
+    return torch.cat([out, F.adaptive_avg_pool2d(x, (out.shape[-2], out.shape[-1]))], 1)
+
+
+RESIDUALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"none": alone, "add": added, "concatenate": concatenated}
 
 
 class PatchLayer(nn.Module):
-    """Embedding, average over windows, batch norm, 1×1 convolution.
+    """Embedding, average over windows, norm, 1×1 convolution; what comes in may be added or put beside.
 
     Args:
         dictionary: the layer's fixed part.
@@ -62,17 +49,25 @@ class PatchLayer(nn.Module):
 
     def __init__(self, dictionary: PatchDictionary, config: LayerConfig) -> None:
         super().__init__()
-        atoms = len(dictionary.atoms)
-        self.embedding: Embedding = EMBEDDINGS[config.embedding](dictionary, config)
-        self.norm = nn.BatchNorm2d(atoms)
-        self.mix = nn.Conv2d(atoms, config.channels, 1)
+        self.embedding = EMBEDDINGS[config.embedding](dictionary, config)
+        self.norm = NORMS[config.norm](self.embedding.channels)
+        self.mix = MIXES[config.mix](self.embedding.channels, config.channels)
+        self.further = nn.Sequential(*(_convolution(config) for _ in range(config.convolutions - 1)))
+        self.residual = RESIDUALS[config.residual]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) float32 to (B, D, h', w'). No gradient flows to x."""
         with torch.autocast(x.device.type, enabled=False):  # half precision would change which atoms are near
             embedded = self.embedding(x.float())
-        out: Tensor = self.mix(self.norm(embedded))
-        return out
+        return self.residual(self.further(self.mix(self.norm(embedded))), x)
+
+
+def _convolution(config: LayerConfig) -> nn.Module:
+    """One more convolution of a CNN that is trained end to end."""
+    channels = config.channels if config.mix == "linear" else config.atoms
+    return nn.Sequential(
+        nn.Conv2d(channels, config.atoms, 3), nn.ReLU(), MIXES[config.mix](config.atoms, config.channels)
+    )
 
 
 class Probe(nn.Module):
@@ -81,13 +76,13 @@ class Probe(nn.Module):
     Args:
         shape: (D, h', w') of the layer's output.
         classes: number of classes.
-        pool: side of the windows over which the output is averaged first.
+        config: the layer's settings.
     """
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, pool: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], classes: int, config: LayerConfig) -> None:
         super().__init__()
         d, h, w = shape
-        self.pool = pool
+        self.pool = pool = config.probe_pool
         self.linear = nn.Linear(d * -(-h // pool) * -(-w // pool), classes)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -96,6 +91,40 @@ class Probe(nn.Module):
         """Map (B, D, h', w') to logits (B, classes)."""
         logits: Tensor = self.linear(F.avg_pool2d(x, self.pool, ceil_mode=True).flatten(1))
         return logits
+
+
+class UnconstrainedProbe(nn.Module):
+    """The linear classifier on Phi_full, a map for each position, atom and class (paper, Table 2).
+
+    Of the N·P numbers of Phi_full at a position k·P are not 0; they are never written down.
+
+    Args:
+        shape: (N+P, h, w) of the layer's output, gates and patches.
+        classes: number of classes.
+        config: the layer's settings.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, config: LayerConfig) -> None:
+        super().__init__()
+        self.atoms = config.atoms
+        numbers = shape[0] - config.atoms
+        self.weight = nn.Parameter(torch.zeros(shape[1] * shape[2], numbers, config.atoms * classes))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N+P, h, w) to logits (B, classes)."""
+        gates, patches = torch.split(x.flatten(2).permute(2, 0, 1), [self.atoms, self.weight.shape[1]], 2)
+        logits = self.bias.expand(len(x), -1)
+        step = max(1, ANSWERS // (len(x) * self.weight.shape[2]))  # positions at a time
+        parts = (torch.split(values, step) for values in (gates, patches, self.weight))
+        for gate, patch, weight in zip(*parts, strict=True):
+            answers = torch.bmm(patch, weight).reshape(*gate.shape, -1)
+            logits = logits + torch.einsum("pbn,pbnc->bc", gate, answers)
+        return logits
+
+
+ANSWERS = 1 << 22  # numbers (positions, B, N, classes) at a time: 16 MiB
+PROBES: dict[str, type[Probe | UnconstrainedProbe]] = {"unconstrained": UnconstrainedProbe}
 
 
 class ProbedLayer(nn.Module):
@@ -112,10 +141,10 @@ class ProbedLayer(nn.Module):
         self, dictionary: PatchDictionary, config: LayerConfig, shape: tuple[int, int, int], classes: int
     ) -> None:
         super().__init__()
-        self.shape = (config.channels, config.output_side(shape[1]), config.output_side(shape[2]))
+        self.shape = config.output_shape(*shape)
         self.summed = config.logits == "summed"
         self.layer = PatchLayer(dictionary, config)
-        self.probe = Probe(self.shape, classes, config.probe_pool)
+        self.probe = PROBES.get(config.embedding, Probe)(self.shape, classes, config)
 
     def forward(self, x: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
         """Map an input (B, C, H, W) and the logits below (B, classes) to output (B, D, h', w') and logits."""

@@ -1,11 +1,10 @@
-"""Patches of a batch of feature maps: cutting, sampling, whitening (paper, section 3).
+"""Patches of a batch of feature maps: cutting and sampling (paper, section 3).
 
 Shapes: B batch, C channels, H W image side, s patch side, h = H-s+1, w = W-s+1, P = s*s*C, M sampled patches.
 A patch vector is ordered (row, column, channel): with channels last, a patch is s contiguous runs of s*C numbers.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -46,43 +45,3 @@ def sample_patches(batches: Iterable[Tensor], size: int, count: int, total: int,
         drawn.append(patches.gather(1, order[..., None].expand(-1, -1, patches.shape[2])).flatten(0, 1))
     sample = torch.cat(drawn)
     return sample[torch.randperm(len(sample), generator=generator)[:count].to(sample.device)]
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """The affine map to whitened patches, z -> (z - mean) @ matrix."""
-
-    mean: Tensor
-    """(P,)"""
-    matrix: Tensor
-    """(P, P); a column is one whitened coordinate, in order of falling variance"""
-
-    def __call__(self, patches: Tensor) -> Tensor:
-        """Whiten patches (..., P) to (..., P)."""
-        return (patches - self.mean) @ self.matrix
-
-
-def fit_whitening(patches: Tensor, epsilon: float) -> Whitening:
-    """PCA whitening that regularises the eigenvalues: W = V diag((lambda + epsilon * mean lambda)^-1/2).
-
-    The whitened covariance is diag(lambda / (lambda + epsilon * mean lambda)): the identity, but for directions
-    whose variance is below epsilon of the mean, which are noise and are not blown up (Thiry et al. 2021).
-
-    Args:
-        patches: (M, P).
-        epsilon: share of the mean eigenvalue that is added to each, at least 0.
-
-    Raises:
-        ValueError: all patches are the same, so that there is nothing to whiten.
-    """
-    z = patches.double()
-    mean = z.mean(0)
-    z = z - mean
-    variance, vectors = torch.linalg.eigh(z.T @ z / len(z))
-    # eigh leaves the sign of a vector open; fixing it makes the result the same with every linear algebra library
-    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
-    variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)
-    if not variance.mean() > 1e-12 * mean.square().mean().clamp_min(1e-12):
-        raise ValueError("the patches have zero covariance: every image looks the same")
-    scale = (variance + max(epsilon, 1e-9) * variance.mean()).rsqrt()
-    return Whitening(mean.to(patches.dtype), (vectors * scale).to(patches.dtype))

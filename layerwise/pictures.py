@@ -56,13 +56,27 @@ def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
     below, top = FrozenStack(stack.layers[:-1], stack.classes), stack.layers[-1].layer.embedding
     features, _ = below(x)
     everywhere = max(features.shape[2:])
-    shares = ops.embed_hard(features, top.dictionary.scorer, top.size, top.k, everywhere).mean((0, 2, 3)).cpu()
+    shares = (
+        ops.embed(features, top.dictionary.scorer, None, top.config.patch_size, top.config.k, everywhere)
+        .mean((0, 2, 3))
+        .cpu()
+    )
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.plot(shares.sort(descending=True).values.numpy(), color="tab:blue")
-    axes.axhline(top.k / len(shares), color="grey", linestyle=":", label="k / N")
+    axes.axhline(top.config.k / len(shares), color="grey", linestyle=":", label="k / N")
     axes.set(xlabel="atom, by how often it is chosen", ylabel="share of patches", ylim=(0, None))
     axes.legend(frameon=False)
-    return _array(figure)
+    return as_array(figure)
+
+
+def curve_picture(x: Sequence[float], y: Sequence[float], spread: Sequence[float | None], axis: str) -> Picture:
+    """Test accuracy in per cent, with a band of one standard deviation, against what is varied, in powers of two."""
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.errorbar(x, y, yerr=[value or 0 for value in spread], marker="o", capsize=3, color="tab:blue")
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel=axis, ylabel="test accuracy in %")
+    axes.grid(alpha=0.3)
+    return as_array(figure)
 
 
 def accuracy_picture(records: Sequence[LayerRecord]) -> Picture:
@@ -75,7 +89,7 @@ def accuracy_picture(records: Sequence[LayerRecord]) -> Picture:
         axes.annotate(label, (record.layer, 100 * record.val_accuracy), (0, 6), textcoords="offset points", ha="center")
     axes.set(xlabel="depth", ylabel="validation accuracy, %", xticks=depths)
     axes.margins(y=0.3)
-    return _array(figure)
+    return as_array(figure)
 
 
 def confusion_picture(counts: Tensor, classes: Sequence[str]) -> Picture:
@@ -94,10 +108,11 @@ def confusion_picture(counts: Tensor, classes: Sequence[str]) -> Picture:
                 if share >= 0.005:
                     color = "white" if share > 0.5 else "black"
                     axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=7)
-    return _array(figure)
+    return as_array(figure)
 
 
-def _array(figure: Figure) -> Picture:
+def as_array(figure: Figure) -> Picture:
+    """Draw and close a figure."""
     figure.canvas.draw()
     picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
     plt.close(figure)

@@ -98,7 +98,7 @@ class RunDir:
         visible = [path for path in self.path.iterdir() if not path.name.startswith(".")]
         if visible and not (self.path / "config.yaml").exists():
             raise SettingError(f"run_dir: {self.path} holds files but no run; give an empty or a new folder")
-        for number in range(1, config.depth + 1):
+        for number in range(1, config.deepest + 1):
             trained = self._settings(number)
             if trained is not None:
                 self._refuse_change(trained, settings_of(config, number, digest))
@@ -191,6 +191,20 @@ class RunDir:
             if not file.exists() or sha256(file) != files.get(name):
                 raise self._damaged(file, number)
         return record
+
+    def leave_out(self, number: int, out: bool) -> None:
+        """Mark a finished layer as no part of the stack, or take the mark off."""
+        if out:
+            self._mark(number).touch()
+        else:
+            self._mark(number).unlink(missing_ok=True)
+
+    def is_left_out(self, number: int) -> bool:
+        """Whether a finished layer is no part of the stack."""
+        return self._mark(number).exists()
+
+    def _mark(self, number: int) -> Path:
+        return self.layer(number) / "left-out"
 
     def save_json(self, name: str, value: object) -> None:
         """Write a JSON file of the run."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from layerwise.config import LayerConfig
 from layerwise.dictionary import PatchDictionary
 from layerwise.layer import FrozenStack, ProbedLayer
+from layerwise.layer_config import LayerConfig
 from layerwise.rundir import DamagedRun, RunDir, fingerprint
 
 _DICTIONARY = "dictionary.safetensors"
@@ -104,7 +104,7 @@ def load_layer(run_dir: RunDir, record: LayerRecord) -> ProbedLayer:
 
 
 def load_stack(run_dir: RunDir) -> tuple[FrozenStack, list[LayerRecord]]:
-    """Read all finished layers of a run.
+    """Read all finished layers of a run, but for one that was left out.
 
     Raises:
         FileNotFoundError: there is no finished layer.
@@ -112,7 +112,7 @@ def load_stack(run_dir: RunDir) -> tuple[FrozenStack, list[LayerRecord]]:
     """
     layers: list[ProbedLayer] = []
     records: list[LayerRecord] = []
-    while (record := saved_record(run_dir, len(records) + 1)) is not None:
+    while (record := saved_record(run_dir, len(records) + 1)) is not None and not run_dir.is_left_out(record.layer):
         layers.append(load_layer(run_dir, record))
         records.append(record)
     if not records:

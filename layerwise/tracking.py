@@ -40,21 +40,25 @@ class Tracker:
         """Record a finished layer: its row of accuracy against depth, its summary, its pictures (H, W, 3)."""
         if self.run is None:
             return
-        import wandb
-
         self.run.log({"summary/depth": layer, "summary/accuracy": record["val_accuracy"]})
         for name in ("val_accuracy", "atoms", "seconds", "output_shape"):
             self.run.summary[f"layer{layer}/{name}"] = record[name]
-        self.run.log({f"layer{layer}/{name}": wandb.Image(picture) for name, picture in pictures.items()})
+        self.pictures({f"layer{layer}/{name}": picture for name, picture in pictures.items()})
 
     def stack_finished(self, summary: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> None:
         """Record the test accuracy and the pictures of the whole stack."""
         if self.run is None:
             return
-        import wandb
-
         self.run.summary["test_accuracy"] = summary["test_accuracy"]
         self.run.summary["depth"] = summary["depth"]
+        self.pictures(pictures)
+
+    def pictures(self, pictures: Mapping[str, np.ndarray]) -> None:
+        """Record pictures (H, W, 3)."""
+        if self.run is None:
+            return
+        import wandb
+
         self.run.log({name: wandb.Image(picture) for name, picture in pictures.items()})
 
     def close(self, exit_code: int = 0) -> None:
@@ -105,6 +109,7 @@ def _open(config: WandbConfig, run_dir: Path, values: dict[str, Any]) -> tuple[A
             entity=config.entity,
             name=config.name or run_dir.name,
             tags=config.tags,
+            group=config.group,
             config=values,
             settings=wandb.Settings(silent=True, init_timeout=30),
         )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def environment() -> dict[str, str]:
     """The environment of a command: no W&B account, whoever runs the tests; compiled modules are kept, for speed."""
     dropped = ("WANDB", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    return kept | {"WANDB_API_KEY": "", "NETRC": os.devnull, "HOME": "/nonexistent"}
+    fonts = str(Path(tempfile.gettempdir()) / "layerwise-tests-matplotlib")  # looked for anew without a home
+    return kept | {"WANDB_API_KEY": "", "NETRC": os.devnull, "HOME": "/nonexistent", "MPLCONFIGDIR": fonts}
 
 
 def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

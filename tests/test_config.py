@@ -3,12 +3,14 @@
 import dataclasses
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from layerwise.checks import check, check_fit
-from layerwise.config import Config, LayerConfig, LayerOverrides, SettingError
+from layerwise.config import Config, SettingError
+from layerwise.layer_config import LayerConfig, LayerOverrides
 from layerwise.parsing import parse
 from tests.conftest import ROOT
 
@@ -24,15 +26,15 @@ def test_configs__parse_and_fit_their_data(path: Path, depth: int) -> None:
     config, run_dir = parse(["--config", str(path), "--depth", str(depth)])
     assert config.depth == depth
     assert run_dir == f"runs/{path.stem}-seed0"
-    side = {"digits": 8, "fashion_mnist": 28}.get(path.stem, 32)
-    check_fit(config, side, side, 1000)
+    side = {"digits": 8, "fashion_mnist": 28, "teacher": 4}.get(path.stem, 32)
+    check_fit(config, 3, side, side, 10_000)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs__say_what_they_are_and_how_to_run_them(path: Path) -> None:
     header = "".join(line for line in path.read_text().splitlines(True) if line.startswith("#"))
     assert "python train.py" in header
-    assert re.search(r"accuracy", header) and re.search(r"\d seconds|minutes", header)
+    assert re.search(r"accuracy", header) and re.search(r"\d seconds|minutes|hours", header)
 
 
 def commands() -> list[str]:
@@ -55,17 +57,17 @@ def default_in_words(value: object) -> str:
     return str(value) or "none" if not isinstance(value, list | dict) else "none"
 
 
+def settings(prefix: str, config: object) -> Iterator[tuple[str, object]]:
+    for name, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            yield from settings(f"{prefix}{name}.", value)
+        else:
+            yield prefix + name, value
+
+
 def test_readme__has_every_setting_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.*?) \|", README, re.MULTILINE))
-    expected = {}
-    for field in dataclasses.fields(Config):
-        value = getattr(Config(), field.name)
-        if dataclasses.is_dataclass(value):
-            expected |= {f"{field.name}.{name}": default for name, default in vars(value).items()}
-        else:
-            expected[field.name] = value
-    shown = {name: default_in_words(value) for name, value in expected.items()}
-    assert rows == shown
+    assert rows == {name: default_in_words(value) for name, value in settings("", Config())}
 
 
 def test_layer_config__overrides_only_what_is_given() -> None:

@@ -49,10 +49,11 @@ def test_gate__is_the_k_nearest__lowest_index_first(n: int, k: int, kind: str, g
 
 
 def test_scorer__ranks_as_distances_do(generator: torch.Generator) -> None:
+    from layerwise.config import LayerConfig
     from layerwise.dictionary import PatchDictionary
 
     patches = torch.randn(300, 12, generator=generator, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
-    dictionary = PatchDictionary.fit(patches, 9, kind="kmeans", epsilon=0.1, iterations=5, generator=generator)
+    dictionary = PatchDictionary.fit(patches, LayerConfig(atoms=9), generator)
     whitened = (patches - dictionary.mean) @ dictionary.whitening
     distance = torch.cdist(whitened, dictionary.atoms).square() / 2
     scores = reference.affine(patches, dictionary.scorer)
@@ -134,7 +135,7 @@ def test_embed__without_numba_says_so_once(command: Command) -> None:
     program = (
         "import sys; sys.modules['numba'] = None\n"
         "import torch; from layerwise import ops\n"
-        "for _ in range(2): ops.embed_hard(torch.zeros(1, 1, 3, 3), torch.zeros(5, 2), 2, 1, 1)"
+        "for _ in range(2): ops.embed(torch.zeros(1, 1, 3, 3), torch.zeros(5, 2), None, 2, 1, 1)"
     )
     done = command("-c", program, python=True)
     assert done.returncode == 0, done.stderr
@@ -154,15 +155,15 @@ def test_embed_full__is_the_block_diagonal_linear_map_on_phi_full(generator: tor
 
     scorer = torch.cat([-atoms.T, atoms.square().sum(1)[None] / 2])
     maps = torch.cat([u.T, b[None]])
-    torch.testing.assert_close(ops.embed_full(x, scorer, maps, size, k, 1), expected.permute(0, 3, 1, 2))
-    fast = ops.embed_full(x.float(), scorer.float(), maps.float(), size, k, 1)
+    torch.testing.assert_close(ops.embed(x, scorer, maps, size, k, 1), expected.permute(0, 3, 1, 2))
+    fast = ops.embed(x.float(), scorer.float(), maps.float(), size, k, 1)
     torch.testing.assert_close(fast.double(), expected.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_embed_full__gradcheck(generator: torch.Generator) -> None:
     x = torch.randn(2, 1, 5, 5, generator=generator, dtype=torch.float64)
     scorer, maps = torch.randn(2, 10, 4, generator=generator, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda m: ops.embed_full(x, scorer, m, 3, 2, 2), maps.requires_grad_())
+    assert torch.autograd.gradcheck(lambda m: ops.embed(x, scorer, m, 3, 2, 2), maps.requires_grad_())
 
 
 def test_average_pool__averages_what_a_border_window_covers() -> None:

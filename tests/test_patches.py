@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from layerwise.patches import extract_patches, fit_whitening, sample_patches
+from layerwise.patches import extract_patches, sample_patches
+from layerwise.whitening import fit_whitening
 
 
 def test_extract_patches__is_rows_then_columns_then_channels() -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from layerwise import batches
 from layerwise.batches import Augmentation, Images, allocate, fold_seed, to_input
-from layerwise.config import FeaturesConfig, LayerConfig
+from layerwise.config import FeaturesConfig
 from layerwise.data import DataSet
 from layerwise.layer import FrozenStack
+from layerwise.layer_config import LayerConfig
 from layerwise.views import View, ViewBatches, ViewStore
 from tests.test_layer import make_layer
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from layerwise.benchmark.layers import natural_images
 from layerwise.kmeans import kmeans, nearest
-from layerwise.patches import fit_whitening, sample_patches
+from layerwise.patches import sample_patches
+from layerwise.whitening import fit_whitening
 
 ITERATIONS = 25
 

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layerwise import ops
 from layerwise.batches import to_input
 from layerwise.benchmark.memory import PeakMemory
-from layerwise.config import LayerConfig
 from layerwise.dictionary import PatchDictionary
-from layerwise.layer import FullEmbedding, ProbedLayer
-from layerwise.ops import embed_full, reference
+from layerwise.embedding import PatchEmbedding
+from layerwise.layer import ProbedLayer
+from layerwise.layer_config import LayerConfig
+from layerwise.ops import reference
 from layerwise.patches import extract_patches, sample_patches
 
 CLASSES, SIDE, PATCH, POOL = 10, 32, 5, 4
@@ -57,7 +59,7 @@ def embed_plain(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighb
     """The baseline: the embedding as it is usually written, and as the authors of the method do.
 
     Distances by a convolution, the k-th smallest over the channels, a mask, the maps by a second convolution. Of
-    equally near atoms more than k may pass. For shapes see `layerwise.ops.embed_full`.
+    equally near atoms more than k may pass. For shapes see `layerwise.ops.embed`.
     """
 
     def convolve(weight: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ def embed_plain(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighb
     return F.avg_pool2d(mask * convolve(maps), pool, ceil_mode=True)
 
 
-class _Embedding(FullEmbedding):
+class _Embedding(PatchEmbedding):
     """The layer's embedding, computed by a function of choice."""
 
     def __init__(self, dictionary: PatchDictionary, config: LayerConfig, embed: Embed) -> None:
@@ -77,20 +79,22 @@ class _Embedding(FullEmbedding):
         self.embed = embed
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.dictionary.unwhiten(self.weight, self.bias)
-        return self.embed(x, self.dictionary.scorer, maps, self.size, self.k, self.pool)
+        settings = self.config.patch_size, self.config.k, self.config.pool
+        return self.embed(x, self.dictionary.scorer, self.maps(self.dictionary), *settings)
 
 
 def measure_layer(atoms: int, neighbors: int, batch: int, device: torch.device, turns: int) -> list[Row]:
     """The rows of one dictionary size: the plain step, the reference, and the device's own backend."""
     generator = torch.Generator().manual_seed(0)
     x = natural_images(batch, generator).to(device)
-    config = LayerConfig(patch_size=PATCH, atoms=atoms, neighbors=neighbors, pool=POOL, channels=32)
+    config = LayerConfig(
+        patch_size=PATCH, atoms=atoms, neighbors=neighbors, pool=POOL, channels=32, dictionary="sampled"
+    )
     sample = sample_patches([x], PATCH, max(4096, 2 * atoms), batch, generator)
-    dictionary = PatchDictionary.fit(sample, atoms, kind="sampled", epsilon=0.03, iterations=1, generator=generator)
-    embeds: dict[str, Embed] = {"plain": embed_plain, "reference": reference.embed, device.type: embed_full}
+    dictionary = PatchDictionary.fit(sample, config, generator)
+    embeds: dict[str, Embed] = {"plain": embed_plain, "reference": reference.embed, device.type: ops.embed}
     if atoms > HUGE:
-        embeds = {device.type: embed_full}
+        embeds = {device.type: ops.embed}
     peaks, tasks = {}, {"floor": _products(x, dictionary.scorer)}
     for name, embed in embeds.items():
         layer = ProbedLayer(dictionary, config, (3, SIDE, SIDE), CLASSES)

@@ -10,11 +10,12 @@ import torch
 
 from layerwise.batches import Augmentation, Images
 from layerwise.benchmark.layers import CLASSES, natural_images
-from layerwise.config import Config, LayerConfig, LayerOverrides, OptimizerConfig
+from layerwise.config import Config, OptimizerConfig
 from layerwise.data import DataSet
 from layerwise.features import LayerData
 from layerwise.greedy import learn_dictionary
 from layerwise.layer import FrozenStack, ProbedLayer
+from layerwise.layer_config import LayerConfig, LayerOverrides
 from layerwise.module import LayerModule
 from layerwise.training import train_layer
 from layerwise.views import ViewStore

@@ -23,19 +23,20 @@ from torch import Tensor
 
 from layerwise.ops import reference
 
-__all__ = ["backend", "embed_full", "embed_hard"]
+__all__ = ["backend", "embed"]
 
 
-def embed_full(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
+def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int) -> Tensor:
     """Gate every atom's affine map of the patch by whether the atom is near, and average over windows.
 
     a_j = g_j * (maps_j applied to the patch), with g_j = 1 for the k atoms of lowest score, ties to the lowest index.
-    It is the linear map, block-diagonal and shared over positions, on the paper's embedding Phi_full.
+    It is the linear map, block-diagonal and shared over positions, on the paper's embedding Phi_full. Without maps,
+    a_j = g_j: Phi_hard.
 
     Args:
         x: images or feature maps, (B, C, H, W). No gradient flows to it: all that lies below a layer is frozen.
         scorer: (P+1, N), gives half the squared distance to each atom, up to a number common to all atoms.
-        maps: (P+1, N), the trained part.
+        maps: (P+1, N), the trained part, or None.
         patch_size: s.
         neighbors: k, from 1 to N.
         pool: side of the averaged windows; a window at the border averages what it covers.
@@ -44,12 +45,6 @@ def embed_full(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbo
         (B, N, h', w').
     """
     pooled: Tensor = _embed(x.detach(), scorer, maps, patch_size, neighbors, pool)[0]
-    return pooled
-
-
-def embed_hard(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
-    """The paper's Phi_hard, averaged over windows: as `embed_full`, with 1 in place of the mapped patch."""
-    pooled: Tensor = _embed(x.detach(), scorer, None, patch_size, neighbors, pool)[0]
     return pooled
 
 

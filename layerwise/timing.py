@@ -1,0 +1,48 @@
+"""How long a layer's training step takes on this machine, measured in a few steps."""
+
+import time
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from layerwise.config import OptimizerConfig
+from layerwise.dictionary import PatchDictionary
+from layerwise.layer import ProbedLayer
+from layerwise.layer_config import LayerConfig
+from layerwise.module import OPTIMIZERS
+from layerwise.patches import sample_patches
+
+STEPS = 4
+
+
+def seconds_a_step(
+    config: LayerConfig, optimizer_config: OptimizerConfig, shape: tuple[int, int, int], classes: int
+) -> float:
+    """The fastest of a few training steps, on random numbers.
+
+    Args:
+        config: of the layer.
+        optimizer_config: of its training.
+        shape: (C, H, W) of its input.
+        classes: number of classes.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(optimizer_config.batch_size, *shape, generator=generator).to(device)
+    sample = sample_patches([x], config.patch_size, max(config.atoms, 1000), len(x), generator)
+    quick = replace(config, dictionary="sampled") if config.dictionary == "kmeans" else config
+    layer = ProbedLayer(PatchDictionary.fit(sample, quick, generator), config, shape, classes).to(device)
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    optimizer = OPTIMIZERS[optimizer_config.name]([{"params": trained}], optimizer_config)
+    labels, below = torch.arange(len(x), device=device) % classes, x.new_zeros(len(x), classes)
+    seconds = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        loss = F.cross_entropy(layer(x, below)[1], labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        loss.item()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

@@ -1,0 +1,55 @@
+"""Depth auto: when a stack stops to grow, and that it says why."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import layerwise
+from layerwise.config import Config
+from layerwise.depth import no_gain, no_room
+from layerwise.layer_config import LayerConfig
+from layerwise.saved import LayerRecord
+from tests.conftest import SMALL, Command
+
+RECORD = LayerRecord(1, 16, 0.7, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {})
+
+
+def records(*accuracies: float) -> list[LayerRecord]:
+    return [replace(RECORD, layer=number, val_accuracy=p) for number, p in enumerate(accuracies, 1)]
+
+
+def test_no_gain__is_a_rise_of_no_more_than_a_standard_error() -> None:
+    assert no_gain(records(0.1), 100) is None
+    assert no_gain(records(0.70, 0.80), 1600) is None  # an error of 0.01
+    assert no_gain(records(0.70, 0.7115), 1600) is None  # one of 0.0113
+    why = no_gain(records(0.70, 0.711), 1600)
+    assert why is not None and "71.10%" in why and "70.00%" in why and "1.13%" in why and "1 deep" in why
+    assert no_gain(records(0.70, 0.8, 0.6), 1600) is not None
+
+
+def test_no_room__names_what_does_not_fit() -> None:
+    config = Config(depth="auto", layer=LayerConfig(patch_size=3, atoms=4))
+    assert no_room(config, 3, (1, 3, 3), 100) is None
+    why = no_room(config, 3, (1, 2, 2), 100)
+    assert why is not None and "patch_size 3" in why and "2 deep" in why
+
+
+def test_depth_auto__stops_by_itself__and_says_why(command: Command, tmp_path: Path) -> None:
+    settings = ["--depth=auto", "--run_dir=run", "--wandb.mode=disabled", *SMALL, "--optimizer.epochs=1"]
+    first = command(*settings)
+    assert first.returncode == 0, first.stderr
+    (why,) = [line for line in first.stdout.splitlines() if " deep" in line]
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    stack = layerwise.load(tmp_path / "run")
+    assert f"the stack is {summary['depth']} deep" in why
+    assert len(stack.records) == summary["depth"] == len(summary["layers"])
+    assert f"test accuracy at depth {summary['depth']}" in first.stdout
+
+    again = command(*settings)
+    assert why in again.stdout and "epoch" not in again.stdout
+
+    left_out = tmp_path / f"run/layer-{summary['depth'] + 1}"
+    if left_out.exists():  # asked for, it is taken in again
+        deeper = command(*settings[1:], f"--depth={summary['depth'] + 1}")
+        assert deeper.returncode == 0 and "epoch" not in deeper.stdout
+        assert len(layerwise.load(tmp_path / "run").records) == summary["depth"] + 1

@@ -1,0 +1,65 @@
+"""Gates, against formulas written out."""
+
+import pytest
+import torch
+
+from layerwise.config import Config, SettingError
+from layerwise.gates import GATES, SMOOTH, check_gates, kth, nearest, soft, triangle
+from layerwise.layer_config import LayerConfig, LayerOverrides
+
+DISTANCE = torch.tensor([[0.5, 2.0, 0.0, 4.5], [8.0, 8.0, 8.0, 0.5]])  # half squared: distances 1 2 0 3 and 4 4 4 1
+
+
+def test_nearest__is_the_k_nearest__lowest_index_first() -> None:
+    assert nearest(DISTANCE, 2).tolist() == [[1, 0, 1, 0], [1, 0, 0, 1]]
+
+
+def test_kth__is_one_atom_alone() -> None:
+    assert kth(DISTANCE, 1).tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
+    assert kth(DISTANCE, 2).tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
+    assert kth(DISTANCE, 3).tolist() == [[0, 1, 0, 0], [0, 1, 0, 0]]
+
+
+def test_triangle__is_how_much_nearer_than_average() -> None:
+    expected = torch.tensor([[0.5, 0, 1.5, 0], [0, 0, 0, 2.25]])  # mean distances 1.5 and 3.25
+    torch.testing.assert_close(triangle(DISTANCE, 1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_soft__is_a_half_at_the_kth_and_falls_with_distance() -> None:
+    gate = soft(DISTANCE, 2)
+    assert gate[0, 0] == 0.5
+    assert gate[0, 2] > gate[0, 0] > gate[0, 1] > gate[0, 3]
+    unit = DISTANCE[0].std(correction=0) / 4
+    torch.testing.assert_close(gate[0, 1], torch.sigmoid((0.5 - 2.0) / unit))
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates__of_equally_near_atoms_are_finite(name: str) -> None:
+    distance = torch.full((3, 5), 2.0, requires_grad=True)
+    gate = GATES[name](distance, 2)
+    assert gate.shape == (3, 5) and gate.isfinite().all()
+    if gate.requires_grad:
+        (gradient,) = torch.autograd.grad(gate.sum(), distance)
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_smooth_gates__are_those_that_gradient_flows_through(name: str) -> None:
+    distance = DISTANCE.clone().requires_grad_()
+    assert GATES[name](distance, 2).requires_grad == (name in SMOOTH)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            Config(layer=LayerConfig(gate="nearset")),
+            r"layer 1: gate nearset is not one of nearest, kth, soft, triangle",
+        ),
+        (Config(depth=2, layers={2: LayerOverrides(learn_atoms=True)}), r"layer 2: no gradient .* gate nearest"),
+    ],
+)
+def test_check_gates__names_the_layer(config: Config, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        check_gates(config)
+    check_gates(Config(layer=LayerConfig(gate="soft", learn_atoms=True)))
