@@ -1,0 +1,176 @@
+"""python -m layerwise paper: the paper's tables and figures, each row trained and set beside the paper's number."""
+
+import json
+import re
+import statistics
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from layerwise.checks import fit_layer
+from layerwise.command import train
+from layerwise.config import Config, SettingError, plain
+from layerwise.data import load_data
+from layerwise.evaluate import evaluate
+from layerwise.gates import check_gates
+from layerwise.paper.tables import TABLES, Row, Table, small
+from layerwise.parsing import CONFIGS, parse
+from layerwise.pictures import curve_picture
+from layerwise.report import save_picture
+from layerwise.rundir import RunDir
+from layerwise.timing import seconds_a_step
+
+TESTED = "depths.json"
+"""a run's test accuracies at every depth, written last"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row as it came out; accuracies in per cent."""
+
+    row: str
+    mean: float
+    std: float | None
+    """over seeds; None with one seed"""
+    seeds: int
+    paper: float | None
+    seconds: float
+    """of training, all seeds"""
+
+
+def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: list[str]) -> list[Result]:
+    """Train every row of a table that is not trained yet, then print the table.
+
+    Args:
+        name: in `TABLES`.
+        scale: full, or small: a quarter of the atoms, 10 epochs.
+        seeds: 0 to seeds - 1 for every row.
+        path: a JSON file for the rows.
+        arguments: further settings for every row, as for train.py, such as --data.root.
+
+    Returns:
+        A result a row.
+
+    Raises:
+        SettingError: a setting does not fit.
+    """
+    if path is not None and not Path(path).resolve().parent.is_dir():
+        raise SettingError(f"--json: {path} cannot be written, since its folder is not there; create it first")
+    if seeds < 1:
+        raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
+    table, folder = TABLES[name], Path("runs") / f"{name}-{scale}"
+    rows = rows_at(table, scale)
+    runs = configured(rows, scale, seeds, name, folder, arguments)
+    open_runs = [config for configs in runs.values() for config in configs if tested(config) is None]
+    if open_runs:
+        for config in open_runs:
+            check_gates(config)
+        print(f"{table.title}: {len(open_runs)} runs to train", flush=True)
+        print(f"about {_in_words(estimate(open_runs))}, by a short measurement", flush=True)
+        for number, config in enumerate(open_runs, 1):
+            print(f"\nrun {number} of {len(open_runs)}: {config.run_dir}", flush=True)
+            train_and_test(config)
+    results = [outcome(row, runs[row.stack or row.name]) for row in rows]
+    print("\n" + markdown(table, results))
+    if table.axis is not None:
+        points = [float(re.sub(r"\D", "", result.row)) for result in results]
+        picture = curve_picture(points, [result.mean for result in results], [r.std for r in results], table.axis)
+        save_picture(folder / f"{name}.png", picture)
+        print(f"\npicture: {folder / f'{name}.png'}")
+    if path is not None:
+        Path(path).write_text(json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False) + "\n")
+    return results
+
+
+def rows_at(table: Table, scale: str) -> list[Row]:
+    """The rows of a table at a scale, without those that it leaves no neighbors."""
+    if scale == "full":
+        return table.rows
+    shrunk = [(row, small(row.settings)) for row in table.rows]
+    return [replace(row, settings=settings) for row, settings in shrunk if settings is not None]
+
+
+def configured(
+    rows: list[Row], scale: str, seeds: int, table: str, folder: Path, arguments: list[str]
+) -> dict[str, list[Config]]:
+    """The runs that the rows need, by stack, a configuration a seed; each has a run directory of its own."""
+    deepest = {row.stack or row.name: row for row in sorted(rows, key=lambda row: row.depth)}
+    runs: dict[str, list[Config]] = {name: [] for name in dict.fromkeys(row.stack or row.name for row in rows)}
+    for name, configs in runs.items():
+        label = re.sub(r"\W+", "-", name.replace("Φ", "phi")).strip("-").lower()
+        row = deepest[name]
+        given = [f"--{setting}={value}" for setting, value in row.settings.items()]
+        for seed in range(seeds):
+            config, _ = parse(
+                ["--config", str(CONFIGS / "paper.yaml"), f"--wandb.group={table}-{scale}", *given]
+                + [f"--depth={row.depth}", *arguments, f"--seed={seed}", f"--run_dir={folder / label}-seed{seed}"]
+            )
+            configs.append(config)
+    return runs
+
+
+def tested(config: Config) -> list[float] | None:
+    """Test accuracies in [0, 1] at depth 1, 2, …; None where the run is not finished, or is another."""
+    folder = Path(config.run_dir or "")
+    if not (folder / TESTED).exists():
+        return None
+    trained, wanted = yaml.safe_load((folder / "config.yaml").read_text()), plain(config)
+    same = all(trained[group] == wanted[group] for group in ("depth", "seed", "layer", "layers", "optimizer"))
+    accuracies: list[float] = json.loads((folder / TESTED).read_text())
+    return accuracies if same else None
+
+
+def train_and_test(config: Config) -> None:
+    """Train a run, or what is left of it, and test it at every depth."""
+    assert config.run_dir is not None
+    train(config, config.run_dir)
+    RunDir(config.run_dir).save_json(TESTED, evaluate(config.run_dir))
+
+
+def outcome(row: Row, configs: list[Config]) -> Result:
+    """The result of a row whose runs are finished."""
+    accuracies, seconds = [], 0.0
+    for config in configs:
+        by_depth = tested(config)
+        assert by_depth is not None and config.run_dir is not None
+        accuracies.append(100 * by_depth[row.depth - 1])
+        summary = json.loads((Path(config.run_dir) / "summary.json").read_text())
+        seconds += sum(layer["seconds"] for layer in summary["layers"][: row.depth])
+    std = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    return Result(row.name, statistics.mean(accuracies), std, len(accuracies), row.paper, seconds)
+
+
+def estimate(configs: list[Config]) -> float:
+    """Seconds of training, from a few steps of each layer; numbers stand in for what comes out of the layers below."""
+    data = load_data(configs[0].data, configs[0].seed)
+    known: dict[str, float] = {}
+    total = 0.0
+    for config in configs:
+        shape = data.shape
+        steps = len(data.train) // config.optimizer.batch_size * config.optimizer.epochs
+        for number in range(1, config.deepest + 1):
+            output = fit_layer(config, number, shape, len(data.train))
+            settings = config.layer_config(number), config.optimizer_config(number)
+            key = repr((settings, shape))
+            if key not in known:
+                known[key] = seconds_a_step(*settings, shape, len(data.classes))
+            total += known[key] * steps * (1 + 0.6 * len(data.val) / len(data.train))
+            shape = output
+    return total
+
+
+def markdown(table: Table, results: list[Result]) -> str:
+    """The table in Markdown, accuracies in per cent."""
+    lines = [f"{table.title}, test accuracy in %", "", "| row | ours | paper | seconds |", "|---|---|---|---|"]
+    for result in results:
+        ours = f"{result.mean:.2f}" + ("" if result.std is None else f" ± {result.std:.2f}")
+        paper = "" if result.paper is None else f"{result.paper:.2f}"
+        lines.append(f"| {result.row} | {ours} | {paper} | {result.seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

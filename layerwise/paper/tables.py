@@ -1,0 +1,138 @@
+"""The paper's tables and figures, each row as the settings that make it (paper, section 5)."""
+
+from dataclasses import dataclass
+
+Settings = dict[str, object]
+"""names as on the command line, such as layer.atoms"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table, or one point of a figure."""
+
+    name: str
+    settings: Settings
+    """what differs from configs/paper.yaml"""
+    paper: float | None = None
+    """the paper's test accuracy in per cent"""
+    depth: int = 1
+    stack: str | None = None
+    """rows of the same stack are depths of one run; unset: a run of its own"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or figure of the paper."""
+
+    title: str
+    rows: list[Row]
+    axis: str | None = None
+    """of a figure: what its points differ in"""
+
+
+EPOCHS = 10
+FULL: Settings = {
+    "layer.atoms": 1024,
+    "layer.neighbors": 128,
+    "layers.1.neighbors": 256,
+    "layer.patches": 262_144,
+    "optimizer.epochs": 200,
+}
+"""the size of configs/paper.yaml"""
+
+
+def small(settings: Settings) -> Settings | None:
+    """The scale small: N = 256 and k = 64, a quarter, 10 epochs; None where no neighbor is left.
+
+    A row that has N = 256 by itself is shortened only.
+    """
+    size = {name: int(str(value)) for name, value in (FULL | settings).items() if name in FULL}
+    if size["layer.atoms"] > 256:
+        size = {name: value // 4 for name, value in size.items()}
+    size["optimizer.epochs"] = EPOCHS
+    return settings | size if size["layers.1.neighbors"] else None
+
+
+HARD: Settings = {"layer.embedding": "hard"}
+CNN: Settings = {"layer.embedding": "relu", "layer.whitening_kind": "none"}
+RANDOM: Settings = {"layer.dictionary": "gaussian", "layer.whitening_kind": "none"}
+"""the authors' random patches: whitened by their own covariance, that is not at all, and so are the images"""
+
+TABLE1 = Table(
+    "Table 1: one layer",
+    [
+        Row("vanilla CNN", CNN, 80.08),
+        Row("Φ_hard, random patches", HARD | RANDOM, 71.36),
+        Row("Φ_full, random patches", RANDOM, 76.04),
+        Row("Φ_hard, data patches", HARD, 78.80),
+        Row("Φ_full, data patches", {}, 81.23),
+    ],
+)
+
+BARE: Settings = {"layers.1.pool": 1, "layers.1.norm": "none", "layer.mix": "none"}
+QUARTER: Settings = {"layer.atoms": 256, "layers.1.neighbors": 64, "layer.patches": 65_536, "optimizer.batch_size": 32}
+
+TABLE2 = Table(
+    "Table 2: constraint on the linear function, N = 256",
+    [
+        Row(
+            "simple",
+            BARE | QUARTER | {"layer.embedding": "unconstrained", "optimizer.learning_rate": 1e-5},
+        ),
+        Row("constrained", BARE | QUARTER | {"optimizer.learning_rate": 1e-3}),
+    ],
+)
+
+NO_NORM: Settings = {"layers.1.norm": "none"}
+
+TABLE3 = Table(
+    "Table 3: pooling and bottleneck, Φ_full",
+    [
+        Row("neither", BARE),
+        Row("average pooling", NO_NORM | {"layer.mix": "none"}),
+        Row("bottleneck", NO_NORM | {"layers.1.pool": 1}),
+        Row("both", NO_NORM),
+    ],
+)
+
+DEEP: Settings = {"layers.1.pool": 2}
+
+
+def _depths(name: str, settings: Settings) -> list[Row]:
+    return [Row(f"{name}, depth {depth}", DEEP | settings, depth=depth, stack=name) for depth in range(1, 5)]
+
+
+TABLE4 = Table(
+    "Table 4: depth",
+    [
+        *_depths("Φ_full", {}),
+        *_depths("Φ_hard", HARD),
+        *_depths("CNN layer by layer", CNN),
+        Row("CNN end to end, depth 1", DEEP | CNN, stack="CNN layer by layer"),
+        *(Row(f"CNN end to end, depth {depth}", DEEP | CNN | {"layer.convolutions": depth}) for depth in range(2, 5)),
+    ],
+)
+
+FIGURE8 = Table(
+    "Figure 8: neighbors k, Φ_full",
+    [Row(f"k = {k}", {"layers.1.neighbors": k}) for k in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)],
+    axis="k",
+)
+
+FIGURE9 = Table(
+    "Figure 9: atoms N with k = N / 4, Φ_full",
+    [
+        Row(f"N = {n}", {"layer.atoms": n, "layers.1.neighbors": n // 4, "layer.patches": 256 * n})
+        for n in (1024, 2048, 4096, 8192, 16_384)
+    ],
+    axis="N",
+)
+
+TABLES = {
+    "table1": TABLE1,
+    "table2": TABLE2,
+    "table3": TABLE3,
+    "table4": TABLE4,
+    "figure8": FIGURE8,
+    "figure9": FIGURE9,
+}

@@ -1,0 +1,103 @@
+"""The paper's tables, by one command each."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from layerwise.checks import check_fit
+from layerwise.config import SettingError
+from layerwise.paper import Result, configured, markdown, reproduce, rows_at
+from layerwise.paper.tables import TABLES, small
+from tests.conftest import Command
+
+QUICK = ["--data.name=digits", "--optimizer.epochs=1", "--layer.atoms=16", "--layer.neighbors=4", "--layer.channels=8"]
+QUICK += ["--layers.1.neighbors=4", "--layers.1.patch_size=3", "--layers.1.pool=1", "--layer.patches=2000"]
+QUICK += ["--layer.patch_size=1", "--wandb.mode=disabled"]
+
+
+@pytest.mark.parametrize("scale", ["full", "small"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row__is_a_configuration_with_a_run_directory_of_its_own(name: str, scale: str, tmp_path: Path) -> None:
+    rows = rows_at(TABLES[name], scale)
+    runs = configured(rows, scale, 2, name, tmp_path, [])
+    configs = [config for seeds in runs.values() for config in seeds]
+    assert len({config.run_dir for config in configs}) == len(configs) == 2 * len(runs) > 2
+    assert all(config.optimizer.epochs == (200 if scale == "full" else 10) for config in configs)
+    assert len({repr((config.layer, config.layers, config.optimizer)) for config in configs}) == len(runs)
+    for row in rows:
+        assert all(config.deepest >= row.depth for config in runs[row.stack or row.name])
+    for config in configs:
+        check_fit(config, 3, 32, 32, 50_000)
+
+
+def test_table_4__has_four_depths_of_each_model__stacks_are_trained_once() -> None:
+    rows = rows_at(TABLES["table4"], "small")
+    runs = configured(rows, "small", 1, "table4", Path(), [])
+    assert len(rows) == 16
+    assert {name: configs[0].depth for name, configs in runs.items()} == {
+        "Φ_full": 4,
+        "Φ_hard": 4,
+        "CNN layer by layer": 4,
+        **{f"CNN end to end, depth {depth}": 1 for depth in range(2, 5)},
+    }
+    full = runs["Φ_full"][0]
+    assert [full.layer_config(number).k for number in range(1, 5)] == [64, 32, 32, 32]
+    assert [full.layer_config(number).patch_size for number in range(1, 5)] == [5, 3, 3, 3]
+    assert [full.layer_config(number).pool for number in range(1, 5)] == [2, 1, 1, 1]
+    assert [full.layer_config(number).norm for number in range(1, 5)] == ["batch", "none", "none", "none"]
+
+
+def test_small__is_a_quarter__and_leaves_out_what_has_no_neighbor() -> None:
+    settings = {"layer.atoms": 256, "layers.1.neighbors": 64, "layer.patches": 65_536, "optimizer.epochs": 10}
+    assert small({}) == settings | {"layer.neighbors": 32}
+    assert small({"layers.1.neighbors": 2}) is None
+    assert small({"layer.atoms": 256, "layers.1.neighbors": 64})["layers.1.neighbors"] == 64  # type: ignore[index]
+    assert [row.name for row in rows_at(TABLES["figure8"], "small")][0] == "k = 4"
+
+
+def test_markdown__has_mean_and_deviation_beside_the_paper() -> None:
+    results = [Result("Φ_full", 81.234, 0.15, 3, 81.23, 12.3), Result("Φ_hard", 70, None, 1, None, 5)]
+    lines = markdown(TABLES["table1"], results).splitlines()
+    assert lines[-2:] == ["| Φ_full | 81.23 ± 0.15 | 81.23 | 12 |", "| Φ_hard | 70.00 |  | 5 |"]
+
+
+def test_paper__trains_each_row_once_and_writes_the_table(command: Command, tmp_path: Path) -> None:
+    first = command("paper", "table1", "--seeds", "2", "--json", "rows.json", *QUICK, tool=True)
+    assert first.returncode == 0, first.stderr
+    assert "10 runs to train" in first.stdout and "by a short measurement" in first.stdout
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [set(row) for row in rows] == [{"row", "mean", "std", "seeds", "paper", "seconds"}] * 5
+    assert [row["paper"] for row in rows] == [80.08, 71.36, 76.04, 78.80, 81.23]
+    assert all(0 < row["mean"] <= 100 and row["seeds"] == 2 and row["std"] >= 0 for row in rows)
+
+    again = command("paper", "table1", "--seeds", "2", *QUICK, tool=True)
+    assert "to train" not in again.stdout
+    changed = command("paper", "table1", "--seeds", "2", *QUICK, "--optimizer.momentum=0.5", tool=True)
+    assert changed.returncode == 2 and "momentum" in changed.stderr
+
+    table = again.stdout.strip()
+    assert table.count("|\n") >= 6 and first.stdout.rstrip().endswith(table)
+
+
+@pytest.mark.slow
+def test_paper__stacks_and_networks_of_table_4(command: Command, tmp_path: Path) -> None:
+    done = command("paper", "table4", "--json", "rows.json", *QUICK, "--layers.1.patch_size=2", tool=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows) == 16 and "6 runs to train" in done.stdout
+    assert [row["row"] for row in rows[:4]] == [f"Φ_full, depth {depth}" for depth in range(1, 5)]
+    assert all(a["seconds"] < b["seconds"] for a, b in zip(rows[:3], rows[1:4], strict=True))
+
+
+def test_paper__errors_name_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seeds, arguments, message in (
+        (0, QUICK, "--seeds: 0 is too few; give 1 or more"),
+        (1, [*QUICK, "--layer.atmos=3"], "layer.atmos: there is no such setting"),
+        (1, [*QUICK, "--layer.gate=nearset"], "layer 1: gate nearset is not one of"),
+        (1, [*QUICK, "--layer.patch_size=9", "--layers.1.patch_size=9"], "patch_size 9 does not fit"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            reproduce("table1", "small", seeds, None, arguments)
+    assert not any(tmp_path.iterdir())
