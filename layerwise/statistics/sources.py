@@ -1,0 +1,160 @@
+"""Where patches to be measured come from: a data set, the features under a layer of a run, or any photographs.
+
+Shapes: M patches, P = s*s*C patch numbers.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from layerwise.batches import EVALUATION_BATCH, Batches
+from layerwise.config import SettingError
+from layerwise.data import DataSet
+from layerwise.evaluate import Run
+from layerwise.features import FrozenInputs
+from layerwise.layer import FrozenStack
+from layerwise.patches import extract_patches, sample_patches
+from layerwise.progress import progress
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+PHOTOGRAPHS = 4096
+"""so many photographs are read, at most, drawn at random"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Patches, and what they are of."""
+
+    name: str
+    patches: Tensor
+    """(M, P) float32, in random order"""
+    patch_size: int
+    shape: tuple[int, int, int]
+    """(C, H, W) of the images or features; of photographs that differ in size, those of the first"""
+
+    def __post_init__(self) -> None:
+        numbers = self.patches.shape[1]
+        if numbers < 4:
+            raise SettingError(
+                f"--patch_size: {self.patch_size} gives patches of {numbers} numbers, too few to differ in direction; "
+                "give a larger one"
+            )
+        if not bool((self.patches != self.patches[0]).any()):
+            raise SettingError(f"all patches of {self.name} are the same; nothing can be measured")
+
+
+def of_data(data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
+    """Patches of a data set's training images.
+
+    Raises:
+        SettingError: the patches do not fit its images.
+    """
+    patches = _of_features(FrozenStack([], len(data.classes)), data, patch_size, count, seed)
+    return Source(name, patches, patch_size, data.shape)
+
+
+def of_layer(run: Run, number: int, patch_size: int | None, count: int, seed: int) -> Source:
+    """Patches of the features that a layer of a run has as its input; of the layer's own patch size if none is given.
+
+    Raises:
+        SettingError: the patches do not fit.
+    """
+    size = patch_size or run.records[number - 1].config.patch_size
+    below = FrozenStack(run.stack.layers[: number - 1], run.stack.classes)
+    patches = _of_features(below, run.data, size, count, seed)
+    shape = below.layers[-1].shape if below.layers else run.data.shape
+    return Source(f"layer {number}", patches, size, shape)
+
+
+def _of_features(stack: FrozenStack, data: DataSet, patch_size: int, count: int, seed: int) -> Tensor:
+    """Patches of a stack's output, up to 16 an image, so that few images have to go through the stack."""
+    _, h, w = stack.layers[-1].shape if stack.layers else data.shape
+    if patch_size > min(h, w):
+        raise SettingError(f"--patch_size: {patch_size} does not fit the {h}×{w} images; give a smaller one")
+    generator, images = torch.Generator().manual_seed(seed), data.train
+    positions = (h - patch_size + 1) * (w - patch_size + 1)
+    chosen = torch.randperm(len(images), generator=generator)[: -(-count // min(16, positions))].sort().values
+    inputs = FrozenInputs(stack, Batches(images.subset(chosen), EVALUATION_BATCH))
+    features = (x for x, _, _ in progress(inputs, "sampling patches", len(inputs)))
+    return sample_patches(features, patch_size, count, len(chosen), generator)
+
+
+def of_photographs(folder: str | None, side: int | None, patch_size: int, count: int, seed: int) -> Source:
+    """Patches at random positions of photographs of any size, in a folder and those below it.
+
+    Args:
+        folder: holds the photographs; unset: the two that scikit-learn brings along.
+        side: shrink photographs to so many pixels on the shorter side; a JPEG file is then decoded no finer than that
+            takes. Unset: as they are.
+        patch_size: s.
+        count: how many patches, about equally many of each photograph.
+        seed: of the draw.
+
+    Raises:
+        SettingError: there are no photographs, one of them cannot be read, or it is smaller than a patch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    files = _bundled() if folder is None else _in_folder(Path(folder))
+    files = [files[i] for i in torch.randperm(len(files), generator=generator)[:PHOTOGRAPHS]]
+    each = -(-count // len(files))
+    seeds = torch.randint(2**62, (len(files),), generator=generator).tolist()
+    shape: tuple[int, int, int] | None = None
+    drawn = []
+    with ThreadPoolExecutor() as pool:
+        photographs: Iterator[Tensor] = pool.map(lambda path: _read(path, side), files)
+        for path, photograph, own in zip(files, progress(photographs, "reading", len(files)), seeds, strict=True):
+            if min(photograph.shape[1:]) < patch_size:
+                size = "×".join(map(str, photograph.shape[:0:-1]))
+                raise SettingError(f"--patch_size: {patch_size} does not fit {path}, {size} pixels; give a smaller one")
+            shape = shape or (3, photograph.shape[1], photograph.shape[2])
+            drawn.append(_cut(photograph, patch_size, each, torch.Generator().manual_seed(own)))
+    patches = torch.cat(drawn)
+    assert shape is not None
+    order = torch.randperm(len(patches), generator=generator)[:count]
+    return Source("photographs" if folder is None else Path(folder).resolve().name, patches[order], patch_size, shape)
+
+
+def _bundled() -> list[Path]:
+    import sklearn.datasets
+
+    return sorted((Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg"))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise SettingError(f"--photos: {folder} is not a folder; give one that holds images")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise SettingError(f"--photos: {folder} holds no images; give a folder of {', '.join(sorted(SUFFIXES))} files")
+    return files
+
+
+def _read(path: Path, side: int | None) -> Tensor:
+    """A photograph, (3, H, W) uint8."""
+    try:
+        with Image.open(path) as image:
+            if side is not None:
+                share = side / min(image.size)
+                size = max(1, round(image.width * share)), max(1, round(image.height * share))
+                image.draft("RGB", size)  # a JPEG decoder can leave out what would be shrunk away
+                photograph = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+            else:
+                photograph = image.convert("RGB")
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise SettingError(f"--photos: {path} is not a readable image; mend or remove it") from error
+    return torch.from_numpy(np.asarray(photograph).transpose(2, 0, 1).copy())
+
+
+def _cut(photograph: Tensor, size: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` patches at random positions, in [-1, 1], (count, P)."""
+    c, h, w = photograph.shape
+    top = torch.randint(h - size + 1, (count, 1, 1), generator=generator) + torch.arange(size)[:, None]
+    left = torch.randint(w - size + 1, (count, 1, 1), generator=generator) + torch.arange(size)
+    crops = photograph[:, top, left].permute(1, 0, 2, 3)  # (count, C, s, s)
+    return extract_patches(crops.float() / 127.5 - 1, size).flatten(1)
