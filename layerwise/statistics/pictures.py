@@ -25,7 +25,7 @@ def clusters_picture(curves: Mapping[str, Band], title: str) -> Picture:
         axes.plot(band.centroids, band.distance, line, color=color, label=label)
         low, high = ([d + sign * s for d, s in zip(band.distance, band.deviation, strict=True)] for sign in (-1, 1))
         axes.fill_between(band.centroids, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.set(xscale="log", xlabel="centroids", ylabel="mean distance to the nearest", title=title)
+    axes.set(xlabel="centroids", ylabel="mean distance to the nearest", title=title, ylim=(0, 1.05))
     axes.set_xscale("log", base=2)
     axes.legend(frameon=False)
     return as_array(figure)
@@ -39,6 +39,8 @@ def covering_picture(covers: Mapping[str, Mapping[str, Any]], title: str) -> Pic
         axes.plot(cover["radius"], cover["balls"], "o-", ms=3, color=color, label=f"{label}, greedy")
         axes.plot(cover["centroid_radius"], cover["centroids"], ":", color=color, label=f"{label}, centroids")
     axes.set(xscale="log", yscale="log", xlabel="radius", ylabel="balls that cover 95 %", title=title)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.legend(frameon=False)
     return as_array(figure)
 

@@ -3,7 +3,6 @@
 Shapes: M patches, P = s*s*C patch numbers.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,20 +103,20 @@ def of_photographs(folder: str | None, side: int | None, patch_size: int, count:
     files = [files[i] for i in torch.randperm(len(files), generator=generator)[:PHOTOGRAPHS]]
     each = -(-count // len(files))
     seeds = torch.randint(2**62, (len(files),), generator=generator).tolist()
-    shape: tuple[int, int, int] | None = None
-    drawn = []
+
+    def draw(path: Path, own: int) -> tuple[Tensor, tuple[int, int, int]]:
+        photograph = _read(path, side)  # let go at once: many do not fit into memory together
+        c, h, w = photograph.shape
+        if min(h, w) < patch_size:
+            raise SettingError(f"--patch_size: {patch_size} does not fit {path}, {w}×{h} pixels; give a smaller one")
+        return _cut(photograph, patch_size, each, torch.Generator().manual_seed(own)), (c, h, w)
+
     with ThreadPoolExecutor() as pool:
-        photographs: Iterator[Tensor] = pool.map(lambda path: _read(path, side), files)
-        for path, photograph, own in zip(files, progress(photographs, "reading", len(files)), seeds, strict=True):
-            if min(photograph.shape[1:]) < patch_size:
-                size = "×".join(map(str, photograph.shape[:0:-1]))
-                raise SettingError(f"--patch_size: {patch_size} does not fit {path}, {size} pixels; give a smaller one")
-            shape = shape or (3, photograph.shape[1], photograph.shape[2])
-            drawn.append(_cut(photograph, patch_size, each, torch.Generator().manual_seed(own)))
-    patches = torch.cat(drawn)
-    assert shape is not None
+        drawn = list(progress(pool.map(draw, files, seeds), "reading photographs", len(files)))
+    patches = torch.cat([some for some, _ in drawn])
     order = torch.randperm(len(patches), generator=generator)[:count]
-    return Source("photographs" if folder is None else Path(folder).resolve().name, patches[order], patch_size, shape)
+    name = "photographs" if folder is None else Path(folder).resolve().name
+    return Source(name, patches[order], patch_size, drawn[0][1])
 
 
 def _bundled() -> list[Path]:
