@@ -94,12 +94,22 @@ def saved_record(run_dir: RunDir, number: int) -> LayerRecord | None:
 
 
 def load_layer(run_dir: RunDir, record: LayerRecord) -> ProbedLayer:
-    """Read a finished layer."""
+    """Read a finished layer.
+
+    Raises:
+        DamagedRun: a file is not as it was written, or another version wrote it.
+    """
     dictionary = saved_dictionary(run_dir, record.layer)
     assert dictionary is not None
     c, h, w = record.input_shape
     layer = ProbedLayer(dictionary, record.config, (c, h, w), len(record.classes))
-    layer.load_state_dict(layer.state_dict() | run_dir.load_tensors(record.layer, _LAYER))
+    try:
+        layer.load_state_dict(layer.state_dict() | run_dir.load_tensors(record.layer, _LAYER))
+    except RuntimeError as error:
+        raise DamagedRun(
+            f"{run_dir.layer(record.layer)} was written by another version of layerwise, which names its tensors "
+            "otherwise; train it again in another --run_dir, or read it with that version"
+        ) from error
     return layer
 
 

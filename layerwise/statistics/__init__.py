@@ -102,7 +102,8 @@ def _sources(asked: Asked, config: Config) -> list[list[Source]]:
     seeds, size = range(config.seed, config.seed + asked.seeds), asked.patch_size or 5
     if asked.layer is not None:
         path, _, number = asked.layer.partition(":") if not Path(asked.layer).is_dir() else (asked.layer, "", "")
-        run = load_run(path, None)
+        moved = any(setting.startswith("--data.root") for setting in asked.settings)
+        run = load_run(path, config.data.root if moved else None)
         if number and not (number.isdecimal() and 1 <= int(number) <= len(run.records)):
             raise SettingError(f"--layer: {number} is not one of the layers 1 to {len(run.records)} of {path}")
         numbers = [int(number)] if number else range(1, len(run.records) + 1)
