@@ -158,9 +158,11 @@ def test_photographs__are_cut_at_any_size(tmp_path: Path) -> None:
     for i, (h, w) in enumerate([(20, 30), (41, 17), (64, 64)]):
         Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).save(tmp_path / "deep" / f"{i}.jpg")
     source = of_photographs(str(tmp_path), None, 5, 1000, 0)
-    assert source.patches.shape == (1000, 75) and -1 <= source.patches.min() < -0.5 < 0.5 < source.patches.max() <= 1
+    assert source.patches.shape == (1000, 75) and len(source.patches.unique(dim=0)) == 1000
+    assert -1 <= source.patches.min() < -0.5 < 0.5 < source.patches.max() <= 1
     assert torch.equal(source.patches, of_photographs(str(tmp_path), None, 5, 1000, 0).patches)
     shrunk = of_photographs(str(tmp_path), 8, 5, 1000, 0)
+    assert len(shrunk.patches) < 200  # a photograph of 8 by 12 pixels has 32 positions
     assert shrunk.patches.std() < source.patches.std()  # noise averages out
 
 
@@ -199,9 +201,10 @@ def test_patches__of_every_layer_of_a_run(command: Command, tmp_path: Path) -> N
         (Asked([], patches=3), "--patches: 3 is too few"),
         (Asked([], photos="nowhere"), "--photos: nowhere is not a folder"),
         (Asked([], photos="empty"), "--photos: empty holds no images"),
+        (Asked([], photos="lone"), "--photos: lone holds one image"),
         (Asked([], photos="broken"), "--photos: broken/a.png is not a readable image"),
         (Asked([], photos="flat"), "all patches of flat are the same"),
-        (Asked([], photos="flat", patch_size=30), "--patch_size: 30 does not fit flat/a.png, 20×20 pixels"),
+        (Asked([], photos="flat", patch_size=30), "--patch_size: 30 does not fit flat/"),
         (Asked([], photos="flat", layer="run:1"), "--photos: flat as well as --layer run:1"),
         (Asked([], layer="nowhere:1"), "RUN: nowhere is not a run directory"),
         (Asked([], json="no/where.json"), "--json: no/where.json cannot be written"),
@@ -212,10 +215,11 @@ def test_patches__errors_name_what_was_wrong(
     asked: Asked, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("empty", "broken", "flat"):
+    for name in ("empty", "lone", "broken", "flat"):
         (tmp_path / name).mkdir()
+    for name in ("lone/a.png", "broken/b.png", "flat/a.png", "flat/b.png"):
+        Image.new("RGB", (20, 20), (10, 20, 30)).save(tmp_path / name)
     (tmp_path / "broken/a.png").write_bytes(b"not an image")
-    Image.new("RGB", (20, 20), (10, 20, 30)).save(tmp_path / "flat/a.png")
     with pytest.raises(SettingError, match=re.escape(message)):
         measure_patches(asked)
     assert not (tmp_path / "runs").exists()

@@ -92,7 +92,8 @@ def of_photographs(folder: str | None, side: int | None, patch_size: int, count:
         side: shrink photographs to so many pixels on the shorter side; a JPEG file is then decoded no finer than that
             takes. Unset: as they are.
         patch_size: s.
-        count: how many patches, about equally many of each photograph.
+        count: how many patches, equally many of each photograph; no position is drawn twice, so fewer where there are
+            fewer.
         seed: of the draw.
 
     Raises:
@@ -131,6 +132,8 @@ def _in_folder(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise SettingError(f"--photos: {folder} holds no images; give a folder of {', '.join(sorted(SUFFIXES))} files")
+    if len(files) == 1:
+        raise SettingError(f"--photos: {folder} holds one image, which says nothing of others; give two or more")
     return files
 
 
@@ -151,9 +154,11 @@ def _read(path: Path, side: int | None) -> Tensor:
 
 
 def _cut(photograph: Tensor, size: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` patches at random positions, in [-1, 1], (count, P)."""
-    c, h, w = photograph.shape
-    top = torch.randint(h - size + 1, (count, 1, 1), generator=generator) + torch.arange(size)[:, None]
-    left = torch.randint(w - size + 1, (count, 1, 1), generator=generator) + torch.arange(size)
+    """Patches at `count` random positions, or all where there are fewer, in [-1, 1], (count, P)."""
+    _, h, w = photograph.shape
+    across = w - size + 1
+    positions = torch.randperm((h - size + 1) * across, generator=generator)[:count, None, None]
+    top = positions // across + torch.arange(size)[:, None]
+    left = positions % across + torch.arange(size)
     crops = photograph[:, top, left].permute(1, 0, 2, 3)  # (count, C, s, s)
     return extract_patches(crops.float() / 127.5 - 1, size).flatten(1)
