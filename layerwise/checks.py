@@ -1,8 +1,26 @@
 """What makes a configuration impossible, by itself or with the data: found before anything is written."""
 
+import os
+from pathlib import Path
+
 from layerwise.config import Config, SettingError, TeacherConfig
 
 BARE = {"pool": 1, "pooling": "average", "norm": "none", "mix": "none", "residual": "none", "probe_pool": 1}
+
+
+def check_json(path: str | None) -> None:
+    """Refuse a file that could not be written in the end.
+
+    Raises:
+        SettingError: naming it.
+    """
+    if path is None:
+        return
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise SettingError(f"--json: {path} cannot be written, since its folder is not there; create it first")
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise SettingError(f"--json: {path} is a folder or cannot be written to; give a file that can")
 
 
 def check(config: Config) -> None:
@@ -111,9 +129,9 @@ def fit_layer(config: Config, number: int, shape: tuple[int, int, int], images: 
             "change layer.channels, or give residual concatenate"
         )
     if min(out) < 1:
+        cause = f"{layer.convolutions} convolutions leave" if layer.convolutions > 1 else f"pool {layer.pool} leaves"
         raise SettingError(
-            f"layer {number}: {layer.convolutions} convolutions leave nothing of its {height}×{width} input; "
-            "give fewer convolutions"
+            f"layer {number}: {cause} nothing of its {height}×{width} input; give a smaller pool or fewer convolutions"
         )
     return out
 
@@ -161,6 +179,8 @@ def _check_layer(config: Config, number: int) -> None:
             f"{name('pool_step')}: {layer.pool_step} would skip positions between windows of side {layer.pool}; "
             "give at most pool"
         )
+    if layer.pool_step is not None and layer.pooling == "adaptive":
+        raise SettingError(f"{name('pool_step')}: {layer.pool_step}, but adaptive windows choose it; leave it unset")
     if layer.pairs and layer.atoms % 2:
         raise SettingError(f"{name('pairs')}: {layer.atoms} atoms cannot be pairs; give an even number of atoms")
     if layer.metric == "cosine" and layer.gate != "nearest":
@@ -175,7 +195,7 @@ def _check_layer(config: Config, number: int) -> None:
             if getattr(layer, setting) != only:
                 raise SettingError(
                     f"{name(setting)}: {getattr(layer, setting)}, but the embedding unconstrained is classified "
-                    f"as it is; give --layer.{setting} {only}"
+                    f"as it is; give --{name(setting)} {only}"
                 )
     if not 0 <= layer.whitening < float("inf"):
         raise SettingError(f"{name('whitening')}: {layer.whitening}; give 0 or a positive number, such as 0.03")

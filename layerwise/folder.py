@@ -90,7 +90,7 @@ def read_folder(root: Path, image_size: int | None, skip_unreadable: bool) -> Fo
     def decode(item: tuple[int, Path]) -> bool:
         row, path = item
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(_to_bytes(image)).convert("L" if grey else "RGB")
+            upright = ImageOps.exif_transpose(to_bytes(image)).convert("L" if grey else "RGB")
         if upright.size != size:
             upright = ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
         array = np.asarray(upright)
@@ -129,7 +129,7 @@ def _header(path: Path) -> tuple[tuple[int, int], bool]:
         return size, image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
 
 
-def _to_bytes(image: Image.Image) -> Image.Image:
+def to_bytes(image: Image.Image) -> Image.Image:
     """Bring 16-bit grey to 8 bits, which Pillow itself would cut off at 255."""
     if not image.mode.startswith("I;16"):
         return image

@@ -60,6 +60,10 @@ def check_gates(config: Config) -> None:
         layer = config.layer_config(number)
         if layer.gate not in GATES:
             raise SettingError(f"layer {number}: gate {layer.gate} is not one of {', '.join(GATES)}; see --help")
+        if layer.learn_atoms and layer.embedding == "relu":
+            raise SettingError(
+                f"layer {number}: the embedding relu has no atoms, so that learn_atoms would learn nothing"
+            )
         if layer.learn_atoms and layer.gate not in SMOOTH:
             raise SettingError(
                 f"layer {number}: no gradient flows through the gate {layer.gate}, so that learn_atoms would learn "

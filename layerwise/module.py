@@ -101,11 +101,12 @@ class LayerModule(LightningModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, with decay on weights alone, and the schedule of its learning rate."""
-        trained = [p for p in self.layer.parameters() if p.requires_grad]
+        """The optimizer, with decay on weights alone, not on atoms, and the schedule of its learning rate."""
+        trained = {name: p for name, p in self.layer.named_parameters() if p.requires_grad}
+        weights = {name for name, p in trained.items() if p.ndim > 1 and not name.endswith("embedding.atoms")}
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [trained[n] for n in trained if n in weights], "weight_decay": self.config.weight_decay},
+            {"params": [trained[n] for n in trained if n not in weights], "weight_decay": 0.0},
         ]
         optimizer = OPTIMIZERS[self.config.name](groups, self.config)
         schedule = SCHEDULES[self.config.schedule](optimizer, self.config, int(self.trainer.estimated_stepping_batches))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layerwise.batches import Images
-from layerwise.config import TeacherConfig
+from layerwise.config import SettingError, TeacherConfig
 
 TEST_IMAGES = 4000
 CANDIDATES = 4096
@@ -23,6 +23,9 @@ def draw(config: TeacherConfig) -> tuple[Images, Images]:
     """Draw training and test images; more training images are the same ones and then others.
 
     A label says whether sum over positions p and units i of a_ip * max(0, w_i . z_p) is above its median.
+
+    Raises:
+        SettingError: the images are all much the same.
     """
     generator = torch.Generator().manual_seed(config.seed)
     centres = separated(config.clusters, config.dimension, generator) if config.clusters else None
@@ -30,6 +33,11 @@ def draw(config: TeacherConfig) -> tuple[Images, Images]:
     output = torch.randn(config.hidden, config.side**2, generator=generator)
     sample = _score(_patches(TEST_IMAGES, centres, config, generator), hidden, output)
     threshold, deviation = sample.median(), sample.std()
+    if not float(((sample - threshold).abs() > MARGIN * deviation).double().mean()) > MARGIN:
+        raise SettingError(
+            f"data.teacher.clusters: with {config.clusters} clusters of radius {config.radius} and {config.hidden} "
+            "hidden units the images can hardly be told apart; give more of either"
+        )
 
     def images(count: int, seed: int) -> Images:
         own = torch.Generator().manual_seed(seed)

@@ -11,7 +11,6 @@ from layerwise.dictionary import PatchDictionary
 from layerwise.layer import ProbedLayer
 from layerwise.layer_config import LayerConfig
 from layerwise.module import OPTIMIZERS
-from layerwise.patches import sample_patches
 
 STEPS = 4
 
@@ -30,7 +29,7 @@ def seconds_a_step(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(optimizer_config.batch_size, *shape, generator=generator).to(device)
-    sample = sample_patches([x], config.patch_size, max(config.atoms, 1000), len(x), generator)
+    sample = torch.randn(max(config.atoms, 1000), shape[0] * config.patch_size**2, generator=generator).to(device)
     quick = replace(config, dictionary="sampled") if config.dictionary == "kmeans" else config
     layer = ProbedLayer(PatchDictionary.fit(sample, quick, generator), config, shape, classes).to(device)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]

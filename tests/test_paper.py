@@ -18,9 +18,9 @@ QUICK += ["--layer.patch_size=1", "--wandb.mode=disabled"]
 
 @pytest.mark.parametrize("scale", ["full", "small"])
 @pytest.mark.parametrize("name", TABLES)
-def test_every_row__is_a_configuration_with_a_run_directory_of_its_own(name: str, scale: str, tmp_path: Path) -> None:
+def test_every_row__is_a_configuration_with_a_run_directory_of_its_own(name: str, scale: str) -> None:
     rows = rows_at(TABLES[name], scale)
-    runs = configured(rows, scale, 2, name, tmp_path, [])
+    runs = configured(rows, scale, 2, name, [])
     configs = [config for seeds in runs.values() for config in seeds]
     assert len({config.run_dir for config in configs}) == len(configs) == 2 * len(runs) > 2
     assert all(config.optimizer.epochs == (200 if scale == "full" else 10) for config in configs)
@@ -33,7 +33,7 @@ def test_every_row__is_a_configuration_with_a_run_directory_of_its_own(name: str
 
 def test_table_4__has_four_depths_of_each_model__stacks_are_trained_once() -> None:
     rows = rows_at(TABLES["table4"], "small")
-    runs = configured(rows, "small", 1, "table4", Path(), [])
+    runs = configured(rows, "small", 1, "table4", [])
     assert len(rows) == 16
     assert {name: configs[0].depth for name, configs in runs.items()} == {
         "Φ_full": 4,
@@ -53,7 +53,10 @@ def test_small__is_a_quarter__and_leaves_out_what_has_no_neighbor() -> None:
     assert small({}) == settings | {"layer.neighbors": 32}
     assert small({"layers.1.neighbors": 2}) is None
     assert small({"layer.atoms": 256, "layers.1.neighbors": 64})["layers.1.neighbors"] == 64  # type: ignore[index]
-    assert [row.name for row in rows_at(TABLES["figure8"], "small")][0] == "k = 4"
+    assert [row.name for row in rows_at(TABLES["figure8"], "small")][:2] == ["k = 1", "k = 2"]
+    assert [row.name for row in rows_at(TABLES["figure9"], "small")] == [
+        f"N = {n}" for n in (256, 512, 1024, 2048, 4096)
+    ]
 
 
 def test_markdown__has_mean_and_deviation_beside_the_paper() -> None:
@@ -76,6 +79,9 @@ def test_paper__trains_each_row_once_and_writes_the_table(command: Command, tmp_
     changed = command("paper", "table1", "--seeds", "2", *QUICK, "--optimizer.momentum=0.5", tool=True)
     assert changed.returncode == 2 and "momentum" in changed.stderr
 
+    other = command("paper", "table1", "--data.teacher.images=100", *QUICK, "--data.name=teacher", tool=True)
+    assert "5 runs to train" in other.stdout  # figures of other data are not taken for these
+
     table = again.stdout.strip()
     assert table.count("|\n") >= 6 and first.stdout.rstrip().endswith(table)
 
@@ -95,6 +101,8 @@ def test_paper__errors_name_what_was_wrong(tmp_path: Path, monkeypatch: pytest.M
     for seeds, arguments, message in (
         (0, QUICK, "--seeds: 0 is too few; give 1 or more"),
         (1, [*QUICK, "--layer.atmos=3"], "layer.atmos: there is no such setting"),
+        (1, [*QUICK, "--seed=3"], "^seed: each run here has its own"),
+        (1, [*QUICK, "--depth", "3"], "^depth: each run here has its own"),
         (1, [*QUICK, "--layer.gate=nearset"], "layer 1: gate nearset is not one of"),
         (1, [*QUICK, "--layer.patch_size=9", "--layers.1.patch_size=9"], "patch_size 9 does not fit"),
     ):

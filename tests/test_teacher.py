@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerwise.batches import to_input
-from layerwise.config import TeacherConfig
+from layerwise.config import SettingError, TeacherConfig
 from layerwise.teacher import EXTENT, draw, separated
 from tests.conftest import Command
 
@@ -51,6 +51,11 @@ def test_draw__without_clusters_patches_have_every_direction() -> None:
     points = patches(train.pixels)
     torch.testing.assert_close(points.norm(dim=1), torch.ones(len(points)), atol=0.03, rtol=0)
     assert points.mean(0).abs().max() < 0.05
+
+
+def test_draw__images_that_are_all_the_same_are_refused() -> None:
+    with pytest.raises(SettingError, match="hardly be told apart"):
+        draw(replace(WORLD, clusters=1, radius=0.0))
 
 
 @pytest.mark.slow

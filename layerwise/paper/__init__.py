@@ -5,10 +5,11 @@ import re
 import statistics
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from layerwise.checks import fit_layer
+from layerwise.checks import check_json, fit_layer
 from layerwise.command import train
 from layerwise.config import Config, SettingError, plain
 from layerwise.data import load_data
@@ -18,7 +19,7 @@ from layerwise.paper.tables import TABLES, Row, Table, small
 from layerwise.parsing import CONFIGS, parse
 from layerwise.pictures import curve_picture
 from layerwise.report import save_picture
-from layerwise.rundir import RunDir
+from layerwise.rundir import DamagedRun, RunDir
 from layerwise.timing import seconds_a_step
 
 TESTED = "depths.json"
@@ -55,13 +56,10 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
     Raises:
         SettingError: a setting does not fit.
     """
-    if path is not None and not Path(path).resolve().parent.is_dir():
-        raise SettingError(f"--json: {path} cannot be written, since its folder is not there; create it first")
-    if seeds < 1:
-        raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
-    table, folder = TABLES[name], Path("runs") / f"{name}-{scale}"
+    check_sweep(seeds, path, arguments, ("depth",))
+    table = TABLES[name]
     rows = rows_at(table, scale)
-    runs = configured(rows, scale, seeds, name, folder, arguments)
+    runs = configured(rows, scale, seeds, name, arguments)
     open_runs = [config for configs in runs.values() for config in configs if tested(config) is None]
     if open_runs:
         for config in open_runs:
@@ -74,27 +72,53 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
     results = [outcome(row, runs[row.stack or row.name]) for row in rows]
     print("\n" + markdown(table, results))
     if table.axis is not None:
-        points = [float(re.sub(r"\D", "", result.row)) for result in results]
-        picture = curve_picture(points, [result.mean for result in results], [r.std for r in results], table.axis)
-        save_picture(folder / f"{name}.png", picture)
-        print(f"\npicture: {folder / f'{name}.png'}")
+        points = [float(str(row.settings[table.axis[1]])) for row in rows]
+        picture = curve_picture(points, [result.mean for result in results], [r.std for r in results], table.axis[0])
+        place = Path(runs[rows[0].name][0].run_dir or "").parent / f"{name}.png"
+        save_picture(place, picture)
+        print(f"\npicture: {place}")
     if path is not None:
         Path(path).write_text(json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False) + "\n")
     return results
 
 
+def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[str, ...]) -> None:
+    """Refuse what cannot be given to a command of many runs.
+
+    Args:
+        seeds: how many.
+        path: of a JSON file.
+        arguments: settings for every run.
+        own: settings that the command itself gives to each run, beside seed and run_dir.
+
+    Raises:
+        SettingError: naming what was given.
+    """
+    check_json(path)
+    if seeds < 1:
+        raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
+    for name in ("seed", "run_dir", *own):
+        if any(argument.split("=")[0] == f"--{name}" for argument in arguments):
+            raise SettingError(f"{name}: each run here has its own; leave it out, or train a single run with train.py")
+
+
 def rows_at(table: Table, scale: str) -> list[Row]:
-    """The rows of a table at a scale, without those that it leaves no neighbors."""
+    """The rows of a table at a scale, without those that it leaves no neighbors; points are named by their own size."""
     if scale == "full":
         return table.rows
     shrunk = [(row, small(row.settings)) for row in table.rows]
-    return [replace(row, settings=settings) for row, settings in shrunk if settings is not None]
+    rows = [replace(row, settings=settings) for row, settings in shrunk if settings is not None]
+    if table.axis is None:
+        return rows
+    letter, setting = table.axis
+    return [replace(row, name=f"{letter} = {row.settings[setting]}") for row in rows]
 
 
-def configured(
-    rows: list[Row], scale: str, seeds: int, table: str, folder: Path, arguments: list[str]
-) -> dict[str, list[Config]]:
-    """The runs that the rows need, by stack, a configuration a seed; each has a run directory of its own."""
+def configured(rows: list[Row], scale: str, seeds: int, table: str, arguments: list[str]) -> dict[str, list[Config]]:
+    """The runs that the rows need, by stack, a configuration a seed.
+
+    Each has a run directory of its own, runs/TABLE-SCALE-DATA/ROW-seedN.
+    """
     deepest = {row.stack or row.name: row for row in sorted(rows, key=lambda row: row.depth)}
     runs: dict[str, list[Config]] = {name: [] for name in dict.fromkeys(row.stack or row.name for row in rows)}
     for name, configs in runs.items():
@@ -103,22 +127,38 @@ def configured(
         given = [f"--{setting}={value}" for setting, value in row.settings.items()]
         for seed in range(seeds):
             config, _ = parse(
-                ["--config", str(CONFIGS / "paper.yaml"), f"--wandb.group={table}-{scale}", *given]
-                + [f"--depth={row.depth}", *arguments, f"--seed={seed}", f"--run_dir={folder / label}-seed{seed}"]
+                ["--config", str(CONFIGS / "paper.yaml"), f"--wandb.group={table}-{scale}", *given, *arguments]
+                + [f"--depth={row.depth}", f"--seed={seed}"]
             )
-            configs.append(config)
+            folder = f"runs/{table}-{scale}-{config.data.name}/{label}-seed{seed}"
+            configs.append(replace(config, run_dir=folder))
     return runs
 
 
 def tested(config: Config) -> list[float] | None:
-    """Test accuracies in [0, 1] at depth 1, 2, …; None where the run is not finished, or is another."""
+    """Test accuracies in [0, 1] at depth 1, 2, …; None where the run is not finished, or is another.
+
+    Raises:
+        DamagedRun: a file of the run is not as it was written.
+    """
     folder = Path(config.run_dir or "")
     if not (folder / TESTED).exists():
         return None
-    trained, wanted = yaml.safe_load((folder / "config.yaml").read_text()), plain(config)
-    same = all(trained[group] == wanted[group] for group in ("depth", "seed", "layer", "layers", "optimizer"))
-    accuracies: list[float] = json.loads((folder / TESTED).read_text())
+    try:
+        same = _deciding(yaml.safe_load((folder / "config.yaml").read_text())) == _deciding(plain(config))
+        accuracies: list[float] = json.loads((folder / TESTED).read_text())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise DamagedRun(
+            f"{folder} holds a damaged {TESTED} or config.yaml; delete the folder to train anew"
+        ) from error
     return accuracies if same else None
+
+
+def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides the accuracy: not where the data lies, nor where it is computed."""
+    groups = ("depth", "seed", "layer", "layers", "optimizer", "features")
+    data = {name: value for name, value in values["data"].items() if name not in ("root", "download")}
+    return {name: values[name] for name in groups} | {"data": data, "precision": values["trainer"]["precision"]}
 
 
 def train_and_test(config: Config) -> None:

@@ -12,8 +12,8 @@ from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
 
-from layerwise.config import Config, SettingError
-from layerwise.paper import tested, train_and_test
+from layerwise.config import Config
+from layerwise.paper import check_sweep, tested, train_and_test
 from layerwise.parsing import CONFIGS, parse
 from layerwise.pictures import Picture, as_array
 from layerwise.report import print_table, save_picture
@@ -71,10 +71,8 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
     Raises:
         SettingError: a setting does not fit.
     """
-    if path is not None and not Path(path).resolve().parent.is_dir():
-        raise SettingError(f"--json: {path} cannot be written, since its folder is not there; create it first")
-    if seeds < 1:
-        raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
+    own = "depth", "data.name", "data.teacher.clusters", "data.teacher.images", "data.teacher.seed", "optimizer.epochs"
+    check_sweep(seeds, path, arguments, (*own, "layer.atoms", "layer.neighbors", "layer.embedding"))
     samples, steps = (SAMPLES[:2], 50) if quick else (SAMPLES, STEPS)
     folder = Path("runs") / ("theorem-quick" if quick else "theorem")
     results = []

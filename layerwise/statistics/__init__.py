@@ -3,10 +3,12 @@
 import json
 import re
 import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from layerwise.checks import check_json
 from layerwise.config import Config, OptimizerConfig, SettingError, plain
 from layerwise.data import load_data
 from layerwise.evaluate import load_run
@@ -14,16 +16,13 @@ from layerwise.layer_config import LayerConfig
 from layerwise.parsing import parse
 from layerwise.pictures import Picture
 from layerwise.report import print_table, save_picture
-from layerwise.statistics.clusters import HELD_OUT, log_spaced, unit, whitened
+from layerwise.statistics.clusters import HELD_OUT, contrast, log_spaced, unit, whitened
 from layerwise.statistics.dimension import spectrum
 from layerwise.statistics.measured import Band, bands, covering, dimensions, recommended_atoms
 from layerwise.statistics.pictures import clusters_picture, covering_picture, layers_picture
-from layerwise.statistics.sources import Source, of_data, of_layer, of_photographs
+from layerwise.statistics.sources import FEWEST, Source, of_data, of_layer, of_photographs
 from layerwise.timing import seconds_a_step
 from layerwise.tracking import Tracker
-
-FEWEST = 100
-"""patches, below which nothing can be said"""
 
 
 @dataclass(frozen=True)
@@ -60,45 +59,52 @@ def patches(asked: Asked) -> dict[str, Any]:
     """
     _check(asked)
     config, _ = parse(asked.settings)
-    draws = _sources(asked, config)
-    counts = [_counts(sources[0], asked) for sources in draws]
     folder = Path(config.run_dir or f"runs/patches-{_file_name(_title(asked, config))}")
-    folder.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(config.wandb, folder, plain(config))
+    if (folder / "config.yaml").exists():
+        raise SettingError(f"run_dir: {folder} holds a training; give another folder")
     results, curves, pictures = dict[str, dict[str, Any]](), dict[str, dict[str, Band]](), dict[str, Picture]()
-    for sources, numbers in zip(draws, counts, strict=True):
-        name = sources[0].name
-        curves[name] = bands([source.patches for source in sources], numbers, config.seed)
+    for sources in _sources(asked, config):
+        name, counts = sources[0].name, _counts(sources[0], asked)
+        curves[name] = bands([source.patches for source in sources], counts, config.seed)
         results[name] = _result(sources[0], curves[name], config.seed)
         pictures[f"clusters-{_file_name(name)}"] = clusters_picture(curves[name], name)
         pictures[f"covering-{_file_name(name)}"] = covering_picture(results[name]["covering"], name)
         _print(sources[0], curves[name], results[name])
     if len(curves) > 1:
         pictures["layers"] = layers_picture(curves)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         save_picture(folder / f"{name}.png", picture)
         print(f"picture: {folder / f'{name}.png'}")
+    tracker = Tracker(config.wandb, folder, plain(config))
     tracker.pictures(pictures)
     tracker.close()
     value = next(reversed(results.values())) | ({"layers": results} if len(results) > 1 else {})
     if asked.json is not None:
-        Path(asked.json).write_text(json.dumps(value, indent=1) + "\n")
+        Path(asked.json).write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
     return value
 
 
 def _check(asked: Asked) -> None:
-    if asked.json is not None and not Path(asked.json).resolve().parent.is_dir():
-        raise SettingError(f"--json: {asked.json} cannot be written, since its folder is not there; create it first")
+    check_json(asked.json)
     for name, least in (("patch_size", 1), ("photo_size", 1), ("patches", FEWEST), ("centroids", 2), ("seeds", 1)):
         value = getattr(asked, name)
         if value is not None and value < least:
             raise SettingError(f"--{name}: {value} is too few; give {least} or more")
-    if asked.layer is not None and asked.photos is not None:
-        raise SettingError(f"--photos: {asked.photos} as well as --layer {asked.layer}; give one of them")
+    given = {"--layer": asked.layer is not None, "--photos": asked.photos is not None, "--data.name": _has_data(asked)}
+    names = [name for name, is_given in given.items() if is_given]
+    if len(names) > 1 and not (names[0] == "--layer" and names[1] == "--data.name"):  # its data may have moved
+        raise SettingError(f"{names[1]}: given as well as {names[0]}; give one of them")
+    if asked.photo_size is not None and (asked.layer is not None or _has_data(asked)):
+        raise SettingError(f"--photo_size: {asked.photo_size}, but no photographs are measured; leave it out")
 
 
-def _sources(asked: Asked, config: Config) -> list[list[Source]]:
-    """What is measured, each drawn once a seed."""
+def _has_data(asked: Asked) -> bool:
+    return any(setting.startswith(("--data", "--config")) for setting in asked.settings)
+
+
+def _sources(asked: Asked, config: Config) -> Iterator[list[Source]]:
+    """What is measured, one after the other, each drawn once a seed."""
     seeds, size = range(config.seed, config.seed + asked.seeds), asked.patch_size or 5
     if asked.layer is not None:
         path, _, number = asked.layer.partition(":") if not Path(asked.layer).is_dir() else (asked.layer, "", "")
@@ -107,24 +113,26 @@ def _sources(asked: Asked, config: Config) -> list[list[Source]]:
         if number and not (number.isdecimal() and 1 <= int(number) <= len(run.records)):
             raise SettingError(f"--layer: {number} is not one of the layers 1 to {len(run.records)} of {path}")
         numbers = [int(number)] if number else range(1, len(run.records) + 1)
-        return [[of_layer(run, i, asked.patch_size, asked.patches, seed) for seed in seeds] for i in numbers]
-    if any(setting.startswith(("--data", "--config")) for setting in asked.settings):
+        for i in numbers:
+            yield [of_layer(run, i, asked.patch_size, asked.patches, seed) for seed in seeds]
+    elif _has_data(asked):
         data = load_data(config.data, config.seed)
-        return [[of_data(data, config.data.name, size, asked.patches, seed) for seed in seeds]]
-    return [[of_photographs(asked.photos, asked.photo_size, size, asked.patches, seed) for seed in seeds]]
+        yield [of_data(data, config.data.name, size, asked.patches, seed) for seed in seeds]
+    else:
+        yield [of_photographs(asked.photos, asked.photo_size, size, asked.patches, seed) for seed in seeds]
 
 
 def _title(asked: Asked, config: Config) -> str:
     if asked.layer is not None:
         return Path(asked.layer.partition(":")[0]).name
-    if any(setting.startswith(("--data", "--config")) for setting in asked.settings):
+    if _has_data(asked):
         return config.data.name
     return "photographs" if asked.photos is None else Path(asked.photos).resolve().name
 
 
 def _counts(source: Source, asked: Asked) -> list[int]:
     """Numbers of centroids, as many as the patches allow."""
-    room = int(len(unit(source.patches)) * (1 - HELD_OUT))
+    room = int(len(unit(contrast(source.patches))) * (1 - HELD_OUT))
     if asked.centroids > room:
         raise SettingError(
             f"--centroids: {asked.centroids} is more than the {room} patches of {source.name} to be clustered; "
@@ -135,11 +143,11 @@ def _counts(source: Source, asked: Asked) -> list[int]:
 
 def _result(source: Source, curves: dict[str, Band], seed: int) -> dict[str, Any]:
     numbers = source.patches.shape[1]
-    atoms, reason = recommended_atoms(curves, len(source.patches))
+    atoms, reason = recommended_atoms(curves, source.available)
     c, h, w = source.shape
-    side = min(h, w, 32)  # a photograph is not trained on as a whole
+    side = min(h, w, max(32, source.patch_size))  # a photograph is not trained on as a whole
     layer = LayerConfig(patch_size=source.patch_size, atoms=atoms, pool=1 if side < 8 else 4, dictionary="sampled")
-    positions = (h - source.patch_size + 1) * (w - source.patch_size + 1)
+    positions = (side - source.patch_size + 1) ** 2
     seconds = seconds_a_step(layer, OptimizerConfig(), (c, side, side), 10) / OptimizerConfig().batch_size
     return {
         "source": source.name,
@@ -182,7 +190,7 @@ def _print(source: Source, curves: dict[str, Band], result: dict[str, Any]) -> N
     for kind, cover in result["covering"].items():
         balls = dict(zip(cover["radius"], cover["balls"], strict=True))
         cells = (f"{balls[radius]:.0f}" if radius in balls else "" for radius in SHOWN_RADII)
-        table.append((kind, *cells, f"{cover['slope']:.1f}"))
+        table.append((kind, *cells, "–" if cover["slope"] is None else f"{cover['slope']:.1f}"))
     print_table(table)
     print()
     dimension = result["dimension"]

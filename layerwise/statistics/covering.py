@@ -35,11 +35,13 @@ def greedy_cover(points: Tensor, radius: float, share: float, most: int, generat
     return balls
 
 
-def slope(radii: list[float], balls: list[int]) -> float:
+def slope(radii: list[float], balls: list[int]) -> float | None:
     """By what power the number of balls grows as their radius shrinks: minus the slope of log number over log radius.
 
-    nan where the radii do not differ.
+    None where the radii do not differ.
     """
     x, y = torch.tensor(radii, dtype=torch.float64).log(), torch.tensor(balls, dtype=torch.float64).log()
+    if len(x) < 2 or not bool((x != x[0]).any()):
+        return None
     x, y = x - x.mean(), y - y.mean()
-    return float(-(x @ y) / (x @ x)) if len(radii) > 1 and float(x @ x) > 0 else math.nan
+    return float(-(x @ y) / (x @ x))

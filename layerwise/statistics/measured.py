@@ -21,6 +21,9 @@ RADII = [1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
 PLENTY = 0.9
 """share of the largest lead over Gaussian patches that a dictionary should have"""
 PATCHES_AN_ATOM = 256
+CHANCE = 0.01
+"""a lead over Gaussian patches that says nothing"""
+FEW_ATOMS = 64
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,12 @@ def bands(draws: list[Tensor], counts: list[int], seed: int) -> dict[str, Band]:
     return result
 
 
-def covering(patches: Tensor, curves: dict[str, Band], seed: int) -> dict[str, dict[str, list[float] | float]]:
+def covering(patches: Tensor, curves: dict[str, Band], seed: int) -> dict[str, dict[str, list[float] | float | None]]:
     """Covering numbers of patches as they are and whitened, of norm 1: radii, balls, and the power that they grow by.
 
     Of the greedy cover, and of balls around centroids, an upper bound each.
     """
-    result: dict[str, dict[str, list[float] | float]] = {}
+    result: dict[str, dict[str, list[float] | float | None]] = {}
     for kind in ("original", "whitened"):
         generator = torch.Generator().manual_seed(seed)
         points = unit(KINDS[kind](patches, generator)[:COVER_POINTS])
@@ -109,20 +112,20 @@ def recommended_atoms(curves: dict[str, Band], patches: int) -> tuple[int, str]:
 
     Args:
         curves: of `bands`.
-        patches: that the data has, or that were measured.
+        patches: that the data has.
     """
     counts = curves["whitened"].centroids
     pairs = zip(curves["whitened"].distance, curves["gaussian"].distance, strict=True)
     leads = [1 - own / chance for own, chance in pairs]
-    best = max(leads)
+    best, affordable = max(leads), 1 << max(1, int(math.log2(patches / PATCHES_AN_ATOM)))
+    if best < CHANCE:
+        reason = "whitened patches are hardly closer to centroids than chance, so that no dictionary will help much"
+        return min(FEW_ATOMS, affordable), reason
     enough = next(count for count, lead in zip(counts, leads, strict=True) if lead >= PLENTY * best)
     atoms = 1 << max(1, math.ceil(math.log2(enough)))
-    if best < 0.01:
-        return atoms, "but whitened patches are hardly closer to centroids than chance: no dictionary will help much"
+    if atoms > affordable:
+        return affordable, f"more would need over {patches} patches, {PATCHES_AN_ATOM} for each atom"
     reason = f"there whitened patches have {PLENTY:.0%} of their largest lead over Gaussian ones, {best:.1%}"
     if enough > 0.7 * counts[-1]:
         reason += ", which still grows at the most centroids measured: more atoms will help more"
-    if atoms * PATCHES_AN_ATOM > patches:
-        atoms = 1 << max(1, int(math.log2(patches / PATCHES_AN_ATOM)))
-        reason = f"more would need over {patches} patches, {PATCHES_AN_ATOM} for each atom"
     return atoms, reason

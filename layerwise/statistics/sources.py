@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from layerwise.batches import EVALUATION_BATCH, Batches
@@ -17,11 +17,16 @@ from layerwise.config import SettingError
 from layerwise.data import DataSet
 from layerwise.evaluate import Run
 from layerwise.features import FrozenInputs
+from layerwise.folder import to_bytes
 from layerwise.layer import FrozenStack
 from layerwise.patches import extract_patches, sample_patches
 from layerwise.progress import progress
+from layerwise.statistics.clusters import contrast
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+FEWEST = 100
+"""patches, below which nothing can be said"""
+LOOKED_AT = 4096
 PHOTOGRAPHS = 4096
 """so many photographs are read, at most, drawn at random"""
 
@@ -36,6 +41,8 @@ class Source:
     patch_size: int
     shape: tuple[int, int, int]
     """(C, H, W) of the images or features; of photographs that differ in size, those of the first"""
+    available: int
+    """patches that there are to be drawn"""
 
     def __post_init__(self) -> None:
         numbers = self.patches.shape[1]
@@ -44,8 +51,12 @@ class Source:
                 f"--patch_size: {self.patch_size} gives patches of {numbers} numbers, too few to differ in direction; "
                 "give a larger one"
             )
-        if not bool((self.patches != self.patches[0]).any()):
-            raise SettingError(f"all patches of {self.name} are the same; nothing can be measured")
+        different = len(torch.unique(contrast(self.patches[:LOOKED_AT]), dim=0))
+        if different < FEWEST:
+            raise SettingError(
+                f"of {self.name} {len(self.patches)} patches were drawn, {different} of them different: too few to be "
+                "measured; give other images, or more"
+            )
 
 
 def of_data(data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
@@ -55,7 +66,7 @@ def of_data(data: DataSet, name: str, patch_size: int, count: int, seed: int) ->
         SettingError: the patches do not fit its images.
     """
     patches = _of_features(FrozenStack([], len(data.classes)), data, patch_size, count, seed)
-    return Source(name, patches, patch_size, data.shape)
+    return Source(name, patches, patch_size, data.shape, len(data.train) * _positions(data.shape, patch_size))
 
 
 def of_layer(run: Run, number: int, patch_size: int | None, count: int, seed: int) -> Source:
@@ -68,16 +79,21 @@ def of_layer(run: Run, number: int, patch_size: int | None, count: int, seed: in
     below = FrozenStack(run.stack.layers[: number - 1], run.stack.classes)
     patches = _of_features(below, run.data, size, count, seed)
     shape = below.layers[-1].shape if below.layers else run.data.shape
-    return Source(f"layer {number}", patches, size, shape)
+    return Source(f"layer {number}", patches, size, shape, len(run.data.train) * _positions(shape, size))
+
+
+def _positions(shape: tuple[int, int, int], patch_size: int) -> int:
+    return (shape[1] - patch_size + 1) * (shape[2] - patch_size + 1)
 
 
 def _of_features(stack: FrozenStack, data: DataSet, patch_size: int, count: int, seed: int) -> Tensor:
     """Patches of a stack's output, up to 16 an image, so that few images have to go through the stack."""
-    _, h, w = stack.layers[-1].shape if stack.layers else data.shape
+    shape = stack.layers[-1].shape if stack.layers else data.shape
+    _, h, w = shape
     if patch_size > min(h, w):
         raise SettingError(f"--patch_size: {patch_size} does not fit the {h}×{w} images; give a smaller one")
     generator, images = torch.Generator().manual_seed(seed), data.train
-    positions = (h - patch_size + 1) * (w - patch_size + 1)
+    positions = _positions(shape, patch_size)
     chosen = torch.randperm(len(images), generator=generator)[: -(-count // min(16, positions))].sort().values
     inputs = FrozenInputs(stack, Batches(images.subset(chosen), EVALUATION_BATCH))
     features = (x for x, _, _ in progress(inputs, "sampling patches", len(inputs)))
@@ -117,7 +133,8 @@ def of_photographs(folder: str | None, side: int | None, patch_size: int, count:
     patches = torch.cat([some for some, _ in drawn])
     order = torch.randperm(len(patches), generator=generator)[:count]
     name = "photographs" if folder is None else Path(folder).resolve().name
-    return Source(name, patches[order], patch_size, drawn[0][1])
+    available = sum(_positions(shape, patch_size) for _, shape in drawn)
+    return Source(name, patches[order], patch_size, drawn[0][1], available)
 
 
 def _bundled() -> list[Path]:
@@ -138,16 +155,20 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, side: int | None) -> Tensor:
-    """A photograph, (3, H, W) uint8."""
+    """A photograph, (3, H, W) uint8, upright."""
     try:
         with Image.open(path) as image:
+            if image.mode in ("I", "F"):
+                raise ValueError(f"{image.mode} pixels have no known range")
+            size = image.size
             if side is not None:
-                share = side / min(image.size)
+                share = side / min(size)
                 size = max(1, round(image.width * share)), max(1, round(image.height * share))
                 image.draft("RGB", size)  # a JPEG decoder can leave out what would be shrunk away
-                photograph = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-            else:
-                photograph = image.convert("RGB")
+            photograph = to_bytes(image).convert("RGB")
+            if photograph.size != size:
+                photograph = photograph.resize(size, Image.Resampling.LANCZOS)
+            photograph = ImageOps.exif_transpose(photograph)
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise SettingError(f"--photos: {path} is not a readable image; mend or remove it") from error
     return torch.from_numpy(np.asarray(photograph).transpose(2, 0, 1).copy())
