@@ -80,13 +80,24 @@ class PatchEmbedding(nn.Module):
         maps: Tensor | None = self.maps(self.dictionary)
         return POOLINGS[self.config.pooling](lambda window: self._averaged(x, maps, window), self.config)
 
+    def patterns(self) -> Tensor:
+        """The patch that each atom stands for, less the mean patch, (N, P)."""
+        undone: Tensor = torch.linalg.pinv(self.dictionary.whitening)
+        return self._atoms().detach() @ undone
+
+    def usage(self, x: Tensor) -> Tensor:
+        """The mean of each atom's gate over images and positions, (N,)."""
+        return self._averaged(x, None, max(x.shape[2:])).mean((0, 2, 3))
+
+    def _atoms(self) -> Tensor:
+        return self.atoms if self.config.learn_atoms else self.dictionary.atoms
+
     def _averaged(self, x: Tensor, maps: Tensor | None, window: int) -> Tensor:
         size, k = self.config.patch_size, self.config.k
         if self.config.gate == "nearest":
             return ops.embed(x, self.dictionary.scorer, maps, size, k, window)
         patches = extract_patches(x, size)
-        atoms = self.atoms if self.config.learn_atoms else self.dictionary.atoms
-        gate = GATES[self.config.gate](self.dictionary.distance(patches, atoms), k)
+        gate = GATES[self.config.gate](self.dictionary.distance(patches, self._atoms()), k)
         gated = gate if maps is None else gate * affine(patches, maps)
         return average_pool(gated.permute(0, 3, 1, 2), window)
 
@@ -128,11 +139,22 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed (B, C, H, W) to (B, N, h', w')."""
-        size, channels = self.config.patch_size, x.shape[1]
-        maps = self.maps(self.dictionary)
-        kernels = maps[:-1].T.reshape(-1, size, size, channels).permute(0, 3, 1, 2)
-        response = F.conv2d(x, kernels, maps[-1]).relu()
+        response = self._response(x)
         return POOLINGS[self.config.pooling](lambda window: average_pool(response, window), self.config)
+
+    def patterns(self) -> Tensor:
+        """The kernels, (N, P)."""
+        return self.maps(self.dictionary)[:-1].T.detach()
+
+    def usage(self, x: Tensor) -> Tensor:
+        """The share of images and positions at which each kernel answers, (N,)."""
+        return torch.gt(self._response(x), 0).float().mean((0, 2, 3))
+
+    def _response(self, x: Tensor) -> Tensor:
+        size, channels, maps = self.config.patch_size, x.shape[1], self.maps(self.dictionary)
+        kernels = maps[:-1].T.reshape(-1, size, size, channels).permute(0, 3, 1, 2)
+        response: Tensor = F.conv2d(x, kernels, maps[-1]).relu()
+        return response
 
 
 EMBEDDINGS: dict[str, type[PatchEmbedding | Convolution]] = {

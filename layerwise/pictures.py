@@ -15,26 +15,23 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from layerwise import ops
-from layerwise.dictionary import PatchDictionary
 from layerwise.layer import FrozenStack
 from layerwise.saved import LayerRecord
 
 Picture = npt.NDArray[np.uint8]
 
 
-def atoms_picture(dictionary: PatchDictionary, channels: int, width: int = 640) -> Picture:
-    """All atoms as one grid, each as the patch that it stands for, less the mean patch.
+def atoms_picture(patches: Tensor, channels: int, width: int = 640) -> Picture:
+    """All atoms as one grid, each as the patch that it stands for, less the mean patch; of a CNN its kernels.
 
     More than three channels are shown as the three directions, in red, green and blue, along which the atoms'
     pixels differ most.
 
     Args:
-        dictionary: of a layer with `channels` channels in.
-        channels: C.
+        patches: (N, P), `patterns` of a layer's embedding.
+        channels: C, of the layer's input.
         width: of the picture, about.
     """
-    patches = dictionary.atoms @ torch.linalg.pinv(dictionary.whitening)  # whitening undone
     side = round((patches.shape[1] / channels) ** 0.5)
     tiles = patches.reshape(-1, side, side, channels).cpu()
     if channels not in (1, 3):
@@ -52,19 +49,14 @@ def atoms_picture(dictionary: PatchDictionary, channels: int, width: int = 640) 
 
 
 def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
-    """How often each atom of the top layer is among the nearest, over all positions of images `x` (B, C, H, W)."""
+    """How often each atom of the top layer takes part, over all positions of images `x` (B, C, H, W)."""
     below, top = FrozenStack(stack.layers[:-1], stack.classes), stack.layers[-1].layer.embedding
-    features, _ = below(x)
-    everywhere = max(features.shape[2:])
-    shares = (
-        ops.embed(features, top.dictionary.scorer, None, top.config.patch_size, top.config.k, everywhere)
-        .mean((0, 2, 3))
-        .cpu()
-    )
+    with torch.no_grad():
+        shares = top.usage(below(x)[0]).cpu()
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.plot(shares.sort(descending=True).values.numpy(), color="tab:blue")
-    axes.axhline(top.config.k / len(shares), color="grey", linestyle=":", label="k / N")
-    axes.set(xlabel="atom, by how often it is chosen", ylabel="share of patches", ylim=(0, None))
+    axes.axhline(float(shares.mean()), color="grey", linestyle=":", label="mean")
+    axes.set(xlabel="atom, by how often it takes part", ylabel="share of patches", ylim=(0, None))
     axes.legend(frameon=False)
     return as_array(figure)
 

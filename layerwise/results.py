@@ -40,7 +40,7 @@ class Results:
             return
         some, _ = next(iter(Batches(self.data.val, EVALUATION_BATCH, self.device)))
         pictures = {
-            "atoms": atoms_picture(stack.layers[-1].layer.embedding.dictionary, record.input_shape[0]),
+            "atoms": atoms_picture(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0]),
             "usage": usage_picture(stack, some),
         }
         self.tracker.layer_finished(record.layer, vars(record), pictures)

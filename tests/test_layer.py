@@ -1,5 +1,7 @@
 import copy
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from layerwise.embedding import EMBEDDINGS
 from layerwise.layer import FrozenStack, ProbedLayer
 from layerwise.layer_config import LayerConfig
 from layerwise.patches import extract_patches
+from layerwise.rundir import RunDir
+from layerwise.saved import LayerRecord, load_stack, save_dictionary, save_layer
 
 
 def make_layer(config: LayerConfig, shape: tuple[int, int, int], classes: int = 3) -> ProbedLayer:
@@ -34,6 +38,83 @@ def test_probed_layer__has_the_shape_it_says(embedding: str, dictionary: str) ->
     out, logits = layer(torch.randn(4, 2, 9, 8), torch.zeros(4, 3))
     assert out.shape == (4, *layer.shape) == (4, *expected)
     assert logits.shape == (4, 3)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"pooling": "adaptive", "pool": 2},
+    {"pool": 3, "pool_step": 2},
+    {"residual": "concatenate"},
+    {"residual": "add", "channels": 2},
+    {"metric": "cosine"},
+    {"pairs": True},
+    {"whitening_kind": "zca"},
+    {"whitening_kind": "none", "center": False},
+    {"whitening_scale": "deviation"},
+    {"gate": "kth"},
+    {"gate": "triangle"},
+    {"gate": "soft", "learn_atoms": True},
+    {"norm": "none", "mix": "none"},
+    {"maps": "raw"},
+    {"embedding": "relu", "convolutions": 2},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option__keeps_to_its_shape__trains__and_is_read_back_as_it_was(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    config = replace(SMALL, **options)
+    layer = make_layer(config, (2, 11, 10))
+    torch.nn.init.normal_(layer.probe.linear.weight)
+    x, below = torch.randn(6, 2, 11, 10), torch.zeros(6, 3)
+    out, logits = layer(x, below)
+    assert tuple(out.shape[1:]) == layer.shape == config.output_shape(2, 11, 10)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in layer.parameters())
+    usage = layer.layer.embedding.usage(x)
+    assert usage.shape == (8,) and layer.layer.embedding.patterns().shape == (8, 18) and float(usage.detach().sum()) > 0
+
+    run_dir, settings = RunDir(tmp_path), {"layer 1": vars(config)}
+    run_dir.path.joinpath("layer-1").mkdir()
+    save_dictionary(run_dir, 1, layer.layer.embedding.dictionary, settings)
+    record = LayerRecord(1, 8, 0.5, [], [2, 11, 10], list(layer.shape), ["a", "b", "c"], 1.0, settings)
+    save_layer(run_dir, layer, record)
+    stack, _ = load_stack(run_dir)
+    for again, first in zip(stack(x), layer.eval()(x, below), strict=True):
+        torch.testing.assert_close(again, first)
+
+
+def test_cosine__nearest_is_by_direction() -> None:
+    layer = make_layer(replace(SMALL, metric="cosine", embedding="hard", pool=1, neighbors=3), (2, 3, 3)).layer
+    dictionary, x = layer.embedding.dictionary, torch.randn(5, 2, 3, 3)
+    whitened = (extract_patches(x, 3).flatten(0, 2) - dictionary.mean) @ dictionary.whitening
+    similarity = torch.nn.functional.cosine_similarity(whitened[:, None], dictionary.atoms[None], dim=2)
+    gates = layer.embedding(x)[:, :, 0, 0]
+    assert torch.equal(gates.bool(), similarity >= similarity.topk(3, 1).values[:, -1:])
+
+
+def test_pairs__half_of_the_atoms_are_the_others_negatives() -> None:
+    atoms = make_layer(replace(SMALL, pairs=True), (2, 9, 8)).layer.embedding.dictionary.atoms
+    assert torch.equal(atoms[:4], -atoms[4:])
+
+
+def test_residuals__join_the_averaged_input() -> None:
+    x = torch.randn(3, 2, 9, 9)
+    averaged = torch.nn.functional.adaptive_avg_pool2d(x, 4)
+    plain = make_layer(replace(SMALL, channels=2), (2, 9, 9)).layer.eval()
+    for kind in ("add", "concatenate"):
+        joined = make_layer(replace(SMALL, channels=2, residual=kind), (2, 9, 9)).layer.eval()
+        expected = plain(x) + averaged if kind == "add" else torch.cat([plain(x), averaged], 1)
+        torch.testing.assert_close(joined(x), expected)
+
+
+def test_windows__may_overlap__or_be_as_many_whatever_the_size() -> None:
+    x = torch.randn(2, 2, 10, 9)
+    whole = make_layer(replace(SMALL, pool=1), (2, 10, 9)).layer.embedding(x)
+    overlapping = make_layer(replace(SMALL, pool=3, pool_step=2), (2, 10, 9)).layer.embedding(x)
+    torch.testing.assert_close(overlapping, torch.nn.functional.avg_pool2d(whole, 3, 2, ceil_mode=True))
+    adaptive = make_layer(replace(SMALL, pool=2, pooling="adaptive"), (2, 10, 9)).layer.embedding(x)
+    torch.testing.assert_close(adaptive, torch.nn.functional.adaptive_avg_pool2d(whole, 2))
 
 
 @pytest.mark.parametrize("maps", ["whitened", "raw"])
