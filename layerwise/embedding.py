@@ -144,11 +144,13 @@ class Convolution(nn.Module):
 
     def patterns(self) -> Tensor:
         """The kernels, (N, P)."""
-        return self.maps(self.dictionary)[:-1].T.detach()
+        maps: Tensor = self.maps(self.dictionary)
+        return maps[:-1].T.detach()
 
     def usage(self, x: Tensor) -> Tensor:
         """The share of images and positions at which each kernel answers, (N,)."""
-        return torch.gt(self._response(x), 0).float().mean((0, 2, 3))
+        response: Tensor = self._response(x)
+        return response.sign().mean((0, 2, 3))
 
     def _response(self, x: Tensor) -> Tensor:
         size, channels, maps = self.config.patch_size, x.shape[1], self.maps(self.dictionary)
