@@ -90,6 +90,8 @@ def train(config: Config, run_dir: str) -> None:
     except BaseException:
         tracker.close(1)
         raise
+    finally:
+        directory.release()
     tracker.close()
 
 

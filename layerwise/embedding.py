@@ -58,6 +58,9 @@ class NoMaps(nn.Module):
 MAPS: dict[str, type[WhitenedMaps | RawMaps | NoMaps]] = {"whitened": WhitenedMaps, "raw": RawMaps, "none": NoMaps}
 
 
+GATES_TOGETHER = 1 << 25  # numbers (images, positions, atoms) at a time: 128 MiB of float32 for each step of a gate
+
+
 class PatchEmbedding(nn.Module):
     """a_j = g_j * (u_j . z + b_j), or a_j = g_j: the linear model on Phi_full with one map per atom, or Phi_hard.
 
@@ -96,8 +99,12 @@ class PatchEmbedding(nn.Module):
         size, k = self.config.patch_size, self.config.k
         if self.config.gate == "nearest":
             return ops.embed(x, self.dictionary.scorer, maps, size, k, window)
-        patches = extract_patches(x, size)
-        gate = GATES[self.config.gate](self.dictionary.distance(patches, self._atoms()), k)
+        together = max(1, GATES_TOGETHER // (x.shape[2] * x.shape[3] * self.config.atoms))
+        return torch.cat([self._gated(part, maps, window) for part in torch.split(x, together)])
+
+    def _gated(self, x: Tensor, maps: Tensor | None, window: int) -> Tensor:
+        patches = extract_patches(x, self.config.patch_size)
+        gate = GATES[self.config.gate](self.dictionary.distance(patches, self._atoms()), self.config.k)
         gated = gate if maps is None else gate * affine(patches, maps)
         return average_pool(gated.permute(0, 3, 1, 2), window)
 

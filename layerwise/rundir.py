@@ -135,16 +135,23 @@ class RunDir:
             SettingError: another process is training in it, or has, with other settings.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)  # freed with the process
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)  # freed with the process, at the latest
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.release()
             raise SettingError(
                 f"run_dir: {self.path} is in use by another process; wait for it or give another folder"
             ) from error
         self.check(config, digest)
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         commit(self.path / "config.yaml", lambda path: path.write_text(text))
+
+    def release(self) -> None:
+        """Let other processes, and further trainings of this one, use the directory."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def save_tensors(self, number: int, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Write a .safetensors file of a layer; the same tensors give the same bytes."""

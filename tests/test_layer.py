@@ -117,6 +117,13 @@ def test_windows__may_overlap__or_be_as_many_whatever_the_size() -> None:
     torch.testing.assert_close(adaptive, torch.nn.functional.adaptive_avg_pool2d(whole, 2))
 
 
+def test_gates__are_the_same_however_many_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = make_layer(replace(SMALL, gate="soft"), (2, 9, 8)).layer.eval(), torch.randn(5, 2, 9, 8)
+    whole = layer(x)
+    monkeypatch.setattr("layerwise.embedding.GATES_TOGETHER", 2 * 9 * 8 * 8)  # two images
+    torch.testing.assert_close(layer(x), whole)
+
+
 @pytest.mark.parametrize("maps", ["whitened", "raw"])
 def test_unconstrained__is_the_linear_model_on_the_whole_of_phi_full(maps: str) -> None:
     config = replace(SMALL, embedding="unconstrained", maps=maps, pool=1, norm="none", mix="none")
