@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from layerwise import paper
 from layerwise.checks import check_fit
 from layerwise.config import SettingError
 from layerwise.paper import Result, configured, markdown, reproduce, rows_at
@@ -65,7 +66,9 @@ def test_markdown__has_mean_and_deviation_beside_the_paper() -> None:
     assert lines[-2:] == ["| Φ_full | 81.23 ± 0.15 | 81.23 | 12 |", "| Φ_hard | 70.00 |  | 5 |"]
 
 
-def test_paper__trains_each_row_once_and_writes_the_table(command: Command, tmp_path: Path) -> None:
+def test_paper__trains_each_row_once_and_writes_the_table(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = command("paper", "table1", "--seeds", "2", "--json", "rows.json", *QUICK, tool=True)
     assert first.returncode == 0, first.stderr
     assert "10 runs to train" in first.stdout and "by a short measurement" in first.stdout
@@ -76,11 +79,13 @@ def test_paper__trains_each_row_once_and_writes_the_table(command: Command, tmp_
 
     again = command("paper", "table1", "--seeds", "2", *QUICK, tool=True)
     assert "to train" not in again.stdout
+    monkeypatch.chdir(tmp_path)
+    rows_of_it = rows_at(TABLES["table1"], "small")
+    for arguments, same in ((QUICK, True), ([*QUICK, "--data.crop=1"], False)):  # other data are not taken for these
+        runs = configured(rows_of_it, "small", 2, "table1", arguments)
+        assert all((paper.tested(config) is not None) == same for configs in runs.values() for config in configs)
     changed = command("paper", "table1", "--seeds", "2", *QUICK, "--optimizer.momentum=0.5", tool=True)
     assert changed.returncode == 2 and "momentum" in changed.stderr
-
-    other = command("paper", "table1", "--data.teacher.images=100", *QUICK, "--data.name=teacher", tool=True)
-    assert "5 runs to train" in other.stdout  # figures of other data are not taken for these
 
     table = again.stdout.strip()
     assert table.count("|\n") >= 6 and first.stdout.rstrip().endswith(table)
