@@ -193,6 +193,7 @@ def test_patches__of_the_bundled_photographs(command: Command, tmp_path: Path) -
         assert (tmp_path / f"runs/patches-photographs/{name}-photographs.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_patches__of_every_layer_of_a_run(command: Command, tmp_path: Path) -> None:
     assert command("--depth=2", "--run_dir=run", "--wandb.mode=disabled", *SMALL).returncode == 0
     quick = ["--patches=2000", "--centroids=8", "--json=out.json", "--wandb.mode=disabled"]
