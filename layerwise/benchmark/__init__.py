@@ -9,7 +9,7 @@ import torch
 from layerwise.benchmark.dictionary import measure_dictionary
 from layerwise.benchmark.layers import HUGE, Row, measure_layer
 from layerwise.benchmark.stack import measure_depth
-from layerwise.config import SettingError
+from layerwise.checks import check_json
 from layerwise.progress import progress
 from layerwise.report import print_table
 
@@ -25,8 +25,7 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
     Raises:
         SettingError: the file cannot be written.
     """
-    if path is not None and not Path(path).resolve().parent.is_dir():
-        raise SettingError(f"--json: {path} cannot be written, since its folder is not there; create it first")
+    check_json(path)
     batch = 16 if quick else 512 if device.type == "cuda" else 64
     rows = []
     for atoms, neighbors in [(64, 16)] if quick else [(1024, 256), (256, 64), (16384, 4096)]:
