@@ -4,7 +4,6 @@ Shapes: B batch, C channels in, H W image side, P patch numbers, N atoms, h' w' 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layerwise import ops
@@ -146,8 +145,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed (B, C, H, W) to (B, N, h', w')."""
-        response = self._response(x)
-        return POOLINGS[self.config.pooling](lambda window: average_pool(response, window), self.config)
+        return POOLINGS[self.config.pooling](lambda window: self._averaged(x, window), self.config)
 
     def patterns(self) -> Tensor:
         """The kernels, (N, P)."""
@@ -156,14 +154,10 @@ class Convolution(nn.Module):
 
     def usage(self, x: Tensor) -> Tensor:
         """The share of images and positions at which each kernel answers, (N,)."""
-        response: Tensor = self._response(x)
-        return response.sign().mean((0, 2, 3))
+        return self._averaged(x, 1).sign().mean((0, 2, 3))
 
-    def _response(self, x: Tensor) -> Tensor:
-        size, channels, maps = self.config.patch_size, x.shape[1], self.maps(self.dictionary)
-        kernels = maps[:-1].T.reshape(-1, size, size, channels).permute(0, 3, 1, 2)
-        response: Tensor = F.conv2d(x, kernels, maps[-1]).relu()
-        return response
+    def _averaged(self, x: Tensor, window: int) -> Tensor:
+        return ops.convolve(x, self.maps(self.dictionary), self.config.patch_size, window)
 
 
 EMBEDDINGS: dict[str, type[PatchEmbedding | Convolution]] = {

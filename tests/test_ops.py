@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from layerwise import ops
-from layerwise.ops import cpu, reference
+from layerwise.ops import cpu, reference, rows
 from layerwise.patches import extract_patches
 from tests.conftest import Command
 
@@ -91,6 +91,24 @@ def test_cpu__agrees_with_the_reference__forward_and_backward(
         torch.testing.assert_close(a.double(), b, atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("shape, size, pool", [((3, 2, 9, 7), 3, 1), ((3, 2, 9, 7), 1, 2), ((2, 40, 9, 7), 3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_convolve__is_a_convolution_a_relu_and_an_average(
+    shape: tuple[int, int, int, int], size: int, pool: int, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    x = torch.randn(shape, generator=generator, dtype=dtype)
+    maps = torch.randn(shape[1] * size * size + 1, 13, generator=generator, dtype=dtype).requires_grad_()
+    kernels = maps[:-1].T.reshape(13, size, size, shape[1]).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.avg_pool2d(
+        torch.nn.functional.conv2d(x, kernels, maps[-1]).relu(), pool, ceil_mode=True
+    )
+    out = ops.convolve(x, maps, size, pool)
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    grad = torch.randn(out.shape, generator=generator, dtype=dtype)
+    (ours,), (theirs,) = (torch.autograd.grad(y, maps, grad, retain_graph=True) for y in (out, expected))
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
 @pytest.mark.parametrize("pool", range(1, 6))
 def test_pack__keeps_every_gate__and_zeros_outside(pool: int, generator: torch.Generator) -> None:
     mask = torch.rand(2, 7, 5, 3, generator=generator) < 0.5
@@ -115,7 +133,7 @@ def test_embed__is_the_same_in_chunks(generator: torch.Generator, monkeypatch: p
     scorer, maps = torch.randn(2, 19, 10, generator=generator)
     whole, gates = cpu.forward(x, scorer, maps, 3, 4, 2)
     gradient = cpu.backward(x, whole, gates, 3, 2)
-    monkeypatch.setattr(cpu, "CHUNK_NUMBERS", 1500)
+    monkeypatch.setattr(rows, "CHUNK_NUMBERS", 1500)
     torch.testing.assert_close(cpu.forward(x, scorer, maps, 3, 4, 2)[0], whole)
     torch.testing.assert_close(cpu.backward(x, whole, gates, 3, 2), gradient)
 
@@ -127,8 +145,9 @@ def test_operator__is_a_well_formed_one(dtype: torch.dtype, generator: torch.Gen
     scorer, maps = torch.randn(2, 19, 10, generator=generator, dtype=dtype)
     passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, maps.requires_grad_(), 3, 4, 2))
     assert set(passed.values()) == {"SUCCESS"}
-    hard = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, None, 3, 4, 2))
-    assert set(hard.values()) == {"SUCCESS"}
+    for others in ((scorer, None), (None, maps)):
+        passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, *others, 3, 4, 2))
+        assert set(passed.values()) == {"SUCCESS"}
 
 
 def test_embed__without_numba_says_so_once(command: Command) -> None:

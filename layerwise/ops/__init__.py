@@ -3,14 +3,15 @@
 Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
 h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) matrix whose last row is the offset.
 
-A backend is a module with two functions for the embedding, and two for clustering:
+A backend is a module with three functions for the embedding, and two for clustering:
 
     forward(x, scorer, maps or None, patch_size, neighbors, pool) -> pooled (B, N, h', w'), gates
+    convolve(x, maps, patch_size, pool) -> pooled (B, N, h', w'), gates
     backward(x, grad, gates, patch_size, pool) -> gradient of the maps (P+1, N)
     lowest(scores (M, N)) -> index (M,), score (M,)
     add_up(points (M, P), index (M,), N) -> sums (N, P), sizes (N,)
 
-The gates are kept between the first two, one bit each, as `layerwise.ops.reference.pack` says.
+The gates are kept for the backward pass, one bit each, as `layerwise.ops.reference.pack` says.
 """
 
 import warnings
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from layerwise.ops import reference
 
-__all__ = ["backend", "embed"]
+__all__ = ["backend", "convolve", "embed"]
 
 
 def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int) -> Tensor:
@@ -48,22 +49,43 @@ def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neigh
     return pooled
 
 
+def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:
+    """Convolve, keep what is above 0, and average over windows: `embed` where the sign of the map is the gate.
+
+    Args:
+        x: images or feature maps, (B, C, H, W). No gradient flows to it.
+        maps: (P+1, N), the kernels and their offsets.
+        patch_size: s.
+        pool: side of the averaged windows; a window at the border averages what it covers.
+
+    Returns:
+        (B, N, h', w').
+    """
+    pooled: Tensor = _embed(x.detach(), None, maps, patch_size, 0, pool)[0]
+    return pooled
+
+
 @torch.library.custom_op("layerwise::embed", mutates_args=())
 def _embed(
-    x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+    x: Tensor, scorer: Tensor | None, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
 ) -> tuple[Tensor, Tensor]:
-    pooled, gates = backend(x).forward(x, scorer, maps, patch_size, neighbors, pool)
+    if scorer is not None:
+        pooled, gates = backend(x).forward(x, scorer, maps, patch_size, neighbors, pool)
+    else:
+        pooled, gates = backend(x).convolve(x, maps, patch_size, pool)
     return pooled.contiguous(memory_format=torch.channels_last), gates
 
 
 @_embed.register_fake
 def _(
-    x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+    x: Tensor, scorer: Tensor | None, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
 ) -> tuple[Tensor, Tensor]:
     b, _, height, width = x.shape
+    weight = maps if scorer is None else scorer
+    assert weight is not None
     tall, wide = (-(-(side - patch_size + 1) // pool) for side in (height, width))
-    pooled = x.new_empty(b, tall, wide, scorer.shape[1]).permute(0, 3, 1, 2)
-    return pooled, x.new_empty(b, tall, wide, -(-pool * pool // 8), scorer.shape[1], dtype=torch.uint8)
+    pooled = x.new_empty(b, tall, wide, weight.shape[1]).permute(0, 3, 1, 2)
+    return pooled, x.new_empty(b, tall, wide, -(-pool * pool // 8), weight.shape[1], dtype=torch.uint8)
 
 
 @torch.library.custom_op("layerwise::embed_backward", mutates_args=())

@@ -21,28 +21,12 @@ from numba import get_num_threads, njit, prange
 from torch import Tensor
 
 from layerwise.ops.clusters import add_up, lowest
+from layerwise.ops.rows import Rows
 from layerwise.ops.selection import FASTMATH, mark_lowest
 
-__all__ = ["add_up", "backward", "forward", "lowest"]
+__all__ = ["add_up", "backward", "convolve", "forward", "lowest"]
 
-CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
-WIDTH = 96
 ATOMS_TOGETHER = 512  # at most so many a task of the backward pass: their maps stay in the second cache
-
-
-@njit(parallel=True, cache=True)
-def _cut_rows(x, size, channels, rows):  # type: ignore[no-untyped-def]
-    """Cut every patch of x, (b, H, W*C), into `rows`, (b, h, w, at least P+1): the patch, 1, and zeros."""
-    images, h, w, _ = rows.shape
-    run = size * channels
-    for task in prange(images * h):
-        i, y = task // h, task % h
-        for left in range(w):
-            row = rows[i, y, left]
-            for dy in range(size):
-                row[dy * run : (dy + 1) * run] = x[i, y + dy, left * channels : left * channels + run]
-            row[size * run] = 1
-            row[size * run + 1 :] = 0
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -155,6 +139,31 @@ def _gate_and_pool(rows, scores, maps, k, quantile, pool, gates, out):  # type: 
 
 
 @njit(parallel=True, cache=True)
+def _rectify_and_pool(answers, pool, gates, out):  # type: ignore[no-untyped-def]
+    """Mark where an answer is above 0, (b, R, C, bytes, N), and average those that are, (b, R, C, N)."""
+    images, h, w, atoms = answers.shape
+    _, tall, wide, _, _ = gates.shape
+    for task in prange(images * tall):
+        i, r = task // tall, task % tall
+        top, bottom = r * pool, min(r * pool + pool, h)
+        for c in range(wide):
+            left, right = c * pool, min(c * pool + pool, w)
+            gate, pooled = gates[i, r, c], out[i, r, c]
+            gate[:] = 0
+            pooled[:] = 0
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    p = (y - top) * pool + x - left
+                    answer, marks, bit = answers[i, y, x], gate[p // 8], np.uint8(1 << (p % 8))
+                    for j in range(atoms):
+                        pooled[j] += max(answer[j], np.float32(0))
+                        marks[j] |= bit if answer[j] > 0 else np.uint8(0)
+            share = np.float32(1) / np.float32((bottom - top) * (right - left))
+            for j in range(atoms):
+                pooled[j] *= share
+
+
+@njit(parallel=True, cache=True)
 def _add_gradient(rows, grad, gates, pool, size, total):  # type: ignore[no-untyped-def]
     """Add a chunk's gradient to total, (blocks, N, width). A task has its own atoms: no two write to one number."""
     images, h, w, _ = rows.shape
@@ -185,67 +194,47 @@ def _add_gradient(rows, grad, gates, pool, size, total):  # type: ignore[no-unty
                                 _add_four(table, gate[word], high, g, part)
 
 
-def _blocks(numbers: int) -> tuple[int, int]:
-    """How many blocks P+1 numbers are cut into, and their width, a multiple of 8."""
-    blocks = -(-numbers // WIDTH)
-    return blocks, -(-numbers // (8 * blocks)) * 8
-
-
-class _Chunks:
-    """A batch's patches, cut into rows for a few images at a time."""
-
-    def __init__(self, x: Tensor, patch_size: int, atoms: int) -> None:
-        b, c, height, width = x.shape
-        self.x = x.permute(0, 2, 3, 1).contiguous().flatten(2).numpy()
-        self.size, self.channels = patch_size, c
-        self.h, self.w = height - patch_size + 1, width - patch_size + 1
-        self.numbers = patch_size * patch_size * c + 1
-        self.step = max(1, min(b, CHUNK_NUMBERS // (self.h * self.w * atoms)))
-        blocks, block_width = _blocks(self.numbers)
-        self.rows = torch.empty(self.step, self.h, self.w, blocks * block_width)
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        """Yield a slice of the batch and its rows, (b, h, w, at least P+1), which are overwritten by the next."""
-        for start in range(0, len(self.x), self.step):
-            part = slice(start, min(start + self.step, len(self.x)))
-            rows = self.rows[: part.stop - start]
-            _cut_rows(self.x[part], self.size, self.channels, rows.numpy())
-            yield part, rows
-
-
 def forward(
     x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
 ) -> tuple[Tensor, Tensor]:
     """Pooled embedding and gates of a batch; see `layerwise.ops`. Without maps each near atom counts 1."""
     atoms = scorer.shape[1]
-    chunks = _Chunks(x, patch_size, atoms)
-    tall, wide = -(-chunks.h // pool), -(-chunks.w // pool)
-    out = torch.empty(len(x), tall, wide, atoms)
-    gates = torch.empty(len(x), tall, wide, -(-pool * pool // 8), atoms, dtype=torch.uint8)
-    blocks, width = _blocks(chunks.numbers)
-    blocked = torch.zeros(atoms, blocks * width if maps is not None else 0)
+    rows = Rows(x, patch_size, atoms)
+    out, gates = _results(rows, pool)
+    blocked = torch.zeros(atoms, rows.blocks * rows.width if maps is not None else 0)
     if maps is not None:
-        blocked[:, : chunks.numbers] = maps.T
-    blocked = blocked.view(atoms, -1, width).transpose(0, 1).contiguous()
-    scorer = scorer.T.contiguous().T  # the layout that matrix products are faster with
-    scores = torch.empty(chunks.step, chunks.h, chunks.w, atoms)
+        blocked[:, : rows.numbers] = maps.T
+    blocked = blocked.view(atoms, -1, rows.width).transpose(0, 1).contiguous()
     quantile = np.float32(NormalDist().inv_cdf(min(max(neighbors / atoms, 1e-3), 1 - 1e-3)))
-    for part, rows in chunks:
-        chunk = scores[: len(rows)]
-        torch.mm(rows.flatten(0, 2)[:, : chunks.numbers], scorer, out=chunk.flatten(0, 2))
-        inputs = rows.numpy(), chunk.numpy(), blocked.numpy(), np.int32(neighbors), quantile, pool
+    for part, patches, scores in rows.times(scorer):
+        inputs = patches.numpy(), scores.numpy(), blocked.numpy(), np.int32(neighbors), quantile, pool
         _gate_and_pool(*inputs, gates[part].numpy(), out[part].numpy())
+    return out.permute(0, 3, 1, 2), gates
+
+
+def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
+    """As `forward`, where the maps' own sign is the gate."""
+    rows = Rows(x, patch_size, maps.shape[1])
+    out, gates = _results(rows, pool)
+    for part, _, answers in rows.times(maps):
+        _rectify_and_pool(answers.numpy(), pool, gates[part].numpy(), out[part].numpy())
     return out.permute(0, 3, 1, 2), gates
 
 
 def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
     """Gradient of the maps, (P+1, N); see `layerwise.ops`. The same whatever the number of threads."""
     atoms = gates.shape[-1]
-    chunks = _Chunks(x, patch_size, atoms)
-    blocks, width = _blocks(chunks.numbers)
-    total = torch.zeros(blocks, atoms, width)
+    rows = Rows(x, patch_size, atoms)
+    total = torch.zeros(rows.blocks, atoms, rows.width)
     pooled = grad.permute(0, 2, 3, 1).contiguous()
     size = min(ATOMS_TOGETHER, -(-atoms // get_num_threads()))  # the more at once, the fewer tables
-    for part, rows in chunks:
-        _add_gradient(rows.numpy(), pooled[part].numpy(), gates[part].numpy(), pool, size, total.numpy())
-    return total.transpose(0, 1).reshape(atoms, -1)[:, : chunks.numbers].T.contiguous()
+    for part, patches in rows:
+        _add_gradient(patches.numpy(), pooled[part].numpy(), gates[part].numpy(), pool, size, total.numpy())
+    return total.transpose(0, 1).reshape(atoms, -1)[:, : rows.numbers].T.contiguous()
+
+
+def _results(rows: Rows, pool: int) -> tuple[Tensor, Tensor]:
+    """Room for averages (B, h', w', N) and gates."""
+    tall, wide = -(-rows.h // pool), -(-rows.w // pool)
+    out = torch.empty(len(rows.x), tall, wide, rows.atoms)
+    return out, torch.empty(len(rows.x), tall, wide, -(-pool * pool // 8), rows.atoms, dtype=torch.uint8)

@@ -79,6 +79,13 @@ def forward(
     return _pooled(gate, patches, maps, pool), pack(gate, pool)
 
 
+def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
+    """As `forward`, where the maps' own sign is the gate."""
+    patches = extract_patches(x, patch_size)
+    gate = affine(patches, maps) > 0
+    return _pooled(gate, patches, maps, pool), pack(gate, pool)
+
+
 def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
     """Gradient of the maps, (P+1, N); see `layerwise.ops`."""
     patches = extract_patches(x, patch_size)
