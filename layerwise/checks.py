@@ -54,8 +54,7 @@ def check(config: Config) -> None:
     if optimizer.batch_size == 1:
         raise SettingError("optimizer.batch_size: 1 is too few for batch normalisation; give 2 or more")
     _positive("optimizer.learning_rate", optimizer.learning_rate)
-    if not 0 <= optimizer.weight_decay < float("inf"):
-        raise SettingError(f"optimizer.weight_decay: {optimizer.weight_decay}; give 0 or a positive number")
+    _not_negative("optimizer.weight_decay", optimizer.weight_decay, "0.05")
     if not 0 <= optimizer.momentum < 1:
         raise SettingError(f"optimizer.momentum: {optimizer.momentum}; give a number from 0 to below 1, such as 0.9")
     if not 0 <= optimizer.label_smoothing < 1:
@@ -197,15 +196,21 @@ def _check_layer(config: Config, number: int) -> None:
                     f"{name(setting)}: {getattr(layer, setting)}, but the embedding unconstrained is classified "
                     f"as it is; give --{name(setting)} {only}"
                 )
-    if not 0 <= layer.whitening < float("inf"):
-        raise SettingError(f"{name('whitening')}: {layer.whitening}; give 0 or a positive number, such as 0.03")
+    _not_negative(name("whitening"), layer.whitening, "0.03")
     if layer.learning_rate is not None:
         _positive(name("learning_rate"), layer.learning_rate)
+    if layer.weight_decay is not None:
+        _not_negative(name("weight_decay"), layer.weight_decay, "0.05")
 
 
 def _positive(name: str, value: float) -> None:
     if not 0 < value < float("inf"):
         raise SettingError(f"{name}: {value}; give a positive number, such as 0.003")
+
+
+def _not_negative(name: str, value: float, example: str) -> None:
+    if not 0 <= value < float("inf"):
+        raise SettingError(f"{name}: {value}; give 0 or a positive number, such as {example}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -162,9 +162,10 @@ class Config:
         return dataclasses.replace(self.layer, **given)
 
     def optimizer_config(self, number: int) -> OptimizerConfig:
-        """How layer `number` is trained, its own learning rate filled in."""
-        own = self.layer_config(number).learning_rate
-        return self.optimizer if own is None else dataclasses.replace(self.optimizer, learning_rate=own)
+        """How layer `number` is trained, its own learning rate and decay filled in."""
+        layer = self.layer_config(number)
+        own: dict[str, Any] = {"learning_rate": layer.learning_rate, "weight_decay": layer.weight_decay}
+        return dataclasses.replace(self.optimizer, **{name: value for name, value in own.items() if value is not None})
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class LayerConfig:
     """summed: the layer's probe corrects the logits of the layers below; own: it starts anew"""
     learning_rate: float | None = None
     """highest learning rate of the layer's cycle; unset: optimizer.learning_rate"""
+    weight_decay: float | None = None
+    """decay of the layer's weights; unset: optimizer.weight_decay"""
 
     @property
     def k(self) -> int:

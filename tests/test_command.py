@@ -29,6 +29,7 @@ BAD = [
     (["--data.validation=1.5"], r"data\.validation: 1\.5 is not a share"),
     (["--data.crop=8"], r"data\.crop: 8 is not below the side"),
     (["--optimizer.learning_rate=0"], r"optimizer\.learning_rate: 0\.0; give a positive"),
+    (["--layer.weight_decay=-1"], r"layer\.weight_decay: -1\.0; give 0 or a positive"),
     (["--optimizer.batch_size=5000"], r"optimizer\.batch_size: 5000 is more than the 1294"),
     (["--trainer.devices=2"], r"trainer\.devices: 2"),
     (["--config=nowhere.yaml"], r"config: nowhere\.yaml is not a file"),

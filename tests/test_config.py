@@ -77,6 +77,13 @@ def test_layer_config__overrides_only_what_is_given() -> None:
     assert config.layer_config(2).k == 12  # a quarter of its own atoms
 
 
+def test_optimizer_config__a_layer_has_its_own_rate_and_decay() -> None:
+    config = Config(depth=3, layers={2: LayerOverrides(learning_rate=0.5), 3: LayerOverrides(weight_decay=0.0)})
+    trained = [config.optimizer_config(number) for number in (1, 2, 3)]
+    assert [own.learning_rate for own in trained] == [0.003, 0.5, 0.003]
+    assert [own.weight_decay for own in trained] == [0.05, 0.05, 0.0]
+
+
 def test_output_side__rounds_up() -> None:
     assert LayerConfig(patch_size=5, pool=4).output_side(32) == 7
     assert LayerConfig(patch_size=3, pool=2).output_side(9) == 4
