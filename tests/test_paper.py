@@ -10,6 +10,7 @@ from layerwise.checks import check_fit
 from layerwise.config import SettingError
 from layerwise.paper import Result, configured, markdown, reproduce, rows_at
 from layerwise.paper.tables import TABLES, small
+from layerwise.rundir import DamagedRun
 from tests.conftest import Command
 
 QUICK = ["--data.name=digits", "--optimizer.epochs=1", "--layer.atoms=16", "--layer.neighbors=4", "--layer.channels=8"]
@@ -84,6 +85,15 @@ def test_paper__trains_each_row_once_and_writes_the_table(
     for arguments, same in ((QUICK, True), ([*QUICK, "--data.crop=1"], False)):  # other data are not taken for these
         runs = configured(rows_of_it, "small", 2, "table1", arguments)
         assert all((paper.tested(config) is not None) == same for configs in runs.values() for config in configs)
+    run = configured(rows_of_it, "small", 2, "table1", QUICK)["vanilla CNN"][0]
+    written = Path(str(run.run_dir)) / "config.yaml"
+    settings = written.read_text()
+    written.write_text(settings.replace("  weight_decay: null\n", ""))  # as a version without that setting wrote it
+    assert written.read_text() != settings and paper.tested(run) is not None
+    written.write_text("layer: {atoms: many}\n")
+    with pytest.raises(DamagedRun, match="holds a damaged"):
+        paper.tested(run)
+    written.write_text(settings)
     changed = command("paper", "table1", "--seeds", "2", *QUICK, "--optimizer.momentum=0.5", tool=True)
     assert changed.returncode == 2 and "momentum" in changed.stderr
 

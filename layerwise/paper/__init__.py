@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from layerwise.checks import check_json, fit_layer
 from layerwise.command import train
-from layerwise.config import Config, SettingError, plain
+from layerwise.config import Config, SettingError
 from layerwise.data import load_data
 from layerwise.evaluate import evaluate
 from layerwise.gates import check_gates
@@ -19,7 +17,7 @@ from layerwise.paper.tables import TABLES, Row, Table, small
 from layerwise.parsing import CONFIGS, parse
 from layerwise.pictures import curve_picture
 from layerwise.report import save_picture
-from layerwise.rundir import DamagedRun, RunDir
+from layerwise.rundir import DamagedRun, RunDir, settings_of
 from layerwise.timing import seconds_a_step
 
 TESTED = "depths.json"
@@ -145,20 +143,18 @@ def tested(config: Config) -> list[float] | None:
     if not (folder / TESTED).exists():
         return None
     try:
-        same = _deciding(yaml.safe_load((folder / "config.yaml").read_text())) == _deciding(plain(config))
+        stored, _ = parse(["--config", str(folder / "config.yaml")])  # what it does not name has its default
         accuracies: list[float] = json.loads((folder / TESTED).read_text())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedRun(
             f"{folder} holds a damaged {TESTED} or config.yaml; delete the folder to train anew"
         ) from error
-    return accuracies if same else None
+    return accuracies if _deciding(stored) == _deciding(config) else None
 
 
-def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+def _deciding(config: Config) -> dict[str, Any]:
     """What of a configuration decides the accuracy: not where the data lies, nor where it is computed."""
-    groups = ("depth", "seed", "layer", "layers", "optimizer", "features")
-    data = {name: value for name, value in values["data"].items() if name not in ("root", "download")}
-    return {name: values[name] for name in groups} | {"data": data, "precision": values["trainer"]["precision"]}
+    return settings_of(config, config.deepest, digest="")
 
 
 def train_and_test(config: Config) -> None:
