@@ -32,12 +32,8 @@ def check(config: Config) -> None:
     data, optimizer = config.data, config.optimizer
     _at_least("depth", config.deepest, 1)
     _at_least("seed", config.seed, 0)
-    for number in sorted(config.layers):
-        if not 1 <= number <= config.deepest:
-            raise SettingError(
-                f"layers.{number}: there is no layer {number} at depth {config.depth}; "
-                "layers are numbered from 1: raise --depth or remove the setting"
-            )
+    if config.layers and min(config.layers) < 1:
+        raise SettingError(f"layers.{min(config.layers)}: there is no such layer; they are numbered from 1")
     for number in range(1, config.deepest + 1):
         _check_layer(config, number)
     for name in ("validation", "test"):

@@ -48,7 +48,19 @@ def parse(arguments: list[str]) -> tuple[Config, str]:
     values = {name: value for name, value in vars(namespace).items() if name != "config"}
     config = Config(**values)
     check(config)
+    _check_depth(config, arguments)
     return config, config.run_dir or f"runs/{chosen.stem}-seed{config.seed}"
+
+
+def _check_depth(config: Config, arguments: list[str]) -> None:
+    """Refuse a layer above the stack on the command line; a settings file may be a recipe for deeper ones, too."""
+    for argument in arguments:
+        number = re.match(r"--layers\.(\d+)\.", argument)
+        if number and int(number[1]) > config.deepest:
+            raise SettingError(
+                f"layers.{number[1]}: there is no layer {number[1]} at depth {config.depth}; "
+                "raise --depth or remove the setting"
+            )
 
 
 def _chosen_file(arguments: list[str]) -> Path | None:

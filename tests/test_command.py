@@ -24,7 +24,7 @@ BAD = [
     (["--layers.1.atoms=x"], r"layers: atoms: x is not a whole number"),
     (["--layers.one.atoms=3"], r"layers: one is not the number of a layer"),
     (["--layers.3.atoms=64", "--depth=2"], r"layers\.3: there is no layer 3 at depth 2"),
-    (["--layers.0.atoms=64"], r"layers\.0: there is no layer 0"),
+    (["--layers.0.atoms=64"], r"layers\.0: there is no such layer"),
     (["--data.name=cifar11"], r"data\.name: cifar11 is not one of digits, fashion_mnist, cifar10"),
     (["--data.validation=1.5"], r"data\.validation: 1\.5 is not a share"),
     (["--data.crop=8"], r"data\.crop: 8 is not below the side"),
@@ -59,7 +59,7 @@ def test_bad_input__one_line__exit_2__nothing_written(
         ("", r"config: s\.yaml is empty"),
         ("layr: {atoms: 9}\n", r"layr\.atoms: there is no such setting, did you mean layer\.atoms;"),
         ("depth: many\n", r"depth: many is not a whole number"),
-        ("layers: {5: {atoms: 9}}\n", r"layers\.5: there is no layer 5 at depth 1"),
+        ("layers: {0: {atoms: 9}}\n", r"layers\.0: there is no such layer"),
     ],
 )
 def test_bad_settings_file(content: str, message: str, command: Command, tmp_path: Path) -> None:
