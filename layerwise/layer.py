@@ -14,7 +14,11 @@ from layerwise.dictionary import PatchDictionary
 from layerwise.embedding import EMBEDDINGS
 from layerwise.layer_config import LayerConfig
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "none": lambda atoms: nn.Identity()}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "damped": lambda atoms: nn.BatchNorm2d(atoms, eps=0.01),
+    "none": lambda atoms: nn.Identity(),
+}
 MIXES: dict[str, Callable[[int, int], nn.Module]] = {
     "linear": lambda atoms, channels: nn.Conv2d(atoms, channels, 1),
     "none": lambda atoms, channels: nn.Identity(),

@@ -55,8 +55,9 @@ class LayerConfig:
     """side of the windows over which the embedding is averaged"""
     pool_step: int | None = None
     """distance from window to window; unset: pool, so that they do not overlap"""
-    norm: Literal["batch", "none"] = "batch"
-    """normalisation of the averaged embedding"""
+    norm: Literal["batch", "damped", "none"] = "batch"
+    """normalisation of the averaged embedding; damped: batch norm that adds 0.01 to the variances, so that atoms which
+    are seldom near are not blown up"""
     mix: Literal["linear", "none"] = "linear"
     """linear: 1×1 convolution from the atoms to the channels; none: the atoms are the channels"""
     residual: Literal["none", "add", "concatenate"] = "none"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from layerwise.dictionary import DICTIONARIES, PatchDictionary
 from layerwise.embedding import EMBEDDINGS
-from layerwise.layer import FrozenStack, ProbedLayer
+from layerwise.layer import NORMS, FrozenStack, ProbedLayer
 from layerwise.layer_config import LayerConfig
 from layerwise.patches import extract_patches
 from layerwise.rundir import RunDir
@@ -54,9 +54,19 @@ OPTIONS: list[dict[str, Any]] = [
     {"gate": "triangle"},
     {"gate": "soft", "learn_atoms": True},
     {"norm": "none", "mix": "none"},
+    {"norm": "damped"},
     {"maps": "raw"},
     {"embedding": "relu", "convolutions": 2},
 ]
+
+
+def test_norms__damped_keeps_a_rare_atom_small__batch_blows_it_up() -> None:
+    answers = torch.randn(1000, 1, 1, 1).repeat(1, 2, 1, 1)
+    answers[:, 1] *= torch.arange(1000).view(-1, 1, 1) % 100 == 0  # near to one patch in a hundred, and weakly so
+    answers[:, 1] *= 0.1
+    batch, damped = (NORMS[name](2)(answers).detach() for name in ("batch", "damped"))
+    assert batch[:, 1].abs().max() > 5 and damped[:, 1].abs().max() < 3
+    assert torch.allclose(batch[:, 0], damped[:, 0], rtol=0.01)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
