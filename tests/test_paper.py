@@ -52,13 +52,13 @@ def test_table_4__has_four_depths_of_each_model__stacks_are_trained_once() -> No
 
 def test_small__is_a_quarter__and_leaves_out_what_has_no_neighbor() -> None:
     settings = {"layer.atoms": 256, "layers.1.neighbors": 64, "layer.patches": 65_536, "optimizer.epochs": 10}
-    assert small({}) == settings | {"layer.neighbors": 32}
-    assert small({"layers.1.neighbors": 2}) is None
-    assert small({"layer.atoms": 256, "layers.1.neighbors": 64})["layers.1.neighbors"] == 64  # type: ignore[index]
+    assert small({}, 4) == settings | {"layer.neighbors": 32}
+    assert small({"layers.1.neighbors": 2}, 4) is None
+    assert small({"layer.atoms": 256, "layers.1.neighbors": 64}, 4)["layers.1.neighbors"] == 64  # type: ignore[index]
     assert [row.name for row in rows_at(TABLES["figure8"], "small")][:2] == ["k = 1", "k = 2"]
-    assert [row.name for row in rows_at(TABLES["figure9"], "small")] == [
-        f"N = {n}" for n in (256, 512, 1024, 2048, 4096)
-    ]
+    figure9 = rows_at(TABLES["figure9"], "small")
+    assert [row.name for row in figure9] == [f"N = {n}" for n in (64, 128, 256, 512, 1024)]
+    assert [row.settings["layers.1.neighbors"] for row in figure9] == [16, 32, 64, 128, 256]
 
 
 def test_markdown__has_mean_and_deviation_beside_the_paper() -> None:

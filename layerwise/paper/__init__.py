@@ -43,7 +43,7 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
 
     Args:
         name: in `TABLES`.
-        scale: full, or small: a quarter of the atoms, 10 epochs.
+        scale: full, or small: a quarter of the atoms (of figure 9 a sixteenth), 10 epochs.
         seeds: 0 to seeds - 1 for every row.
         path: a JSON file for the rows.
         arguments: further settings for every row, as for train.py, such as --data.root.
@@ -104,7 +104,7 @@ def rows_at(table: Table, scale: str) -> list[Row]:
     """The rows of a table at a scale, without those that it leaves no neighbors; points are named by their own size."""
     if scale == "full":
         return table.rows
-    shrunk = [(row, small(row.settings)) for row in table.rows]
+    shrunk = [(row, small(row.settings, table.small)) for row in table.rows]
     rows = [replace(row, settings=settings) for row, settings in shrunk if settings is not None]
     if table.axis is None:
         return rows
