@@ -3,17 +3,16 @@
 Shapes: P patch numbers, N atoms, M sampled patches.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerwise.kmeans import kmeans
+from layerwise.kmeans import Progress, kmeans
 from layerwise.layer_config import LayerConfig
 from layerwise.whitening import fit_whitening
 
-Progress = Callable[[Iterable[int]], Iterable[int]]
 Chooser = Callable[[Tensor, int, int, torch.Generator, Progress], Tensor]
 
 
@@ -37,7 +36,20 @@ def uniform(patches: Tensor, count: int, iterations: int, generator: torch.Gener
     return ((torch.rand(count, patches.shape[1], generator=generator) * 2 - 1) * 3**0.5).to(patches)
 
 
-DICTIONARIES: dict[str, Chooser] = {"kmeans": clustered, "sampled": sampled, "gaussian": gaussian, "uniform": uniform}
+def clustered_gaussian(
+    patches: Tensor, count: int, iterations: int, generator: torch.Generator, progress: Progress
+) -> Tensor:
+    """The centroids of standard normal patches, as many as were sampled: the authors' random patches."""
+    return clustered(gaussian(patches, len(patches), 0, generator, progress), count, iterations, generator, progress)
+
+
+DICTIONARIES: dict[str, Chooser] = {
+    "kmeans": clustered,
+    "sampled": sampled,
+    "gaussian": gaussian,
+    "uniform": uniform,
+    "kmeans_gaussian": clustered_gaussian,
+}
 
 
 class PatchDictionary(nn.Module):

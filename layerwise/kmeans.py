@@ -12,7 +12,8 @@ from torch import Tensor
 from layerwise.ops import backend
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's (rows, N) score matrix: 8 MiB of float32, so that it stays in the cache
-SPREAD_POINTS = 1 << 16
+SUBSET = 1 << 16  # points, at most, that a start is sought on
+Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,34 +40,64 @@ def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return index, score
 
 
-def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-means++ (Arthur & Vassilvitskii 2007): draw points one after another, far ones more likely.
-
-    Of the few candidates drawn for each place, the one that leaves the least inertia is taken. Works on a random
-    subset of at most 16 points a centroid, so that it costs less than a few Lloyd iterations on all points.
+def at_random(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw different points, all equally likely; some are the same only where too few differ.
 
     Returns:
         Points, (N, P).
     """
-    size = max(min(16 * count, SPREAD_POINTS), count)
-    subset = points[torch.randperm(len(points), generator=generator)[:size].to(points.device)]
+    drawn = points[torch.randperm(len(points), generator=generator)[: 4 * count].to(points.device)]
+    which = torch.unique(drawn, dim=0, return_inverse=True)[1]
+    first = torch.full_like(which, len(drawn)).scatter_reduce_(
+        0, which, torch.arange(len(drawn), device=points.device), "amin"
+    )[which]
+    repeated = (first < torch.arange(len(drawn), device=points.device)).long()
+    return drawn[repeated.argsort(stable=True)[:count]]
+
+
+def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007): draw points one after another, far ones more likely.
+
+    Of the few candidates drawn for each place, the one that leaves the least inertia is taken.
+
+    Returns:
+        Points, (N, P).
+    """
     trials = 2 + int(math.log(count))
     draws = torch.rand(count, trials, generator=generator, dtype=torch.float64).to(points.device)
-    norms = subset.square().sum(1)
+    norms = points.square().sum(1)
     chosen = torch.zeros(count, dtype=torch.long, device=points.device)
     distance = torch.full_like(norms, torch.inf)
     for i in range(count):
-        if i == 0:
-            candidates = torch.zeros(1, dtype=torch.long, device=points.device)  # the subset is in random order
-        else:
-            mass = distance.double().cumsum(0)
-            candidates = torch.searchsorted(mass, draws[i] * mass[-1], right=True).clamp_max(len(subset) - 1)
-        to_candidates = norms[:, None] - 2 * (subset @ subset[candidates].T) + norms[candidates]
+        candidates = _drawn(distance, draws[i]) if i else torch.zeros(1, dtype=torch.long, device=points.device)
+        to_candidates = norms[:, None] - 2 * (points @ points[candidates].T) + norms[candidates]
         remaining = torch.minimum(distance[:, None], to_candidates.clamp_min(0))
         best = remaining.sum(0).argmin()
         chosen[i], distance = candidates[best], remaining[:, best]
         distance[chosen[i]] = 0
-    return subset[chosen]
+    return points[chosen]
+
+
+def begin(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """The better of two starts, `at_random` and `spread`, by the inertia of other points a few rounds later.
+
+    Spread starts find every one of well separated clusters. In whitened patches, whose tails are heavy, they waste
+    centroids on outliers, which random ones do not. Works on random subsets of at most 16 points a centroid, so that
+    it costs less than a few rounds on all points.
+
+    Returns:
+        Points, (N, P).
+    """
+    size = max(min(16 * count, SUBSET), count)
+    order = torch.randperm(len(points), generator=generator).to(points.device)
+    subset, others = points[order[:size]], points[order[-size:]]
+    starts = [start(subset, count, generator) for start in (at_random, spread)]
+
+    def inertia(start: Tensor) -> float:
+        centroids = _rounds(subset, start, 5, 0.0, generator)
+        return float(nearest(others, centroids)[1].double().mean())
+
+    return min(starts, key=inertia)
 
 
 def kmeans(
@@ -75,11 +106,11 @@ def kmeans(
     iterations: int,
     generator: torch.Generator,
     tolerance: float = 1e-4,
-    progress: Callable[[Iterable[int]], Iterable[int]] = lambda steps: steps,
+    progress: Progress = lambda steps: steps,
 ) -> Tensor:
     """Cluster points so that the mean squared distance to the nearest centroid (the inertia) is locally least.
 
-    A centroid that loses all its points is put on the point that is farthest from its own centroid.
+    A centroid that loses all its points starts anew at a point, far from its own centroid more likely.
 
     Args:
         points: (M, P), with M at least `count`.
@@ -93,19 +124,37 @@ def kmeans(
         Centroids, (N, P).
     """
     points = points.contiguous()
+    return _rounds(points, begin(points, count, generator), iterations, tolerance, generator, progress)
+
+
+def _rounds(
+    points: Tensor,
+    centroids: Tensor,
+    iterations: int,
+    tolerance: float,
+    generator: torch.Generator,
+    progress: Progress = lambda steps: steps,
+) -> Tensor:
+    """Lloyd's iterations from the given centroids."""
     norms = points.square().sum(1)
-    centroids = spread(points, count, generator)
     last = torch.inf
     for _ in progress(range(iterations)):
         index, score = _assign(points, centroids)
         distance = (norms + 2 * score).clamp_min(0)
         inertia = float(distance.double().mean())
-        sums, sizes = backend(points).add_up(points, index, count)
+        sums, sizes = backend(points).add_up(points, index, len(centroids))
         if last - inertia <= tolerance * inertia and bool((sizes > 0).all()):
             break
         last = inertia
         centroids = sums / sizes.clamp_min(1)[:, None]
         empty = (sizes == 0).nonzero()[:, 0]
         if len(empty):
-            centroids[empty] = points[distance.argsort(descending=True, stable=True)[: len(empty)]]
+            draws = torch.rand(len(empty), generator=generator, dtype=torch.float64)
+            centroids[empty] = points[_drawn(distance.sqrt(), draws.to(points.device))]
     return centroids
+
+
+def _drawn(mass: Tensor, draws: Tensor) -> Tensor:
+    """Positions in `mass` (M,), drawn in proportion to it by uniform draws (n,)."""
+    total = mass.double().cumsum(0)
+    return torch.searchsorted(total, draws * total[-1], right=True).clamp_max(len(mass) - 1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from layerwise.kmeans import kmeans, nearest
+from layerwise.kmeans import at_random, kmeans, nearest
 
 
 def inertia(points: torch.Tensor, centroids: torch.Tensor) -> float:
@@ -38,14 +38,36 @@ def test_kmeans__finds_separate_points_exactly(generator: torch.Generator) -> No
     assert sorted(centroids.tolist()) == sorted(places.tolist())
 
 
-def test_kmeans__moves_an_empty_cluster_to_the_farthest_point(
-    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    points = torch.cat([torch.randn(100, 2, generator=generator), torch.tensor([[50.0, 50.0]])])
+def test_kmeans__starts_an_empty_cluster_anew(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.cat([torch.zeros(100, 2), torch.full((10, 2), 50.0)])
     start = torch.tensor([[0.0, 0.0], [1000.0, 1000.0]])  # nothing is near the second
-    monkeypatch.setattr("layerwise.kmeans.spread", lambda *_: start)
+    monkeypatch.setattr("layerwise.kmeans.begin", lambda *_: start)
     centroids = kmeans(points, 2, 10, generator)
-    torch.testing.assert_close(centroids[1], torch.tensor([50.0, 50.0]))
+    torch.testing.assert_close(centroids, torch.tensor([[0.0, 0.0], [50.0, 50.0]]))
+
+
+def test_kmeans__finds_every_one_of_separate_clusters(generator: torch.Generator) -> None:
+    places = 100 * torch.randn(64, 8, generator=generator)
+    points = places.repeat_interleave(200, 0) + torch.randn(12_800, 8, generator=generator)
+    assert inertia(points, kmeans(points, 64, 25, generator)) < 1.1 * 8
+
+
+def test_kmeans__wastes_few_centroids_on_outliers(generator: torch.Generator) -> None:
+    points = torch.randn(20_000, 20, generator=generator)
+    points /= torch.randn(20_000, 6, generator=generator).square().mean(1, keepdim=True).sqrt()  # Student's t
+    centroids = kmeans(points, 100, 25, generator)
+    sizes = torch.bincount(nearest(points, centroids)[0], minlength=100)
+    assert int((sizes < 20).sum()) < 25
+    assert (
+        inertia(points, centroids) <= KMeans(100, n_init=1, random_state=0).fit(points.numpy()).inertia_ / 20_000 * 1.01
+    )
+
+
+def test_at_random__takes_different_points_where_it_can(generator: torch.Generator) -> None:
+    points = torch.cat([torch.zeros(300, 2), torch.arange(100.0)[:, None].expand(100, 2)])
+    drawn = at_random(points, 20, generator)
+    assert len(drawn.unique(dim=0)) == 20
+    assert at_random(torch.zeros(9, 2), 5, generator).shape == (5, 2)
 
 
 def test_kmeans__of_fewer_distinct_points_than_centroids_ends(generator: torch.Generator) -> None:
