@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 EVALUATION_BATCH = 256
@@ -59,7 +60,9 @@ class Augmentation:
     flip: bool
     """mirrored or not, with equal chance"""
     crop: int
-    """shifted by up to so many pixels each way; what enters at the border is mirrored"""
+    """shifted by up to so many pixels each way"""
+    border: str = "mirrored"
+    """what enters there: the image mirrored, or black"""
 
     @property
     def changes(self) -> bool:
@@ -71,11 +74,16 @@ class Augmentation:
         b, c, h, w = pixels.shape
         shift = torch.randint(-self.crop, self.crop + 1, (2, b, 1), generator=generator)
         mirrored = (torch.rand(b, 1, generator=generator) < 0.5) & self.flip
-        rows = _reflect(shift[0] + torch.arange(h), h).to(pixels.device)
-        columns = _reflect(shift[1] + torch.where(mirrored, torch.arange(w).flip(0), torch.arange(w)), w)
+        rows = shift[0] + torch.arange(h)
+        columns = shift[1] + torch.where(mirrored, torch.arange(w).flip(0), torch.arange(w))
+        if self.border == "black":
+            pixels, rows, columns = F.pad(pixels, (self.crop,) * 4), rows + self.crop, columns + self.crop
+        else:
+            rows, columns = _reflect(rows, h), _reflect(columns, w)
         image = torch.arange(b, device=pixels.device)[:, None, None, None]
         channel = torch.arange(c, device=pixels.device)[:, None, None]
-        return pixels[image, channel, rows[:, None, :, None], columns.to(pixels.device)[:, None, None, :]]
+        rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+        return pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

@@ -4,8 +4,12 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from layerwise.config import Config, SettingError
+
+if TYPE_CHECKING:  # importing it takes seconds, which --help should not
+    import torch
 
 
 def main(arguments: list[str]) -> int:
@@ -45,14 +49,26 @@ def guarded(run: Callable[[], object]) -> int:
     return 0
 
 
+def device_of(config: Config) -> "torch.device":
+    """What computes a run.
+
+    Raises:
+        SettingError: a GPU is asked for, and there is none.
+    """
+    import torch
+
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise SettingError("trainer.accelerator: gpu, but torch finds none here; give cpu or auto")
+    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
 def train(config: Config, run_dir: str) -> None:
     """Check all that can be checked, then train, and write and print the results.
 
     Raises:
         SettingError: something does not fit; nothing has been written.
     """
-    import torch
-
     from layerwise.checks import check_fit
     from layerwise.config import plain
     from layerwise.data import load_data
@@ -60,8 +76,7 @@ def train(config: Config, run_dir: str) -> None:
     from layerwise.rundir import RunDir
 
     check_gates(config)
-    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise SettingError("trainer.accelerator: gpu, but torch finds none here; give cpu or auto")
+    device = device_of(config)
     data = load_data(config.data, config.seed)
     check_fit(config, *data.shape, len(data.train))
     directory = RunDir(run_dir)
@@ -79,8 +94,6 @@ def train(config: Config, run_dir: str) -> None:
         f"data: {config.data.name}, {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test "
         f"images, {shape}, {len(data.classes)} classes"
     )
-    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
     directory.start(config, digest)
     tracker = Tracker(config.wandb, directory.path, plain(config))
     try:

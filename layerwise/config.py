@@ -59,6 +59,8 @@ class DataConfig:
     """mirror training images at random; unset: whatever suits the data set"""
     crop: int | None = None
     """shift training images at random by up to so many pixels; unset: an eighth of the side"""
+    border: Literal["mirrored", "black"] = "mirrored"
+    """what enters at the border of a shifted image: the image mirrored, or black"""
     skip_unreadable: bool = False
     """image_folder: leave out files that are not readable images, instead of stopping"""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

@@ -79,7 +79,7 @@ def load_data(config: DataConfig, seed: int) -> DataSet:
     side = min(train.pixels.shape[2:])
     crop = config.crop if config.crop is not None else side // 8
     flip = config.flip if config.flip is not None else raw.flip
-    return DataSet(raw.classes, train, val, test, Augmentation(flip, crop))
+    return DataSet(raw.classes, train, val, test, Augmentation(flip, crop, config.border))
 
 
 def _hold_out(images: Images, share: float, seed: int, setting: str) -> tuple[Images, Images]:

@@ -74,8 +74,21 @@ def _convolution(config: LayerConfig) -> nn.Module:
     )
 
 
+def _zero(weight: Tensor, bias: Tensor, inputs: int) -> None:
+    nn.init.zeros_(weight)
+    nn.init.zeros_(bias)
+
+
+def _random(weight: Tensor, bias: Tensor, inputs: int) -> None:
+    nn.init.uniform_(weight, -(inputs**-0.5), inputs**-0.5)
+    nn.init.uniform_(bias, -(inputs**-0.5), inputs**-0.5)
+
+
+STARTS: dict[str, Callable[[Tensor, Tensor, int], None]] = {"zero": _zero, "random": _random}
+
+
 class Probe(nn.Module):
-    """The linear classifier on a layer's flattened output. It starts at zero, which favours no class.
+    """The linear classifier on a layer's flattened output.
 
     Args:
         shape: (D, h', w') of the layer's output.
@@ -88,8 +101,7 @@ class Probe(nn.Module):
         d, h, w = shape
         self.pool = pool = config.probe_pool
         self.linear = nn.Linear(d * -(-h // pool) * -(-w // pool), classes)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        STARTS[config.probe_start](self.linear.weight, self.linear.bias, self.linear.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, D, h', w') to logits (B, classes)."""
@@ -114,6 +126,7 @@ class UnconstrainedProbe(nn.Module):
         numbers = shape[0] - config.atoms
         self.weight = nn.Parameter(torch.zeros(shape[1] * shape[2], numbers, config.atoms * classes))
         self.bias = nn.Parameter(torch.zeros(classes))
+        STARTS[config.probe_start](self.weight, self.bias, self.weight.shape[0] * numbers * config.atoms)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N+P, h, w) to logits (B, classes)."""

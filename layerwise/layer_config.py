@@ -27,8 +27,8 @@ class LayerConfig:
     another function of `layerwise/gates.py`"""
     maps: Literal["whitened", "raw"] = "whitened"
     """what the linear maps act on: whitened patches, or patches as they are"""
-    dictionary: Literal["kmeans", "sampled", "gaussian", "uniform"] = "kmeans"
-    """atoms: centroids of patches, patches as they are, or random"""
+    dictionary: Literal["kmeans", "sampled", "gaussian", "uniform", "kmeans_gaussian"] = "kmeans"
+    """atoms: centroids of patches; patches as they are; random; or centroids of random patches"""
     metric: Literal["euclidean", "cosine"] = "euclidean"
     """what is near: by distance, or by direction, with patches and atoms of unit norm"""
     pairs: bool = False
@@ -64,10 +64,12 @@ class LayerConfig:
     """add the layer's input to its output, or put it beside"""
     probe_pool: int = 1
     """side of the windows over which the layer's output is averaged for its probe alone"""
+    probe_start: Literal["zero", "random"] = "zero"
+    """the probe's first weights: zero, which favours no class, or random, as PyTorch begins a linear layer"""
     logits: Literal["summed", "own"] = "summed"
     """summed: the layer's probe corrects the logits of the layers below; own: it starts anew"""
     learning_rate: float | None = None
-    """highest learning rate of the layer's cycle; unset: optimizer.learning_rate"""
+    """highest learning rate of the layer; unset: optimizer.learning_rate"""
     weight_decay: float | None = None
     """decay of the layer's weights; unset: optimizer.weight_decay"""
 

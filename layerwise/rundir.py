@@ -25,6 +25,10 @@ from torch import Tensor
 from layerwise.config import Config, SettingError, plain
 
 
+class RunInUse(SettingError):
+    """Another process is training in the run directory."""
+
+
 class DamagedRun(RuntimeError):
     """A file of a run directory is not what was written; the message names it and says what to do."""
 
@@ -125,14 +129,15 @@ class RunDir:
                     raise SettingError(
                         f"{group}{'.' if name and ' ' not in group else ' '}{name}".rstrip()
                         + f": {now}, but {self.path} was trained with {before[name]}; "
-                        "give that, or another --run_dir"
+                        "give that, move the folder away, or give another --run_dir"
                     )
 
     def start(self, config: Config, digest: str) -> None:
         """Take the directory into use: create it, keep other processes out, check it, write config.yaml.
 
         Raises:
-            SettingError: another process is training in it, or has, with other settings.
+            RunInUse: another process is training in it.
+            SettingError: it was trained with other settings.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)  # freed with the process, at the latest
@@ -140,7 +145,7 @@ class RunDir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.release()
-            raise SettingError(
+            raise RunInUse(
                 f"run_dir: {self.path} is in use by another process; wait for it or give another folder"
             ) from error
         self.check(config, digest)

@@ -16,7 +16,11 @@ STEPS = 4
 
 
 def seconds_a_step(
-    config: LayerConfig, optimizer_config: OptimizerConfig, shape: tuple[int, int, int], classes: int
+    config: LayerConfig,
+    optimizer_config: OptimizerConfig,
+    shape: tuple[int, int, int],
+    classes: int,
+    device: torch.device,
 ) -> float:
     """The fastest of a few training steps, on random numbers.
 
@@ -25,12 +29,12 @@ def seconds_a_step(
         optimizer_config: of its training.
         shape: (C, H, W) of its input.
         classes: number of classes.
+        device: what computes.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(optimizer_config.batch_size, *shape, generator=generator).to(device)
     sample = torch.randn(max(config.atoms, 1000), shape[0] * config.patch_size**2, generator=generator).to(device)
-    quick = replace(config, dictionary="sampled") if config.dictionary == "kmeans" else config
+    quick = replace(config, dictionary="sampled")  # which atoms they are does not matter
     layer = ProbedLayer(PatchDictionary.fit(sample, quick, generator), config, shape, classes).to(device)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[optimizer_config.name]([{"params": trained}], optimizer_config)

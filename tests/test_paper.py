@@ -1,6 +1,7 @@
 """The paper's tables, by one command each."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,17 @@ import pytest
 from layerwise import paper
 from layerwise.checks import check_fit
 from layerwise.config import SettingError
+from layerwise.data import load_data
 from layerwise.paper import Result, configured, markdown, reproduce, rows_at
 from layerwise.paper.tables import TABLES, small
-from layerwise.rundir import DamagedRun
+from layerwise.rundir import DamagedRun, RunDir
 from tests.conftest import Command
 
 QUICK = ["--data.name=digits", "--optimizer.epochs=1", "--layer.atoms=16", "--layer.neighbors=4", "--layer.channels=8"]
 QUICK += ["--layers.1.neighbors=4", "--layers.1.patch_size=3", "--layers.1.pool=1", "--layer.patches=2000"]
 QUICK += ["--layer.patch_size=1", "--wandb.mode=disabled"]
+
+FOLDER = ["--data.name=image_folder", "--wandb.mode=disabled"]
 
 
 @pytest.mark.parametrize("scale", ["full", "small"])
@@ -52,13 +56,82 @@ def test_table_4__has_four_depths_of_each_model__stacks_are_trained_once() -> No
 
 def test_small__is_a_quarter__and_leaves_out_what_has_no_neighbor() -> None:
     settings = {"layer.atoms": 256, "layers.1.neighbors": 64, "layer.patches": 65_536, "optimizer.epochs": 10}
-    assert small({}, 4) == settings | {"layer.neighbors": 32}
+    assert small({}, 4) == settings | {"layer.neighbors": 32, "features.views": 10}
     assert small({"layers.1.neighbors": 2}, 4) is None
     assert small({"layer.atoms": 256, "layers.1.neighbors": 64}, 4)["layers.1.neighbors"] == 64  # type: ignore[index]
     assert [row.name for row in rows_at(TABLES["figure8"], "small")][:2] == ["k = 1", "k = 2"]
     figure9 = rows_at(TABLES["figure9"], "small")
     assert [row.name for row in figure9] == [f"N = {n}" for n in (64, 128, 256, 512, 1024)]
     assert [row.settings["layers.1.neighbors"] for row in figure9] == [16, 32, 64, 128, 256]
+
+
+def test_table_3__both_is_table_1s_best_row__batch_norm_goes_with_pooling() -> None:
+    runs = configured(rows_at(TABLES["table3"], "full"), "full", 1, "table3", [])
+    best = configured(rows_at(TABLES["table1"], "full"), "full", 1, "table1", [])["Φ_full, data patches"][0]
+    assert runs["both"][0].layer_config(1) == best.layer_config(1)
+    layers = {name: configs[0].layer_config(1) for name, configs in runs.items()}
+    assert {name: (layer.pool, layer.norm, layer.mix) for name, layer in layers.items()} == {
+        "neither": (1, "none", "none"),
+        "average pooling": (4, "batch", "none"),
+        "bottleneck": (1, "none", "linear"),
+        "both": (4, "batch", "linear"),
+    }
+
+
+def test_figure__is_drawn_from_its_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = TABLES["figure8"].rows
+    two = replace(TABLES["figure8"], rows=[row for row in rows if row.settings["layers.1.neighbors"] in (4, 16)])
+    monkeypatch.setitem(TABLES, "figure8", two)
+    quick = [argument for argument in QUICK if "neighbors" not in argument]
+    results = reproduce("figure8", "small", 1, "rows.json", quick)
+    assert [result.row for result in results] == ["k = 1", "k = 4"]
+    (picture,) = tmp_path.glob("runs/figure8-small-digits/*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [row["row"] for row in json.loads(Path("rows.json").read_text())] == ["k = 1", "k = 4"]
+
+
+def test_paper__leaves_a_run_to_the_process_that_trains_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = TABLES["table2"].rows
+    monkeypatch.setitem(TABLES, "table2", replace(TABLES["table2"], rows=rows[1:]))
+    quick = [argument for argument in QUICK if "epochs" in argument or "digits" in argument or "patch" in argument]
+    (config,) = configured(rows_at(TABLES["table2"], "small"), "small", 1, "table2", quick)["constrained"]
+    other = RunDir(str(config.run_dir))
+    other.start(config, load_data(config.data, 0).digest())  # the lock is the same as another process'
+    with pytest.raises(SettingError, match="another process still trains 1 of the runs"):
+        reproduce("table2", "small", 1, None, quick)
+    other.release()
+    (result,) = reproduce("table2", "small", 1, None, quick)
+    assert result.row == "constrained" and result.seconds > 0
+
+
+def test_estimate__is_less_once_a_layer_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = configured(rows_at(TABLES["table4"], "small"), "small", 1, "table4", [*QUICK, "--layers.1.patch_size=2"])
+    (stack,) = runs["Φ_full"]
+    monkeypatch.setattr(paper, "seconds_a_step", lambda *_: 1.0)
+    steps = 1_294 // 64  # of the digits, a fifth of 1,797 is for the test, and a tenth of the rest for validation
+    whole = paper.estimate([stack])
+    assert whole == pytest.approx(steps * (4 * (1 + 0.6 * 143 / 1_294) + 3 * 0.6), rel=0.01)
+    folder = Path(str(stack.run_dir)) / "layer-1"
+    folder.mkdir(parents=True)
+    (folder / "layer.json").touch()
+    assert paper.estimate([stack]) == pytest.approx(whole - steps * (1 + 0.6 * 143 / 1_294), rel=0.01)
+
+
+def test_images_of_another_folder__are_another_run(tmp_path: Path) -> None:
+    configs = [
+        configured(rows_at(TABLES["table1"], "small"), "small", 1, "table1", [f"--data.root={root}", *FOLDER])
+        for root in (tmp_path / "a", tmp_path / "b")
+    ]
+    first, second = (runs["vanilla CNN"][0] for runs in configs)
+    assert (first.run_dir, second.run_dir) == (
+        "runs/table1-small-a/vanilla-cnn-seed0",
+        "runs/table1-small-b/vanilla-cnn-seed0",
+    )
+    same = replace(second, run_dir=first.run_dir)
+    assert paper._deciding(first) != paper._deciding(same)
 
 
 def test_markdown__has_mean_and_deviation_beside_the_paper() -> None:
@@ -118,6 +191,10 @@ def test_paper__errors_name_what_was_wrong(tmp_path: Path, monkeypatch: pytest.M
         (1, [*QUICK, "--layer.atmos=3"], "layer.atmos: there is no such setting"),
         (1, [*QUICK, "--seed=3"], "^seed: each run here has its own"),
         (1, [*QUICK, "--depth", "3"], "^depth: each run here has its own"),
+        (1, [*QUICK, "--config=configs/cifar10.yaml"], "^config: each run here has its own"),
+        (1, [*QUICK, "--layer.embedding=hard"], "^layer.embedding: each run here has its own"),
+        (1, [*QUICK, "--layers.1.dictionary", "sampled"], "^layers.1.dictionary: each run here has its own"),
+        (1, [*QUICK, "--trainer.accelerator=gpu"], "trainer.accelerator: gpu, but torch finds none"),
         (1, [*QUICK, "--layer.gate=nearset"], "layer 1: gate nearset is not one of"),
         (1, [*QUICK, "--layer.patch_size=9", "--layers.1.patch_size=9"], "patch_size 9 does not fit"),
     ):

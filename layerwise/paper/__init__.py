@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layerwise.checks import check_json, fit_layer
-from layerwise.command import train
+from layerwise.checks import check_fit, check_json, fit_layer
+from layerwise.command import device_of, train
 from layerwise.config import Config, SettingError
 from layerwise.data import load_data
 from layerwise.evaluate import evaluate
@@ -17,9 +17,11 @@ from layerwise.paper.tables import TABLES, Row, Table, small
 from layerwise.parsing import CONFIGS, parse
 from layerwise.pictures import curve_picture
 from layerwise.report import save_picture
-from layerwise.rundir import DamagedRun, RunDir, settings_of
+from layerwise.rundir import DamagedRun, RunDir, RunInUse, commit, fingerprint, settings_of
 from layerwise.timing import seconds_a_step
 
+FORWARD = 0.6
+"""share of a training step that its forward pass takes, about"""
 TESTED = "depths.json"
 """a run's test accuracies at every depth, written last"""
 
@@ -54,19 +56,26 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
     Raises:
         SettingError: a setting does not fit.
     """
-    check_sweep(seeds, path, arguments, ("depth",))
     table = TABLES[name]
     rows = rows_at(table, scale)
+    check_sweep(seeds, path, arguments, ("depth", "config", *_differing(rows)))
     runs = configured(rows, scale, seeds, name, arguments)
     open_runs = [config for configs in runs.values() for config in configs if tested(config) is None]
     if open_runs:
-        for config in open_runs:
-            check_gates(config)
         print(f"{table.title}: {len(open_runs)} runs to train", flush=True)
         print(f"about {_in_words(estimate(open_runs))}, by a short measurement", flush=True)
         for number, config in enumerate(open_runs, 1):
             print(f"\nrun {number} of {len(open_runs)}: {config.run_dir}", flush=True)
-            train_and_test(config)
+            try:
+                if tested(config) is None:
+                    train_and_test(config)
+            except RunInUse:
+                print("another process is at it", flush=True)
+        elsewhere = sum(tested(config) is None for config in open_runs)
+        if elsewhere:
+            raise SettingError(
+                f"{name}: another process still trains {elsewhere} of the runs; repeat this when it is done"
+            )
     results = [outcome(row, runs[row.stack or row.name]) for row in rows]
     print("\n" + markdown(table, results))
     if table.axis is not None:
@@ -76,7 +85,8 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
         save_picture(place, picture)
         print(f"\npicture: {place}")
     if path is not None:
-        Path(path).write_text(json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps([asdict(result) for result in results], indent=1, ensure_ascii=False) + "\n"
+        commit(Path(path), lambda file: file.write_text(text))
     return results
 
 
@@ -95,9 +105,16 @@ def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[s
     check_json(path)
     if seeds < 1:
         raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
-    for name in ("seed", "run_dir", *own):
-        if any(argument.split("=")[0] == f"--{name}" for argument in arguments):
+    for argument in arguments:
+        name = argument.split("=")[0].removeprefix("--")
+        if {name, re.sub(r"^layers\.\d+\.", "layer.", name)} & {"seed", "run_dir", *own}:
             raise SettingError(f"{name}: each run here has its own; leave it out, or train a single run with train.py")
+
+
+def _differing(rows: list[Row]) -> list[str]:
+    """The settings that make a row: those in which rows differ."""
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    return [name for name in names if len({row.settings.get(name) for row in rows}) > 1]
 
 
 def rows_at(table: Table, scale: str) -> list[Row]:
@@ -115,7 +132,7 @@ def rows_at(table: Table, scale: str) -> list[Row]:
 def configured(rows: list[Row], scale: str, seeds: int, table: str, arguments: list[str]) -> dict[str, list[Config]]:
     """The runs that the rows need, by stack, a configuration a seed.
 
-    Each has a run directory of its own, runs/TABLE-SCALE-DATA/ROW-seedN.
+    Each has a run directory of its own, runs/TABLE-SCALE-DATA/ROW-seedN, DATA the folder's name for image_folder.
     """
     deepest = {row.stack or row.name: row for row in sorted(rows, key=lambda row: row.depth)}
     runs: dict[str, list[Config]] = {name: [] for name in dict.fromkeys(row.stack or row.name for row in rows)}
@@ -128,7 +145,8 @@ def configured(rows: list[Row], scale: str, seeds: int, table: str, arguments: l
                 ["--config", str(CONFIGS / "paper.yaml"), f"--wandb.group={table}-{scale}", *given, *arguments]
                 + [f"--depth={row.depth}", f"--seed={seed}"]
             )
-            folder = f"runs/{table}-{scale}-{config.data.name}/{label}-seed{seed}"
+            data = Path(config.data.root).resolve().name if config.data.name == "image_folder" else config.data.name
+            folder = f"runs/{table}-{scale}-{data}/{label}-seed{seed}"
             configs.append(replace(config, run_dir=folder))
     return runs
 
@@ -153,8 +171,13 @@ def tested(config: Config) -> list[float] | None:
 
 
 def _deciding(config: Config) -> dict[str, Any]:
-    """What of a configuration decides the accuracy: not where the data lies, nor where it is computed."""
-    return settings_of(config, config.deepest, digest="")
+    """What of a configuration decides the accuracy: not where it is computed, nor where a known data set lies."""
+    own_images = config.data.name == "image_folder"
+    return settings_of(
+        config,
+        config.deepest,
+        digest=fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else "",
+    )
 
 
 def train_and_test(config: Config) -> None:
@@ -178,20 +201,33 @@ def outcome(row: Row, configs: list[Config]) -> Result:
 
 
 def estimate(configs: list[Config]) -> float:
-    """Seconds of training, from a few steps of each layer; numbers stand in for what comes out of the layers below."""
+    """Seconds of what is left to train, from a few steps of each layer, on random numbers.
+
+    Left out are dictionaries, tests, and what half-trained layers have behind them.
+
+    Raises:
+        SettingError: a run does not fit the data or the machine.
+    """
     data = load_data(configs[0].data, configs[0].seed)
+    for config in configs:
+        check_gates(config)
+        check_fit(config, *data.shape, len(data.train))
     known: dict[str, float] = {}
     total = 0.0
     for config in configs:
-        shape = data.shape
-        steps = len(data.train) // config.optimizer.batch_size * config.optimizer.epochs
+        shape, below = data.shape, 0.0
+        epochs, views = config.optimizer.epochs, config.features.views
+        steps = len(data.train) // config.optimizer.batch_size
         for number in range(1, config.deepest + 1):
             output = fit_layer(config, number, shape, len(data.train))
             settings = config.layer_config(number), config.optimizer_config(number)
             key = repr((settings, shape))
             if key not in known:
-                known[key] = seconds_a_step(*settings, shape, len(data.classes))
-            total += known[key] * steps * (1 + 0.6 * len(data.val) / len(data.train))
+                known[key] = seconds_a_step(*settings, shape, len(data.classes), device_of(config))
+            if not (Path(config.run_dir or "") / f"layer-{number}" / "layer.json").exists():
+                validation = FORWARD * len(data.val) / len(data.train)
+                total += steps * (epochs * known[key] * (1 + validation) + (min(views, epochs) or epochs) * below)
+            below = FORWARD * known[key] + (0.0 if views else below)
             shape = output
     return total
 

@@ -148,7 +148,8 @@ def _result(source: Source, curves: dict[str, Band], seed: int) -> dict[str, Any
     side = min(h, w, max(32, source.patch_size))  # a photograph is not trained on as a whole
     layer = LayerConfig(patch_size=source.patch_size, atoms=atoms, pool=1 if side < 8 else 4, dictionary="sampled")
     positions = (side - source.patch_size + 1) ** 2
-    seconds = seconds_a_step(layer, OptimizerConfig(), (c, side, side), 10) / OptimizerConfig().batch_size
+    optimizer = OptimizerConfig()
+    seconds = seconds_a_step(layer, optimizer, (c, side, side), 10, source.patches.device) / optimizer.batch_size
     return {
         "source": source.name,
         "patches": len(source.patches),
