@@ -32,6 +32,16 @@ def test_augmentation__mirrors_at_the_border(generator: torch.Generator) -> None
     assert seen == {(1, 0, 1, 2), (0, 1, 2, 3), (1, 2, 3, 2)}
 
 
+def test_augmentation__is_black_beyond_the_border__where_asked(generator: torch.Generator) -> None:
+    x = torch.arange(1, 5, dtype=torch.uint8).expand(100, 1, 4, 4)
+    augmentation = Augmentation(flip=True, crop=1, border="black")
+    seen = {tuple(image[0, 1].tolist()) for image in augmentation(x, generator)}
+    ahead = {(0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 0)}
+    assert seen == ahead | {row[::-1] for row in ahead}
+    first = {tuple(image[0, 0].tolist()) for image in augmentation(x, generator)}
+    assert first == seen | {(0, 0, 0, 0)}
+
+
 def test_batches__of_an_epoch_hold_each_image_at_most_once_and_repeat_with_the_seed() -> None:
     def labels(seed: int) -> list[int]:
         return [int(i) for _, y in Batches(images(10), 3, augmentation=Augmentation(False, 0), seed=seed) for i in y]

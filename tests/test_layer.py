@@ -193,6 +193,13 @@ def test_gaussian_and_uniform_atoms__have_mean_0_and_variance_1(generator: torch
         assert abs(float(atoms.var()) - 1) < 0.03
 
 
+def test_clustered_gaussian_atoms__know_nothing_of_the_data__and_are_shorter(generator: torch.Generator) -> None:
+    patches = 1000 + torch.randn(2000, 20, generator=generator)
+    atoms = DICTIONARIES["kmeans_gaussian"](patches, 10, 25, generator, iter)  # type: ignore[arg-type]
+    assert atoms.shape == (10, 20)
+    assert 0.5 < float(atoms.norm(dim=1).mean()) < 0.5 * 20**0.5
+
+
 def test_sampled_atoms__are_patches(generator: torch.Generator) -> None:
     patches = torch.randn(30, 4, generator=generator)
     atoms = DICTIONARIES["sampled"](patches, 10, 1, generator, iter)  # type: ignore[arg-type]

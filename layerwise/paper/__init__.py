@@ -60,7 +60,8 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
     rows = rows_at(table, scale)
     check_sweep(seeds, path, arguments, ("depth", "config", *_differing(rows)))
     runs = configured(rows, scale, seeds, name, arguments)
-    open_runs = [config for configs in runs.values() for config in configs if tested(config) is None]
+    by_seed = [config for configs in zip(*runs.values(), strict=True) for config in configs]
+    open_runs = [config for config in by_seed if tested(config) is None]
     if open_runs:
         print(f"{table.title}: {len(open_runs)} runs to train", flush=True)
         print(f"about {_in_words(estimate(open_runs))}, by a short measurement", flush=True)
