@@ -2,8 +2,15 @@
 
 import sys
 from argparse import ArgumentParser
+from typing import NoReturn
 
 from layerwise.command import guarded
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other mistake."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: list[str]) -> int:
@@ -12,7 +19,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = ArgumentParser(prog="python -m layerwise", description="Tools beside train.py.")
+    parser = _Parser(prog="python -m layerwise", description="Tools beside train.py.")
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
     evaluating = tools.add_parser("evaluate", allow_abbrev=False, help="test accuracy at every depth of a run")
     evaluating.add_argument("run_dir", metavar="RUN", help="a run directory, such as runs/digits-seed0")
