@@ -51,7 +51,7 @@ SMOOTH = {"soft", "triangle"}
 
 
 def check_gates(config: Config) -> None:
-    """Refuse a gate that there is not, and learned atoms behind one that lets no gradient through.
+    """Refuse a gate that there is not, or that nothing would use, and learned atoms that no gradient would reach.
 
     Raises:
         SettingError: naming the layer.
@@ -60,6 +60,10 @@ def check_gates(config: Config) -> None:
         layer = config.layer_config(number)
         if layer.gate not in GATES:
             raise SettingError(f"layer {number}: gate {layer.gate} is not one of {', '.join(GATES)}; see --help")
+        if layer.embedding == "relu" and layer.gate != "nearest":
+            raise SettingError(
+                f"layer {number}: the embedding relu has no gate; leave out gate {layer.gate}, or change either"
+            )
         if layer.learn_atoms and layer.embedding == "relu":
             raise SettingError(
                 f"layer {number}: the embedding relu has no atoms, so that learn_atoms would learn nothing"

@@ -1,11 +1,18 @@
 """Gates, against formulas written out."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from layerwise import gates
+from layerwise.command import train
 from layerwise.config import Config, SettingError
 from layerwise.gates import GATES, SMOOTH, check_gates, kth, nearest, soft, triangle
 from layerwise.layer_config import LayerConfig, LayerOverrides
+from layerwise.parsing import parse
+from tests.conftest import ROOT, SMALL
 
 DISTANCE = torch.tensor([[0.5, 2.0, 0.0, 4.5], [8.0, 8.0, 8.0, 0.5]])  # half squared: distances 1 2 0 3 and 4 4 4 1
 
@@ -56,6 +63,7 @@ def test_smooth_gates__are_those_that_gradient_flows_through(name: str) -> None:
             Config(layer=LayerConfig(gate="nearset")),
             r"layer 1: gate nearset is not one of nearest, kth, soft, triangle",
         ),
+        (Config(layer=LayerConfig(embedding="relu", gate="soft")), r"layer 1: the embedding relu has no gate; .* soft"),
         (Config(depth=2, layers={2: LayerOverrides(learn_atoms=True)}), r"layer 2: no gradient .* gate nearest"),
     ],
 )
@@ -63,3 +71,24 @@ def test_check_gates__names_the_layer(config: Config, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         check_gates(config)
     check_gates(Config(layer=LayerConfig(gate="soft", learn_atoms=True)))
+
+
+def test_a_new_gate__as_the_readme_shows_it__trains_once_it_has_a_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown = (ROOT / "README.md").read_text().split("```python\ndef nearest_half")[1].split("\n\n\n")[0]
+    namespace = dict(vars(gates))
+    exec("def nearest_half" + shown, namespace)
+    used = []
+
+    def counted(distance: torch.Tensor, k: int) -> torch.Tensor:
+        gate: torch.Tensor = namespace["nearest_half"](distance, k)
+        used.append(gate.sum(-1).unique().tolist())
+        return gate
+
+    monkeypatch.setitem(GATES, "nearest_half", counted)
+    settings = ["--layer.gate=nearest_half", "--layer.neighbors=6", "--optimizer.batch_size=64"]
+    config, _ = parse([*SMALL, *settings, "--wandb.mode=disabled"])
+    train(config, str(tmp_path / "run"))
+    assert used and all(near == [3] for near in used)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 0.5
