@@ -66,6 +66,7 @@ def curve_picture(x: Sequence[float], y: Sequence[float], spread: Sequence[float
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     axes.errorbar(x, y, yerr=[value or 0 for value in spread], marker="o", capsize=3, color="tab:blue")
     axes.set_xscale("log", base=2)
+    axes.set_xticks(x, [f"{value:,.0f}" for value in x])
     axes.set(xlabel=axis, ylabel="test accuracy in %")
     axes.grid(alpha=0.3)
     return as_array(figure)
