@@ -63,6 +63,7 @@ def test_small__is_a_quarter__and_leaves_out_what_has_no_neighbor() -> None:
     figure9 = rows_at(TABLES["figure9"], "small")
     assert [row.name for row in figure9] == [f"N = {n}" for n in (64, 128, 256, 512, 1024)]
     assert [row.settings["layers.1.neighbors"] for row in figure9] == [16, 32, 64, 128, 256]
+    assert not any("optimizer.learning_rate" in row.settings for row in figure9)  # points differ in nothing but size
 
 
 def test_table_3__both_is_table_1s_best_row__batch_norm_goes_with_pooling() -> None:

@@ -46,11 +46,13 @@ FULL: Settings = {
 def small(settings: Settings, divisor: int) -> Settings | None:
     """The scale small: a table's sizes divided, 10 epochs; None where no neighbor is left.
 
-    A row that has N = 256 by itself is shortened only. Deeper layers have a fresh view of the images for each epoch.
+    A row that has N = 256 by itself is shortened only. A learning rate that a row has for its size is left out where
+    the size changes. Deeper layers have a fresh view of the images for each epoch.
     """
     size = {name: int(str(value)) for name, value in (FULL | settings).items() if name in FULL}
     if size["layer.atoms"] > 256:
         size = {name: value // divisor for name, value in size.items()}
+        settings = {name: value for name, value in settings.items() if name != "optimizer.learning_rate"}
     size |= {"optimizer.epochs": EPOCHS, "features.views": EPOCHS}
     return settings | size if size["layers.1.neighbors"] else None
 
