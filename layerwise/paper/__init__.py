@@ -107,8 +107,12 @@ def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[s
     if seeds < 1:
         raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
     for argument in arguments:
+        if not argument.startswith("--"):  # a value
+            continue
         name = argument.split("=")[0].removeprefix("--")
-        if {name, re.sub(r"^layers\.\d+\.", "layer.", name)} & {"seed", "run_dir", *own}:
+        everywhere = re.sub(r"^layers(\.\d+)?(?=\.|$)", "layer", name)
+        # a whole group, such as layer={...}, would set what is in it
+        if any(f"{setting}.".startswith((f"{name}.", f"{everywhere}.")) for setting in ("seed", "run_dir", *own)):
             raise SettingError(f"{name}: each run here has its own; leave it out, or train a single run with train.py")
 
 

@@ -17,6 +17,7 @@ from layerwise.paper import check_sweep, tested, train_and_test
 from layerwise.parsing import CONFIGS, parse
 from layerwise.pictures import Picture, as_array
 from layerwise.report import print_table, save_picture
+from layerwise.rundir import commit
 
 CLUSTERS = 64
 SAMPLES = [300, 1000, 3000, 10_000, 20_000]
@@ -71,8 +72,11 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
     Raises:
         SettingError: a setting does not fit.
     """
-    own = "depth", "data.name", "data.teacher.clusters", "data.teacher.images", "data.teacher.seed", "optimizer.epochs"
-    check_sweep(seeds, path, arguments, (*own, "layer.atoms", "layer.neighbors", "layer.embedding"))
+    own = (
+        *("depth", "config", "data.name", "data.teacher.clusters", "data.teacher.images", "data.teacher.seed"),
+        *("optimizer.epochs", "optimizer.batch_size", "layer.atoms", "layer.neighbors", "layer.embedding"),
+    )
+    check_sweep(seeds, path, arguments, own)
     samples, steps = (SAMPLES[:2], 50) if quick else (SAMPLES, STEPS)
     folder = Path("runs") / ("theorem-quick" if quick else "theorem")
     results = []
@@ -87,7 +91,8 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
     save_picture(folder / "theorem.png", theorem_picture(results))
     print(f"\npicture: {folder / 'theorem.png'}")
     if path is not None:
-        Path(path).write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+        text = json.dumps([asdict(result) for result in results], indent=1) + "\n"
+        commit(Path(path), lambda file: file.write_text(text))
     return results
 
 
