@@ -1,0 +1,188 @@
+"""Small reference outputs, losses and gradients of every kind of layer, stack and recipe.
+
+    python -m tests.golden            compares with tests/golden.safetensors, and says what differs
+    python -m tests.golden --write    writes it
+
+A change that is not meant to alter numbers leaves all of them as they are: to the bit on one processor, and within
+rounding on another, as the processors' vectors have different lengths.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from layerwise.batches import Augmentation, Images
+from layerwise.config import WandbConfig
+from layerwise.data import DataSet
+from layerwise.dictionary import PatchDictionary
+from layerwise.greedy import train_stack
+from layerwise.layer import FrozenStack, ProbedLayer
+from layerwise.layer_config import LayerConfig
+from layerwise.parsing import parse
+from layerwise.rundir import RunDir
+from layerwise.tracking import Tracker
+
+FILE = Path(__file__).parent / "golden.safetensors"
+CPU = torch.device("cpu")
+SMALL = {"patch_size": 3, "atoms": 8, "channels": 5, "pool": 2, "patches": 300}
+BARE = {"pool": 1, "norm": "none", "mix": "none"}
+LAYERS = {
+    "full": {},
+    "hard": {"embedding": "hard"},
+    "wide windows": {"pool": 4, "neighbors": 3},
+    "every atom near": {"neighbors": 8, "pool": 1},
+    "relu": {"embedding": "relu"},
+    "relu on raw patches": {"embedding": "relu", "maps": "raw", "whitening_kind": "none"},
+    "unconstrained": {"embedding": "unconstrained", **BARE},
+    "unconstrained, raw": {"embedding": "unconstrained", "maps": "raw", "probe_start": "random", **BARE},
+    "kth": {"gate": "kth"},
+    "soft": {"gate": "soft"},
+    "soft, hard": {"gate": "soft", "embedding": "hard"},
+    "triangle": {"gate": "triangle"},
+    "cosine": {"metric": "cosine"},
+    "sampled": {"dictionary": "sampled"},
+    "gaussian": {"dictionary": "gaussian"},
+    "uniform": {"dictionary": "uniform"},
+    "kmeans_gaussian": {"dictionary": "kmeans_gaussian"},
+    "zca": {"whitening_kind": "zca"},
+    "no whitening": {"whitening_kind": "none", "center": False},
+    "authors' whitening": {"whitening_scale": "deviation", "whitening": 0.001, "center": False},
+    "strong whitening": {"whitening": 100},
+    "raw maps": {"maps": "raw"},
+    "no norm": {"norm": "none"},
+    "damped": {"norm": "damped"},
+    "no projection": {"mix": "none"},
+    "concatenate": {"residual": "concatenate"},
+    "probe": {"probe_pool": 2, "probe_start": "random"},
+}
+RECIPES = {
+    "digits": (1, ["--layer.channels=6", "--layer.atoms=16", "--optimizer.epochs=2"]),
+    "cifar10": (
+        3,
+        [
+            "--layer.channels=6",
+            "--layer.atoms=24",
+            "--layers.1.atoms=16",
+            "--layers.1.neighbors=4",
+            "--optimizer.epochs=2",
+        ],
+    ),
+    "image_folder": (
+        3,
+        [
+            "--layer.channels=6",
+            "--layer.atoms=16",
+            "--layers.1.atoms=8",
+            "--layers.1.neighbors=3",
+            "--features.views=0",
+        ],
+    ),
+    "fashion_mnist": (1, ["--layer.channels=6", "--layer.atoms=16", "--layers.1.atoms=8", "--layers.1.neighbors=3"]),
+    "paper": (
+        3,
+        [
+            "--layer.channels=6",
+            "--layer.atoms=16",
+            "--layer.neighbors=4",
+            "--layers.1.neighbors=5",
+            "--layer.patches=500",
+        ],
+    ),
+    "teacher": (2, ["--layer.channels=6", "--layer.atoms=8", "--layer.patch_size=3"]),
+}
+
+
+def images(count: int, channels: int, side: int, seed: int) -> Images:
+    """Smooth random images of three classes, which differ in brightness."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    coarse = torch.rand(count, channels, side // 4, side // 4, generator=generator)
+    smooth = F.interpolate(coarse, size=(side, side), mode="bilinear") * 150 + 40.0 * labels[:, None, None, None]
+    return Images((smooth + 20 * torch.rand(smooth.shape, generator=generator)).clamp(0, 255).byte(), labels)
+
+
+def layer(settings: dict[str, object], shape: tuple[int, int, int]) -> ProbedLayer:
+    """An untrained layer on a dictionary of random images."""
+    config = LayerConfig(**(SMALL | settings))  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(1)
+    patches = torch.randn(300, config.patch_size**2 * shape[0], generator=generator)
+    patches = patches @ torch.randn(patches.shape[1], patches.shape[1], generator=generator) + 1
+    dictionary = PatchDictionary.fit(patches, config, generator)
+    torch.manual_seed(2)
+    return ProbedLayer(dictionary, config, shape, 3)
+
+
+def single_layers() -> Iterator[tuple[str, Tensor]]:
+    """Of each kind of layer: output and loss of a training step, its gradients, and the output after it."""
+    for name, settings in LAYERS.items():
+        shape = (2, 11, 10)
+        own = layer(settings, shape)
+        generator = torch.Generator().manual_seed(3)
+        x, below = torch.randn(6, *shape, generator=generator), torch.randn(6, 3, generator=generator)
+        with torch.no_grad():
+            for parameter in own.probe.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        out, logits = own(x, below)
+        loss = F.cross_entropy(logits, torch.arange(6) % 3)
+        torch.autograd.backward(loss)
+        yield f"{name}: atoms", own.layer.embedding.dictionary.atoms
+        yield f"{name}: output", out.detach()
+        yield f"{name}: loss", loss.detach()
+        gradients = [p.grad.flatten() for p in own.parameters() if p.grad is not None]
+        yield f"{name}: gradients", torch.cat(gradients)
+        yield f"{name}: evaluated", own.eval()(x, below)[1].detach()
+
+
+def recipes() -> Iterator[tuple[str, Tensor]]:
+    """Of each recipe: what the epochs of a stack of two came to, the weights, and the logits of test images."""
+    for name, (channels, settings) in RECIPES.items():
+        config, _ = parse([f"--config=configs/{name}.yaml", "--depth=2", "--optimizer.batch_size=16", *settings]
+                          + (["--optimizer.epochs=1"] if "--optimizer.epochs=2" not in settings else []))  # fmt: skip
+        side = {"digits": 8, "teacher": 8}.get(name, 16)
+        train, val, test = (images(count, channels, side, seed) for seed, count in enumerate((120, 30, 12)))
+        augmentation = Augmentation(name == "cifar10", 2, config.data.border)
+        data = DataSet(["a", "b", "c"], train, val, test, augmentation)
+        with tempfile.TemporaryDirectory() as folder:
+            run = RunDir(folder)
+            run.start(config, data.digest())
+            tracker = Tracker(WandbConfig(mode="disabled"), run.path, {})
+            stack, records = train_stack(config, data, run, tracker, CPU, lambda stack, record: None)
+            run.release()
+        epochs = [list(epoch.values()) for record in records for epoch in record.epochs]
+        yield f"{name}: epochs", torch.tensor(epochs)
+        for i, top in enumerate(stack.layers, 1):
+            yield f"{name}: weights {i}", torch.cat([p.flatten() for p in top.parameters()])
+        yield f"{name}: logits", stack(test.pixels.float() / 127.5 - 1)[1]
+
+
+def computed() -> dict[str, Tensor]:
+    """Everything that the file holds, as the code computes it now."""
+    assert not FrozenStack([], 3).layers
+    return {name: value.contiguous() for part in (single_layers, recipes) for name, value in part()}
+
+
+def main(arguments: list[str]) -> int:
+    """Write or compare."""
+    torch.set_num_threads(1)
+    found = computed()
+    if arguments == ["--write"]:
+        save_file(found, FILE)
+        return 0
+    expected = load_file(FILE)
+    differing = [name for name in found.keys() | expected.keys() if name not in found or name not in expected]
+    differing += [name for name in found if name in expected and not torch.equal(found[name], expected[name])]
+    for name in sorted(differing):
+        print(name, "" if name not in found or name not in expected or found[name].shape != expected[name].shape
+              else f"differs by {float((found[name] - expected[name]).abs().max()):.2g}")  # fmt: skip
+    print(f"{len(found) - len(differing)} of {len(expected)} equal to the bit")
+    return bool(differing)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
