@@ -2,7 +2,7 @@
 
 import sys
 
-from layerwise.command import main
+from layerwise.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

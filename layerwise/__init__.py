@@ -10,7 +10,7 @@ __all__ = ["load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # torch is imported only once something needs it
-        from layerwise.model import load
+        from layerwise.run.trained import load
 
         return load
     raise AttributeError(f"module 'layerwise' has no attribute {name!r}")

@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser
 from typing import NoReturn
 
-from layerwise.command import guarded
+from layerwise.cli.command import guarded
 
 
 class _Parser(ArgumentParser):
@@ -61,30 +61,30 @@ def main(arguments: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
 
     def evaluate() -> None:
-        from layerwise.evaluate import evaluate as run
+        from layerwise.run.evaluate import evaluate as run
 
         run(given.run_dir, given.data_root, given.mirror)
 
     def benchmark() -> None:
         import torch
 
-        from layerwise.benchmark import benchmark as run
+        from layerwise.experiments.benchmark import benchmark as run
 
         run(given.quick, given.json, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def paper() -> None:
-        from layerwise.paper import reproduce
+        from layerwise.experiments.paper import reproduce
 
         reproduce(given.table, given.scale, given.seeds, given.json, rest)
 
     def patches() -> None:
-        from layerwise.statistics import Asked
-        from layerwise.statistics import patches as run
+        from layerwise.experiments.patches import Asked
+        from layerwise.experiments.patches import patches as run
 
         run(Asked(rest, **{name: value for name, value in vars(given).items() if name != "tool"}))
 
     def theorem() -> None:
-        from layerwise.paper.theorem import theorem as run
+        from layerwise.experiments.paper.theorem import theorem as run
 
         run(given.seeds, given.quick, given.json, rest)
 

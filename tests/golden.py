@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from layerwise.batches import Augmentation, Images
-from layerwise.config import WandbConfig
-from layerwise.data import DataSet
-from layerwise.dictionary import PatchDictionary
-from layerwise.greedy import train_stack
-from layerwise.layer import FrozenStack, ProbedLayer
-from layerwise.layer_config import LayerConfig
-from layerwise.parsing import parse
-from layerwise.rundir import RunDir
-from layerwise.tracking import Tracker
+from layerwise.cli.parsing import parse
+from layerwise.config.layer import LayerConfig
+from layerwise.config.run import WandbConfig
+from layerwise.data.batches import Augmentation, Images
+from layerwise.data.splits import DataSet
+from layerwise.nn.dictionary import PatchDictionary
+from layerwise.nn.layer import FrozenStack, ProbedLayer
+from layerwise.run.directory import RunDir
+from layerwise.run.tracker import Tracker
+from layerwise.training.stack import train_stack
 
 FILE = Path(__file__).parent / "golden.safetensors"
 CPU = torch.device("cpu")

@@ -1,6 +1,6 @@
 import torch
 
-from layerwise.batches import Augmentation, Batches, Images, fold_seed, to_input
+from layerwise.data.batches import Augmentation, Batches, Images, fold_seed, to_input
 
 
 def images(n: int) -> Images:

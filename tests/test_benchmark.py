@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerwise.benchmark.layers import agrees, alternate, embed_plain, natural_images
-from layerwise.benchmark.memory import PeakMemory
+from layerwise.experiments.benchmark.layers import agrees, alternate, embed_plain, natural_images
+from layerwise.experiments.benchmark.memory import PeakMemory
 from layerwise.ops import embed, reference
 from tests.conftest import Command
 

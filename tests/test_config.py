@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from layerwise.checks import check, check_fit
-from layerwise.config import Config, SettingError
-from layerwise.layer_config import LayerConfig, LayerOverrides
-from layerwise.parsing import parse
+from layerwise.cli.parsing import parse
+from layerwise.config.checks import check, check_fit
+from layerwise.config.layer import LayerConfig, LayerOverrides
+from layerwise.config.run import Config, SettingError
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

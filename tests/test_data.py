@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from layerwise.config import DataConfig, SettingError
-from layerwise.data import load_data
+from layerwise.config.run import DataConfig, SettingError
+from layerwise.data.splits import load_data
 
 
 def test_digits__are_split_by_seed__the_test_images_are_always_the_same() -> None:

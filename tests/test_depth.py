@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import layerwise
-from layerwise.config import Config
-from layerwise.depth import no_gain, no_room
-from layerwise.layer_config import LayerConfig
-from layerwise.saved import LayerRecord
+from layerwise.config.layer import LayerConfig
+from layerwise.config.run import Config
+from layerwise.run.records import LayerRecord
+from layerwise.training.depth import no_gain, no_room
 from tests.conftest import SMALL, Command
 
 RECORD = LayerRecord(1, 16, 0.7, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {})

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerwise import gates
-from layerwise.command import train
-from layerwise.config import Config, SettingError
-from layerwise.gates import GATES, SMOOTH, check_gates, kth, nearest, soft, triangle
-from layerwise.layer_config import LayerConfig, LayerOverrides
-from layerwise.parsing import parse
+from layerwise.cli.command import train
+from layerwise.cli.parsing import parse
+from layerwise.config.layer import LayerConfig, LayerOverrides
+from layerwise.config.run import Config, SettingError
+from layerwise.nn import gates
+from layerwise.nn.gates import GATES, SMOOTH, check_gates, kth, nearest, soft, triangle
 from tests.conftest import ROOT, SMALL
 
 DISTANCE = torch.tensor([[0.5, 2.0, 0.0, 4.5], [8.0, 8.0, 8.0, 0.5]])  # half squared: distances 1 2 0 3 and 4 4 4 1

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from layerwise.kmeans import at_random, kmeans, nearest
+from layerwise.nn.kmeans import at_random, kmeans, nearest
 
 
 def inertia(points: torch.Tensor, centroids: torch.Tensor) -> float:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerwise.dictionary import DICTIONARIES, PatchDictionary
-from layerwise.embedding import EMBEDDINGS
-from layerwise.layer import NORMS, FrozenStack, ProbedLayer
-from layerwise.layer_config import LayerConfig
-from layerwise.patches import extract_patches
-from layerwise.rundir import RunDir
-from layerwise.saved import LayerRecord, load_stack, save_dictionary, save_layer
+from layerwise.config.layer import LayerConfig
+from layerwise.nn.dictionary import DICTIONARIES, PatchDictionary
+from layerwise.nn.embedding import EMBEDDINGS
+from layerwise.nn.layer import NORMS, FrozenStack, ProbedLayer
+from layerwise.ops.patches import extract_patches
+from layerwise.run.directory import RunDir
+from layerwise.run.records import LayerRecord, load_stack, save_dictionary, save_layer
 
 
 def make_layer(config: LayerConfig, shape: tuple[int, int, int], classes: int = 3) -> ProbedLayer:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from layerwise import ops
 from layerwise.ops import cpu, reference, rows
-from layerwise.patches import extract_patches
+from layerwise.ops.patches import extract_patches
 from tests.conftest import Command
 
 
@@ -49,8 +49,8 @@ def test_gate__is_the_k_nearest__lowest_index_first(n: int, k: int, kind: str, g
 
 
 def test_scorer__ranks_as_distances_do(generator: torch.Generator) -> None:
-    from layerwise.config import LayerConfig
-    from layerwise.dictionary import PatchDictionary
+    from layerwise.config.run import LayerConfig
+    from layerwise.nn.dictionary import PatchDictionary
 
     patches = torch.randn(300, 12, generator=generator, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
     dictionary = PatchDictionary.fit(patches, LayerConfig(atoms=9), generator)

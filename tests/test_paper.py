@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from layerwise import paper
-from layerwise.checks import check_fit
-from layerwise.config import SettingError
-from layerwise.data import load_data
-from layerwise.paper import Result, configured, markdown, reproduce, rows_at
-from layerwise.paper.tables import TABLES, small
-from layerwise.rundir import DamagedRun, RunDir
+from layerwise.config.checks import check_fit
+from layerwise.config.run import SettingError
+from layerwise.data.splits import load_data
+from layerwise.experiments import paper
+from layerwise.experiments.paper import Result, configured, markdown, reproduce, rows_at
+from layerwise.experiments.paper.tables import TABLES, small
+from layerwise.run.directory import DamagedRun, RunDir
 from tests.conftest import Command
 
 QUICK = ["--data.name=digits", "--optimizer.epochs=1", "--layer.atoms=16", "--layer.neighbors=4", "--layer.channels=8"]

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise.dictionary import PatchDictionary
-from layerwise.features import unit
-from layerwise.layer import ProbedLayer
-from layerwise.module import OPTIMIZERS, SCHEDULES
-from layerwise.paper import configured, rows_at
-from layerwise.paper.tables import TABLES
-from layerwise.parsing import parse
-from layerwise.patches import extract_patches
+from layerwise.cli.parsing import parse
+from layerwise.experiments.paper import configured, rows_at
+from layerwise.experiments.paper.tables import TABLES
+from layerwise.nn.dictionary import PatchDictionary
+from layerwise.nn.layer import ProbedLayer
+from layerwise.ops.patches import extract_patches
+from layerwise.training.inputs import unit
+from layerwise.training.module import OPTIMIZERS, SCHEDULES
 from tests.conftest import ROOT
 
 SMALL = ["--layer.atoms=40", "--layers.1.neighbors=10", "--layer.neighbors=10", "--layer.patches=2000"]

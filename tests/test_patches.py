@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from layerwise.patches import extract_patches, sample_patches
-from layerwise.whitening import fit_whitening
+from layerwise.nn.whitening import fit_whitening
+from layerwise.ops.patches import extract_patches, sample_patches
 
 
 def test_extract_patches__is_rows_then_columns_then_channels() -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import layerwise
-from layerwise.rundir import DamagedRun
+from layerwise.run.directory import DamagedRun
 from tests.conftest import ROOT, SMALL, Command, environment, run_command
 
 QUIET = [*SMALL, "--run_dir=r", "--wandb.mode=disabled"]
@@ -156,8 +156,8 @@ def test_a_run_directory_in_use__is_refused(finished: Path, command: Command) ->
 
 
 def test_load__transforms_and_predicts_as_the_run_did(finished: Path) -> None:
-    from layerwise.config import DataConfig
-    from layerwise.data import load_data
+    from layerwise.config.run import DataConfig
+    from layerwise.data.splits import load_data
 
     stack = layerwise.load(finished)
     test = load_data(DataConfig(), 0).test

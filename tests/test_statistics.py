@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from layerwise.config import SettingError
-from layerwise.statistics import Asked
-from layerwise.statistics import patches as measure_patches
-from layerwise.statistics.clusters import KINDS, log_spaced, measure, shuffled, unit, whitened
-from layerwise.statistics.covering import greedy_cover, slope
-from layerwise.statistics.dimension import effective_rank, levina_bickel, neighbor_distances, spectrum, two_nn
-from layerwise.statistics.measured import NEIGHBORS, Band, bands, recommended_atoms
-from layerwise.statistics.sources import of_photographs
+from layerwise.config.run import SettingError
+from layerwise.experiments.patches import Asked
+from layerwise.experiments.patches import patches as measure_patches
+from layerwise.experiments.patches.clusters import KINDS, log_spaced, measure, shuffled, unit, whitened
+from layerwise.experiments.patches.covering import greedy_cover, slope
+from layerwise.experiments.patches.dimension import effective_rank, levina_bickel, neighbor_distances, spectrum, two_nn
+from layerwise.experiments.patches.measured import NEIGHBORS, Band, bands, recommended_atoms
+from layerwise.experiments.patches.sources import of_photographs
 from tests.conftest import SMALL, Command
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerwise.batches import to_input
-from layerwise.config import SettingError, TeacherConfig
-from layerwise.teacher import EXTENT, draw, separated
+from layerwise.config.run import SettingError, TeacherConfig
+from layerwise.data.batches import to_input
+from layerwise.data.teacher import EXTENT, draw, separated
 from tests.conftest import Command
 
 WORLD = TeacherConfig(images=500, clusters=8, dimension=6, side=3)

@@ -56,7 +56,7 @@ def test_without_wandb__one_line_says_so(tmp_path: Path) -> None:
     # a process in which `import wandb` fails, as where it is not installed
     program = (
         "import sys; sys.modules['wandb'] = None\n"
-        "from layerwise.command import main\n"
+        "from layerwise.cli.command import main\n"
         f"sys.exit(main({[*SMALL, '--run_dir=r']!r}))"
     )
     done = subprocess.run(

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerwise import batches
-from layerwise.batches import Augmentation, Images, allocate, fold_seed, to_input
-from layerwise.config import FeaturesConfig
-from layerwise.data import DataSet
-from layerwise.layer import FrozenStack
-from layerwise.layer_config import LayerConfig
-from layerwise.views import View, ViewBatches, ViewStore
+from layerwise.config.layer import LayerConfig
+from layerwise.config.run import FeaturesConfig
+from layerwise.data import batches
+from layerwise.data.batches import Augmentation, Images, allocate, fold_seed, to_input
+from layerwise.data.splits import DataSet
+from layerwise.data.views import View, ViewBatches, ViewStore
+from layerwise.nn.layer import FrozenStack
 from tests.test_layer import make_layer
 
 CPU = torch.device("cpu")

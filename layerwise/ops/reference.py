@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwise.patches import extract_patches
+from layerwise.ops.patches import extract_patches
 
 
 def affine(patches: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What the method is measured by: the paper, patches, and speed."""

@@ -1,0 +1,222 @@
+"""A layer's training step, against the plain way of writing it and against the matrix products it stands for.
+
+All run in one process, in turns, so that a noisy machine is as noisy for each; figures are medians.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from layerwise import ops
+from layerwise.config.layer import LayerConfig
+from layerwise.data.batches import to_input
+from layerwise.experiments.benchmark.memory import PeakMemory
+from layerwise.nn.dictionary import PatchDictionary
+from layerwise.nn.embedding import PatchEmbedding
+from layerwise.nn.layer import ProbedLayer
+from layerwise.ops import reference
+from layerwise.ops.patches import extract_patches, sample_patches
+
+CLASSES, SIDE, PATCH, POOL = 10, 32, 5, 4
+HUGE = 4096  # atoms above which only what keeps no whole maps is measured: a batch of them takes over 10 GiB
+CHECKED = 2  # images on which a backend is compared with the reference
+SHORTEST = 1.0  # seconds of a turn, so that most steps follow one of their own kind, as in training
+FLOOR_NUMBERS = 1 << 21  # entries of a product at a time, so that it stays in a CPU's cache
+
+
+@dataclass
+class Row:
+    """The training step of one layer by one backend."""
+
+    atoms: int
+    neighbors: int
+    batch: int
+    patch_size: int
+    backend: str
+    device: str
+    images_per_second: float
+    vs_plain: float | None
+    """images a second divided by those of the plain step; None where that would not fit into memory"""
+    vs_floor: float
+    """the same against three products of (positions × P) by (P × N), in float32: 1 is as fast as they alone"""
+    vs_training: float
+    """images a second of evaluating the layer, divided by those of its training step"""
+    peak_bytes: int | None
+    """in one step: of the process on a CPU, allocated on a GPU; None where the system does not tell"""
+    agrees: bool
+    """gates and gradient with those of the reference in float64"""
+
+
+Embed = Callable[[Tensor, Tensor, Tensor, int, int, int], Tensor]
+
+
+def embed_plain(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
+    """The baseline: the embedding as it is usually written, and as the authors of the method do.
+
+    Distances by a convolution, the k-th smallest over the channels, a mask, the maps by a second convolution. Of
+    equally near atoms more than k may pass. For shapes see `layerwise.ops.embed`.
+    """
+
+    def convolve(weight: Tensor) -> Tensor:
+        kernels = weight[:-1].T.reshape(-1, patch_size, patch_size, x.shape[1]).permute(0, 3, 1, 2).contiguous()
+        return F.conv2d(x, kernels, weight[-1])
+
+    distances = convolve(scorer)
+    mask = distances <= distances.kthvalue(neighbors, dim=1, keepdim=True).values
+    return F.avg_pool2d(mask * convolve(maps), pool, ceil_mode=True)
+
+
+class _Embedding(PatchEmbedding):
+    """The layer's embedding, computed by a function of choice."""
+
+    def __init__(self, dictionary: PatchDictionary, config: LayerConfig, embed: Embed) -> None:
+        super().__init__(dictionary, config)
+        self.embed = embed
+
+    def forward(self, x: Tensor) -> Tensor:
+        settings = self.config.patch_size, self.config.k, self.config.pool
+        return self.embed(x, self.dictionary.scorer, self.maps(self.dictionary), *settings)
+
+
+def measure_layer(atoms: int, neighbors: int, batch: int, device: torch.device, turns: int) -> list[Row]:
+    """The rows of one dictionary size: the plain step, the reference, and the device's own backend."""
+    generator = torch.Generator().manual_seed(0)
+    x = natural_images(batch, generator).to(device)
+    config = LayerConfig(
+        patch_size=PATCH, atoms=atoms, neighbors=neighbors, pool=POOL, channels=32, dictionary="sampled"
+    )
+    sample = sample_patches([x], PATCH, max(4096, 2 * atoms), batch, generator)
+    dictionary = PatchDictionary.fit(sample, config, generator)
+    embeds: dict[str, Embed] = {"plain": embed_plain, "reference": reference.embed, device.type: ops.embed}
+    if atoms > HUGE:
+        embeds = {device.type: ops.embed}
+    peaks, tasks = {}, {"floor": _products(x, dictionary.scorer)}
+    for name, embed in embeds.items():
+        layer = ProbedLayer(dictionary, config, (3, SIDE, SIDE), CLASSES)
+        layer.layer.embedding = _Embedding(dictionary, config, embed)
+        layer.to(device)
+        tasks[name], tasks[f"{name}, evaluation"] = _step(layer, x), _evaluation(layer, x)
+        with PeakMemory(device) as peak:
+            tasks[name]()
+        peaks[name] = peak.bytes
+    seconds = alternate(tasks, turns, device)
+    return [
+        Row(
+            atoms,
+            neighbors,
+            batch,
+            PATCH,
+            name,
+            device.type,
+            images_per_second=batch / seconds[name],
+            vs_plain=seconds["plain"] / seconds[name] if "plain" in seconds else None,
+            vs_floor=seconds["floor"] / seconds[name],
+            vs_training=seconds[name] / seconds[f"{name}, evaluation"],
+            peak_bytes=peaks[name],
+            agrees=agrees(embed, x[:CHECKED], dictionary.scorer, neighbors),
+        )
+        for name, embed in embeds.items()
+    ]
+
+
+def alternate(tasks: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> dict[str, float]:
+    """Time tasks in turns, after one warm-up each, short ones several times a turn.
+
+    Returns:
+        Median seconds of each.
+    """
+
+    def timed(task: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        task()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    warm = {name: max(timed(task) for _ in range(2)) for name, task in tasks.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(turns):
+        for name, task in tasks.items():
+            repeats = min(10, max(1, round(SHORTEST / warm[name])))
+            seconds[name] += [timed(task) for _ in range(repeats)]
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def natural_images(count: int, generator: torch.Generator) -> Tensor:
+    """Smooth random images, (count, 3, 32, 32) in [-1, 1]: as in photographs, neighboring pixels are alike."""
+    coarse = torch.rand(count, 3, SIDE // 4, SIDE // 4, generator=generator)
+    smooth = F.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic", align_corners=False)
+    noise = 0.1 * torch.rand(smooth.shape, generator=generator)
+    return to_input(((smooth + noise) * 230).clamp(0, 255).byte())
+
+
+def _step(layer: ProbedLayer, x: Tensor) -> Callable[[], None]:
+    """A whole training step: forward, loss, backward, AdamW."""
+    optimizer = torch.optim.AdamW([p for p in layer.parameters() if p.requires_grad], lr=1e-5)
+    labels = torch.arange(len(x), device=x.device) % CLASSES
+    below = x.new_zeros(len(x), CLASSES)
+
+    def step() -> None:
+        layer.train()
+        loss = F.cross_entropy(layer(x, below)[1], labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return step
+
+
+def _evaluation(layer: ProbedLayer, x: Tensor) -> Callable[[], None]:
+    below = x.new_zeros(len(x), CLASSES)
+
+    def evaluate() -> None:
+        layer.eval()
+        with torch.no_grad():
+            layer(x, below)
+
+    return evaluate
+
+
+def _products(x: Tensor, scorer: Tensor) -> Callable[[], None]:
+    """The floor: distances, maps, and the maps' gradient as matrix products over rows that are cut already."""
+    rows = extract_patches(x, PATCH).flatten(0, 2)
+    weight, maps = scorer[:-1], torch.randn_like(scorer[:-1])
+    step = len(rows) if x.device.type == "cuda" else max(1, FLOOR_NUMBERS // scorer.shape[1])
+    first, second = (torch.empty(min(step, len(rows)), scorer.shape[1], device=x.device) for _ in range(2))
+
+    def multiply() -> None:
+        gradient = torch.zeros_like(maps)
+        for part in torch.split(rows, step):
+            torch.mm(part, weight, out=first[: len(part)])
+            torch.mm(part, maps, out=second[: len(part)])
+            gradient.addmm_(part.T, second[: len(part)])
+
+    return multiply
+
+
+def agrees(embed: Embed, x: Tensor, scorer: Tensor, neighbors: int) -> bool:
+    """Whether gates, output and gradient are the reference's in float64, but for a few near ties.
+
+    Two atoms whose distances differ by less than float32 can tell may be gated either way: one gate in 100,000 may
+    differ, and by it output and gradient by one part in 1,000.
+    """
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.randn(scorer.shape, generator=generator).to(x)
+    ones = torch.zeros_like(maps)
+    ones[-1] = 1  # as maps, at windows of one position, they show the gate
+
+    def run(embed: Embed, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        inputs, trained = (x.to(dtype), scorer.to(dtype)), maps.to(dtype).requires_grad_()
+        out = embed(*inputs, trained, PATCH, neighbors, POOL)
+        (gradient,) = torch.autograd.grad(out.square().sum(), trained)
+        return embed(*inputs, ones.to(dtype), PATCH, neighbors, 1), out.detach(), gradient
+
+    gates, *values = run(embed, torch.float32)
+    expected_gates, *expected = run(reference.embed, torch.float64)
+    close = all(float((a - b).norm() / b.norm()) < 1e-3 for a, b in zip(values, expected, strict=True))
+    return close and float((gates != expected_gates).double().mean()) <= 1e-5

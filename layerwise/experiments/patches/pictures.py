@@ -1,0 +1,57 @@
+"""Pictures of what was measured, as arrays (H, W, 3) of uint8."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from layerwise.experiments.patches.measured import Band
+from layerwise.report.figures import Picture, as_array
+
+LABELS = {
+    "original": ("original", "tab:blue", "-"),
+    "whitened": ("whitened", "tab:orange", "-"),
+    "whitened_shuffled": ("whitened, shuffled", "tab:orange", ":"),
+    "shuffled": ("shuffled", "tab:blue", ":"),
+    "gaussian": ("Gaussian", "grey", "--"),
+}
+
+
+def clusters_picture(curves: Mapping[str, Band], title: str) -> Picture:
+    """Distance to the nearest centroid against the number of centroids; a band is a deviation over seeds."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for kind, band in curves.items():
+        label, color, line = LABELS[kind]
+        axes.plot(band.centroids, band.distance, line, color=color, label=label)
+        low, high = ([d + sign * s for d, s in zip(band.distance, band.deviation, strict=True)] for sign in (-1, 1))
+        axes.fill_between(band.centroids, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.set(xlabel="centroids", ylabel="mean distance to the nearest", title=title, ylim=(0, 1.05))
+    axes.set_xscale("log", base=2)
+    axes.legend(frameon=False)
+    return as_array(figure)
+
+
+def covering_picture(covers: Mapping[str, Mapping[str, Any]], title: str) -> Picture:
+    """Balls that cover the patches against their radius, both logarithmic."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for kind, cover in covers.items():
+        label, color, _ = LABELS[kind]
+        axes.plot(cover["radius"], cover["balls"], "o-", ms=3, color=color, label=f"{label}, greedy")
+        axes.plot(cover["centroid_radius"], cover["centroids"], ":", color=color, label=f"{label}, centroids")
+    axes.set(xscale="log", yscale="log", xlabel="radius", ylabel="balls that cover 95 %", title=title)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.legend(frameon=False)
+    return as_array(figure)
+
+
+def layers_picture(curves: Mapping[str, Mapping[str, Band]]) -> Picture:
+    """Of each layer's input, how much closer to centroids whitened patches are than Gaussian ones."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, bands in curves.items():
+        pairs = zip(bands["whitened"].distance, bands["gaussian"].distance, strict=True)
+        axes.plot(bands["whitened"].centroids, [100 * (1 - own / chance) for own, chance in pairs], label=name)
+    axes.set(xlabel="centroids", ylabel="closer than Gaussian patches, %")
+    axes.set_xscale("log", base=2)
+    axes.legend(frameon=False)
+    return as_array(figure)

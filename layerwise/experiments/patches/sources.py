@@ -1,0 +1,185 @@
+"""Where patches to be measured come from: a data set, the features under a layer of a run, or any photographs.
+
+Shapes: M patches, P = s*s*C patch numbers.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from layerwise.config.run import SettingError
+from layerwise.console import progress
+from layerwise.data.batches import EVALUATION_BATCH, Batches
+from layerwise.data.folder import to_bytes
+from layerwise.data.splits import DataSet
+from layerwise.experiments.patches.clusters import contrast
+from layerwise.nn.layer import FrozenStack
+from layerwise.ops.patches import extract_patches, sample_patches
+from layerwise.run.evaluate import Run
+from layerwise.training.inputs import FrozenInputs
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+FEWEST = 100
+"""patches, below which nothing can be said"""
+LOOKED_AT = 4096
+PHOTOGRAPHS = 4096
+"""so many photographs are read, at most, drawn at random"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Patches, and what they are of."""
+
+    name: str
+    patches: Tensor
+    """(M, P) float32, in random order"""
+    patch_size: int
+    shape: tuple[int, int, int]
+    """(C, H, W) of the images or features; of photographs that differ in size, those of the first"""
+    available: int
+    """patches that there are to be drawn"""
+
+    def __post_init__(self) -> None:
+        numbers = self.patches.shape[1]
+        if numbers < 4:
+            raise SettingError(
+                f"--patch_size: {self.patch_size} gives patches of {numbers} numbers, too few to differ in direction; "
+                "give a larger one"
+            )
+        different = len(torch.unique(contrast(self.patches[:LOOKED_AT]), dim=0))
+        if different < FEWEST:
+            raise SettingError(
+                f"of {self.name} {len(self.patches)} patches were drawn, {different} of them different: too few to be "
+                "measured; give other images, or more"
+            )
+
+
+def of_data(data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
+    """Patches of a data set's training images.
+
+    Raises:
+        SettingError: the patches do not fit its images.
+    """
+    patches = _of_features(FrozenStack([], len(data.classes)), data, patch_size, count, seed)
+    return Source(name, patches, patch_size, data.shape, len(data.train) * _positions(data.shape, patch_size))
+
+
+def of_layer(run: Run, number: int, patch_size: int | None, count: int, seed: int) -> Source:
+    """Patches of the features that a layer of a run has as its input; of the layer's own patch size if none is given.
+
+    Raises:
+        SettingError: the patches do not fit.
+    """
+    size = patch_size or run.records[number - 1].config.patch_size
+    below = FrozenStack(run.stack.layers[: number - 1], run.stack.classes)
+    patches = _of_features(below, run.data, size, count, seed)
+    shape = below.layers[-1].shape if below.layers else run.data.shape
+    return Source(f"layer {number}", patches, size, shape, len(run.data.train) * _positions(shape, size))
+
+
+def _positions(shape: tuple[int, int, int], patch_size: int) -> int:
+    return (shape[1] - patch_size + 1) * (shape[2] - patch_size + 1)
+
+
+def _of_features(stack: FrozenStack, data: DataSet, patch_size: int, count: int, seed: int) -> Tensor:
+    """Patches of a stack's output, up to 16 an image, so that few images have to go through the stack."""
+    shape = stack.layers[-1].shape if stack.layers else data.shape
+    _, h, w = shape
+    if patch_size > min(h, w):
+        raise SettingError(f"--patch_size: {patch_size} does not fit the {h}×{w} images; give a smaller one")
+    generator, images = torch.Generator().manual_seed(seed), data.train
+    positions = _positions(shape, patch_size)
+    chosen = torch.randperm(len(images), generator=generator)[: -(-count // min(16, positions))].sort().values
+    inputs = FrozenInputs(stack, Batches(images.subset(chosen), EVALUATION_BATCH))
+    features = (x for x, _, _ in progress(inputs, "sampling patches", len(inputs)))
+    return sample_patches(features, patch_size, count, len(chosen), generator)
+
+
+def of_photographs(folder: str | None, side: int | None, patch_size: int, count: int, seed: int) -> Source:
+    """Patches at random positions of photographs of any size, in a folder and those below it.
+
+    Args:
+        folder: holds the photographs; unset: the two that scikit-learn brings along.
+        side: shrink photographs to so many pixels on the shorter side; a JPEG file is then decoded no finer than that
+            takes. Unset: as they are.
+        patch_size: s.
+        count: how many patches, equally many of each photograph; no position is drawn twice, so fewer where there are
+            fewer.
+        seed: of the draw.
+
+    Raises:
+        SettingError: there are no photographs, one of them cannot be read, or it is smaller than a patch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    files = _bundled() if folder is None else _in_folder(Path(folder))
+    files = [files[i] for i in torch.randperm(len(files), generator=generator)[:PHOTOGRAPHS]]
+    each = -(-count // len(files))
+    seeds = torch.randint(2**62, (len(files),), generator=generator).tolist()
+
+    def draw(path: Path, own: int) -> tuple[Tensor, tuple[int, int, int]]:
+        photograph = _read(path, side)  # let go at once: many do not fit into memory together
+        c, h, w = photograph.shape
+        if min(h, w) < patch_size:
+            raise SettingError(f"--patch_size: {patch_size} does not fit {path}, {w}×{h} pixels; give a smaller one")
+        return _cut(photograph, patch_size, each, torch.Generator().manual_seed(own)), (c, h, w)
+
+    with ThreadPoolExecutor() as pool:
+        drawn = list(progress(pool.map(draw, files, seeds), "reading photographs", len(files)))
+    patches = torch.cat([some for some, _ in drawn])
+    order = torch.randperm(len(patches), generator=generator)[:count]
+    name = "photographs" if folder is None else Path(folder).resolve().name
+    available = sum(_positions(shape, patch_size) for _, shape in drawn)
+    return Source(name, patches[order], patch_size, drawn[0][1], available)
+
+
+def _bundled() -> list[Path]:
+    import sklearn.datasets
+
+    return sorted((Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg"))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise SettingError(f"--photos: {folder} is not a folder; give one that holds images")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise SettingError(f"--photos: {folder} holds no images; give a folder of {', '.join(sorted(SUFFIXES))} files")
+    if len(files) == 1:
+        raise SettingError(f"--photos: {folder} holds one image, which says nothing of others; give two or more")
+    return files
+
+
+def _read(path: Path, side: int | None) -> Tensor:
+    """A photograph, (3, H, W) uint8, upright."""
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("I", "F"):
+                raise ValueError(f"{image.mode} pixels have no known range")
+            size = image.size
+            if side is not None:
+                share = side / min(size)
+                size = max(1, round(image.width * share)), max(1, round(image.height * share))
+                image.draft("RGB", size)  # a JPEG decoder can leave out what would be shrunk away
+            photograph = to_bytes(image).convert("RGB")
+            if photograph.size != size:
+                photograph = photograph.resize(size, Image.Resampling.LANCZOS)
+            photograph = ImageOps.exif_transpose(photograph)
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise SettingError(f"--photos: {path} is not a readable image; mend or remove it") from error
+    return torch.from_numpy(np.asarray(photograph).transpose(2, 0, 1).copy())
+
+
+def _cut(photograph: Tensor, size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Patches at `count` random positions, or all where there are fewer, in [-1, 1], (count, P)."""
+    _, h, w = photograph.shape
+    across = w - size + 1
+    positions = torch.randperm((h - size + 1) * across, generator=generator)[:count, None, None]
+    top = positions // across + torch.arange(size)[:, None]
+    left = positions % across + torch.arange(size)
+    crops = photograph[:, top, left].permute(1, 0, 2, 3)  # (count, C, s, s)
+    return extract_patches(crops.float() / 127.5 - 1, size).flatten(1)

@@ -1,0 +1,1 @@
+"""The layer: whitening, dictionary, gates, maps, probe, and the stack of layers."""

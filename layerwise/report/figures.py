@@ -1,0 +1,112 @@
+"""Pictures of a stack, as arrays (H, W, 3) of uint8."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen is needed
+
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from layerwise.nn.layer import FrozenStack
+from layerwise.run.records import LayerRecord
+
+Picture = npt.NDArray[np.uint8]
+
+
+def atoms_picture(patches: Tensor, channels: int, width: int = 640) -> Picture:
+    """All atoms as one grid, each as the patch that it stands for, less the mean patch; of a CNN its kernels.
+
+    More than three channels are shown as the three directions, in red, green and blue, along which the atoms'
+    pixels differ most.
+
+    Args:
+        patches: (N, P), `patterns` of a layer's embedding.
+        channels: C, of the layer's input.
+        width: of the picture, about.
+    """
+    side = round((patches.shape[1] / channels) ** 0.5)
+    tiles = patches.reshape(-1, side, side, channels).cpu()
+    if channels not in (1, 3):
+        directions = torch.linalg.svd(tiles.reshape(-1, channels), full_matrices=False).Vh[:3]
+        tiles = F.pad(tiles @ directions.T, (0, 3 - len(directions)))
+    tiles = tiles / tiles.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12) / 2 + 0.5
+    columns = math.ceil(len(tiles) ** 0.5)
+    scale = max(1, width // columns // side)
+    rows, cell = -(-len(tiles) // columns), side * scale + 2
+    grid = torch.ones(rows * columns, cell, cell, 3)
+    large = tiles.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    grid[: len(tiles), 1:-1, 1:-1] = large.expand(-1, -1, -1, 3)
+    picture = grid.reshape(rows, columns, cell, cell, 3).permute(0, 2, 1, 3, 4).reshape(rows * cell, -1, 3)
+    return (picture * 255).round().byte().numpy()
+
+
+def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
+    """How often each atom of the top layer takes part, over all positions of images `x` (B, C, H, W)."""
+    below, top = FrozenStack(stack.layers[:-1], stack.classes), stack.layers[-1].layer.embedding
+    with torch.no_grad():
+        shares = top.usage(below(x)[0]).cpu()
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    axes.plot(shares.sort(descending=True).values.numpy(), color="tab:blue")
+    axes.axhline(float(shares.mean()), color="grey", linestyle=":", label="mean")
+    axes.set(xlabel="atom, by how often it takes part", ylabel="share of patches", ylim=(0, None))
+    axes.legend(frameon=False)
+    return as_array(figure)
+
+
+def curve_picture(x: Sequence[float], y: Sequence[float], spread: Sequence[float | None], axis: str) -> Picture:
+    """Test accuracy in per cent, with a band of one standard deviation, against what is varied, in powers of two."""
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    axes.errorbar(x, y, yerr=[value or 0 for value in spread], marker="o", capsize=3, color="tab:blue")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(x, [f"{value:,.0f}" for value in x])
+    axes.set(xlabel=axis, ylabel="test accuracy in %")
+    axes.grid(alpha=0.3)
+    return as_array(figure)
+
+
+def accuracy_picture(records: Sequence[LayerRecord]) -> Picture:
+    """Validation accuracy against depth."""
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    depths = [record.layer for record in records]
+    axes.plot(depths, [100 * record.val_accuracy for record in records], "o-", color="tab:blue")
+    for record in records:
+        label = f"{100 * record.val_accuracy:.1f}"
+        axes.annotate(label, (record.layer, 100 * record.val_accuracy), (0, 6), textcoords="offset points", ha="center")
+    axes.set(xlabel="depth", ylabel="validation accuracy, %", xticks=depths)
+    axes.margins(y=0.3)
+    return as_array(figure)
+
+
+def confusion_picture(counts: Tensor, classes: Sequence[str]) -> Picture:
+    """Counts (true class, predicted class) as shares of the true class."""
+    shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
+    side = 2 + 0.4 * min(len(classes), 40)
+    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 40:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 20:
+        for i, row in enumerate(shares.tolist()):
+            for j, share in enumerate(row):
+                if share >= 0.005:
+                    color = "white" if share > 0.5 else "black"
+                    axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=7)
+    return as_array(figure)
+
+
+def as_array(figure: Figure) -> Picture:
+    """Draw and close a figure."""
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+    plt.close(figure)
+    return picture

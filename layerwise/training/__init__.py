@@ -1,0 +1,1 @@
+"""The algorithm, and the training of one layer."""

@@ -1,0 +1,123 @@
+"""One layer's training: a fresh Lightning Trainer, a checkpoint after every epoch, resume from it."""
+
+import logging
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from layerwise.config.run import Config
+from layerwise.run.directory import DamagedRun, commit
+from layerwise.training.inputs import LayerData
+from layerwise.training.module import BestEpoch, LayerModule
+
+
+class CommittedCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all, and whose every byte is checked when read."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        commit(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
+        """Read a checkpoint; nothing in it can run code.
+
+        Raises:
+            DamagedRun: the file is not as it was written. torch.load by itself accepts a flipped bit.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is None:
+                return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:
+            raise DamagedRun(f"{path} is damaged; delete it to train the layer from its start") from error
+        raise DamagedRun(f"{path} is damaged; delete it to train the layer from its start")
+
+
+class _Bar(TQDMProgressBar):
+    """Lightning's bar, named by the layer, without the run's version number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(refresh_rate=1)
+        self.number = number
+
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, int | str | float | dict[str, float]]:
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(
+            f"layer {self.number}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        )
+
+
+class _Lines(Callback):
+    """One plain line an epoch, where the output is no terminal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        accuracy = float(trainer.callback_metrics["val_accuracy"])
+        print(
+            f"layer {self.number}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, "
+            f"validation accuracy {accuracy:.2%}",
+            flush=True,
+        )
+
+
+def train_layer(module: LayerModule, data: LayerData, config: Config, folder: Path, logger: Logger | None) -> BestEpoch:
+    """Train a layer, from where `folder`/last.ckpt stands if it is there.
+
+    Returns:
+        The best epoch; its weights are the layer's.
+
+    Raises:
+        TrainingFailed: the loss is not finite.
+        DamagedRun: last.ckpt is damaged.
+    """
+    best = BestEpoch()
+    bar = _Bar(module.number) if sys.stderr.isatty() else _Lines(module.number)
+    last = folder / "last.ckpt"
+    # monitor=None and one file: after every epoch last.ckpt is replaced
+    checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    if last.exists():
+        print(f"layer {module.number}: going on from its last finished epoch")
+    quiet(logging.WARNING)
+    trainer = Trainer(
+        accelerator="gpu" if data.device.type == "cuda" else "cpu",
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        max_epochs=config.optimizer.epochs,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=max(1, len(data.data.train) // config.optimizer.batch_size // 10),
+        enable_progress_bar=isinstance(bar, TQDMProgressBar),
+        enable_model_summary=False,
+        callbacks=[best, checkpoint, bar],
+        logger=logger or False,
+        plugins=[CommittedCheckpoints()],
+        default_root_dir=folder,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+    return best
+
+
+def quiet(level: int) -> None:
+    """Keep Lightning's notes about the machine out of the output."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(level)
