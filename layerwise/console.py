@@ -1,7 +1,7 @@
 """One progress bar with the time left for every long step; one plain line where the output is no terminal."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,3 +22,10 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
     from tqdm import tqdm
 
     yield from tqdm(items, desc=what, total=total, leave=False, dynamic_ncols=True)
+
+
+def print_table(table: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns, right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

@@ -11,55 +11,58 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from layerwise.cli.parsing import parse
-from layerwise.config.layer import LayerConfig
-from layerwise.config.run import WandbConfig
-from layerwise.data.batches import Augmentation, Images
+from layerwise.config import Layer
+from layerwise.config.run import restore
+from layerwise.data.augmentation import Augmentation
+from layerwise.data.images import Images
 from layerwise.data.splits import DataSet
-from layerwise.nn.dictionary import PatchDictionary
-from layerwise.nn.layer import FrozenStack, ProbedLayer
-from layerwise.run.directory import RunDir
-from layerwise.run.tracker import Tracker
+from layerwise.nn.dictionary import learn_dictionary
+from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.parsing import parse
+from layerwise.run.run import Run
 from layerwise.training.stack import train_stack
 
 FILE = Path(__file__).parent / "golden.safetensors"
 CPU = torch.device("cpu")
-SMALL = {"patch_size": 3, "atoms": 8, "channels": 5, "pool": 2, "patches": 300}
-BARE = {"pool": 1, "norm": "none", "mix": "none"}
-LAYERS = {
+SMALL = {"patch_size": 3, "atoms": 8, "channels": 5, "pool": 2, "sampling": {"patches": 300}}
+BARE = {"pool": 1, "norm": {"kind": "none"}, "channels": None}
+UNCONSTRAINED = {"probe": {"kind": "unconstrained"}, **BARE}
+LAYERS: dict[str, dict[str, Any]] = {
     "full": {},
     "hard": {"embedding": "hard"},
     "wide windows": {"pool": 4, "neighbors": 3},
     "every atom near": {"neighbors": 8, "pool": 1},
-    "relu": {"embedding": "relu"},
-    "relu on raw patches": {"embedding": "relu", "maps": "raw", "whitening_kind": "none"},
-    "unconstrained": {"embedding": "unconstrained", **BARE},
-    "unconstrained, raw": {"embedding": "unconstrained", "maps": "raw", "probe_start": "random", **BARE},
-    "kth": {"gate": "kth"},
-    "soft": {"gate": "soft"},
-    "soft, hard": {"gate": "soft", "embedding": "hard"},
-    "triangle": {"gate": "triangle"},
-    "cosine": {"metric": "cosine"},
+    "relu": {"gate": {"kind": "relu"}},
+    "relu on raw patches": {"gate": {"kind": "relu"}, "maps": {"kind": "raw"}, "whitening": {"kind": "none"}},
+    "unconstrained": UNCONSTRAINED,
+    "unconstrained, raw": UNCONSTRAINED
+    | {"maps": {"kind": "raw"}, "probe": {"kind": "unconstrained", "init": "random"}},
+    "kth": {"gate": {"kind": "kth"}},
+    "soft": {"gate": {"kind": "soft"}},
+    "soft, hard": {"gate": {"kind": "soft"}, "embedding": "hard"},
+    "triangle": {"gate": {"kind": "triangle"}},
+    "cosine": {"gate": {"metric": "cosine"}},
     "sampled": {"dictionary": "sampled"},
     "gaussian": {"dictionary": "gaussian"},
     "uniform": {"dictionary": "uniform"},
     "kmeans_gaussian": {"dictionary": "kmeans_gaussian"},
-    "zca": {"whitening_kind": "zca"},
-    "no whitening": {"whitening_kind": "none", "center": False},
-    "authors' whitening": {"whitening_scale": "deviation", "whitening": 0.001, "center": False},
-    "strong whitening": {"whitening": 100},
-    "raw maps": {"maps": "raw"},
-    "no norm": {"norm": "none"},
-    "damped": {"norm": "damped"},
-    "no projection": {"mix": "none"},
-    "concatenate": {"residual": "concatenate"},
-    "probe": {"probe_pool": 2, "probe_start": "random"},
+    "zca": {"whitening": {"kind": "zca"}},
+    "no whitening": {"whitening": {"kind": "none", "center": False}},
+    "authors' whitening": {"whitening": {"formula": "deviation", "epsilon": 0.001, "center": False}},
+    "strong whitening": {"whitening": {"epsilon": 100}},
+    "raw maps": {"maps": {"kind": "raw"}},
+    "no norm": {"norm": {"kind": "none"}},
+    "damped": {"norm": {"eps": 0.01}},
+    "no projection": {"channels": None},
+    "concatenate": {"residual": {"kind": "concatenate"}},
+    "probe": {"probe": {"pool": 2, "init": "random"}},
 }
 RECIPES = {
     "digits": (1, ["--layer.channels=6", "--layer.atoms=16", "--optimizer.epochs=2"]),
@@ -91,7 +94,7 @@ RECIPES = {
             "--layer.atoms=16",
             "--layer.neighbors=4",
             "--layers.1.neighbors=5",
-            "--layer.patches=500",
+            "--layer.sampling.patches=500",
         ],
     ),
     "teacher": (2, ["--layer.channels=6", "--layer.atoms=8", "--layer.patch_size=3"]),
@@ -107,15 +110,17 @@ def images(count: int, channels: int, side: int, seed: int) -> Images:
     return Images((smooth + 20 * torch.rand(smooth.shape, generator=generator)).clamp(0, 255).byte(), labels)
 
 
-def layer(settings: dict[str, object], shape: tuple[int, int, int]) -> ProbedLayer:
+def layer(settings: dict[str, Any], shape: tuple[int, int, int]) -> ProbedLayer:
     """An untrained layer on a dictionary of random images."""
-    config = LayerConfig(**(SMALL | settings))  # type: ignore[arg-type]
+    config: Layer = restore(Layer, SMALL | settings)
     generator = torch.Generator().manual_seed(1)
     patches = torch.randn(300, config.patch_size**2 * shape[0], generator=generator)
     patches = patches @ torch.randn(patches.shape[1], patches.shape[1], generator=generator) + 1
-    dictionary = PatchDictionary.fit(patches, config, generator)
+    dictionary = learn_dictionary(
+        patches, config.atoms, generator, config.dictionary, config.whitening, config.gate.metric
+    )
     torch.manual_seed(2)
-    return ProbedLayer(dictionary, config, shape, 3)
+    return build_layer(config, dictionary, shape, 3)
 
 
 def single_layers() -> Iterator[tuple[str, Tensor]]:
@@ -149,21 +154,21 @@ def recipes() -> Iterator[tuple[str, Tensor]]:
         augmentation = Augmentation(name == "cifar10", 2, config.data.border)
         data = DataSet(["a", "b", "c"], train, val, test, augmentation)
         with tempfile.TemporaryDirectory() as folder:
-            run = RunDir(folder)
+            run = Run(folder)
             run.start(config, data.digest())
-            tracker = Tracker(WandbConfig(mode="disabled"), run.path, {})
-            stack, records = train_stack(config, data, run, tracker, CPU, lambda stack, record: None)
+            stack, records = train_stack(config, data, run, CPU)
             run.release()
         epochs = [list(epoch.values()) for record in records for epoch in record.epochs]
         yield f"{name}: epochs", torch.tensor(epochs)
         for i, top in enumerate(stack.layers, 1):
             yield f"{name}: weights {i}", torch.cat([p.flatten() for p in top.parameters()])
-        yield f"{name}: logits", stack(test.pixels.float() / 127.5 - 1)[1]
+        logits = stack(test.pixels.float() / 127.5 - 1)[1]
+        assert logits is not None
+        yield f"{name}: logits", logits
 
 
 def computed() -> dict[str, Tensor]:
     """Everything that the file holds, as the code computes it now."""
-    assert not FrozenStack([], 3).layers
     return {name: value.contiguous() for part in (single_layers, recipes) for name, value in part()}
 
 

@@ -1,1 +1,26 @@
-"""Everything a run can be told, as plain frozen dataclasses; nothing here imports more than the standard library."""
+"""Everything a run can be told, as plain frozen dataclasses: the standard library alone, so that --help is instant."""
+
+from layerwise.config.checks import SettingError
+from layerwise.config.data import Data, Teacher
+from layerwise.config.layer import Gate, Layer, Maps, Norm, Probe, Residual, Sampling, Whitening
+from layerwise.config.run import Config, Features, Optimizer, SingleLayer, Trainer, Wandb
+
+__all__ = [
+    "Config",
+    "Data",
+    "Features",
+    "Gate",
+    "Layer",
+    "Maps",
+    "Norm",
+    "Optimizer",
+    "Probe",
+    "Residual",
+    "Sampling",
+    "SettingError",
+    "SingleLayer",
+    "Teacher",
+    "Trainer",
+    "Wandb",
+    "Whitening",
+]

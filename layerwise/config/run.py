@@ -1,119 +1,72 @@
-"""Everything a run can be told, as plain frozen dataclasses.
+"""A whole run: its data, its layers, how they are trained, where, and what is logged."""
 
-Nothing here imports more than the standard library, so that the command line answers at once.
-"""
-
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from layerwise.config.layer import LayerConfig, LayerOverrides
+from layerwise.config.checks import SettingError, at_least, between, check_ranges, not_negative, positive, setting
+from layerwise.config.choices import OPTIMIZERS, SCHEDULES
+from layerwise.config.data import Data
+from layerwise.config.layer import Layer
 
 DEEPEST = 100
 """layers of a stack whose depth is auto, at most"""
 
 
-class SettingError(ValueError):
-    """A setting that cannot work: the message names the setting, its value, and what to do."""
-
-
 @dataclass(frozen=True)
-class TeacherConfig:
-    """Images drawn at random, each pixel a patch of a cluster, labelled by a random network with one hidden layer."""
+class Optimizer:
+    """How a layer's maps, norm, projection and probe are trained."""
 
-    images: int = 10_000
-    """for training and validation"""
-    clusters: int = 64
-    """number N0 of clusters that patches come from; 0: none, patches of every direction"""
-    radius: float = 0.1
-    """of a cluster; centres have norm 1"""
-    dimension: int = 16
-    """numbers of a patch: the channels of a pixel"""
-    side: int = 4
-    """of the images, in pixels"""
-    hidden: int = 16
-    """hidden units of the network"""
-    seed: int = 0
-    """of centres, network and images"""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images to learn from."""
-
-    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "svhn", "stl10", "image_folder", "teacher"] = (
-        "digits"
-    )
-    """data set; image_folder is any root/{train,val,test}/<class>/*, teacher is drawn at random"""
-    root: str = "data"
-    """folder that holds the data, or that it is downloaded to"""
-    download: bool = True
-    """fetch a known data set that root does not hold"""
-    image_size: int | None = None
-    """image_folder: shrink and crop every image to this side; needed where images differ in size"""
-    validation: float = 0.1
-    """share of the training images held out to choose a layer's best epoch"""
-    test: float = 0.1
-    """image_folder without a test folder: share of the images held out for the test"""
-    flip: bool | None = None
-    """mirror training images at random; unset: whatever suits the data set"""
-    crop: int | None = None
-    """shift training images at random by up to so many pixels; unset: an eighth of the side"""
-    border: Literal["mirrored", "black"] = "mirrored"
-    """what enters at the border of a shifted image: the image mirrored, or black"""
-    skip_unreadable: bool = False
-    """image_folder: leave out files that are not readable images, instead of stopping"""
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """How a layer's maps, norm, output and probe are trained."""
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    """adamw, or sgd with momentum"""
-    schedule: Literal["cycle", "steps"] = "cycle"
-    """learning rate: one cycle, up and down; or divided by 10 after half and after three quarters of the steps"""
-    epochs: int = 10
+    name: str = setting("adamw", OPTIMIZERS)
+    """the optimizer"""
+    schedule: str = setting("cycle", SCHEDULES)
+    """how the learning rate changes from step to step"""
+    epochs: int = setting(10, at_least(1))
     """passes over the training images, for each layer"""
-    batch_size: int = 64
-    """images a step"""
-    learning_rate: float = 0.003
+    batch_size: int = setting(64, at_least(2))
+    """images a step; batch normalisation needs 2"""
+    learning_rate: float = setting(0.003, positive(0.003))
     """highest learning rate"""
-    momentum: float = 0.9
+    momentum: float = setting(0.9, between(0, 1, 0.9, with_low=True))
     """of sgd"""
-    weight_decay: float = 0.05
+    weight_decay: float = setting(0.05, not_negative(0.05))
     """decay of weights, not of offsets and norms"""
-    label_smoothing: float = 0.0
+    label_smoothing: float = setting(0.0, between(0, 1, 0.1, with_low=True))
     """share of the target spread over all classes"""
-    warmup: float = 0.2
+    warmup: float = setting(0.2, between(0, 1, 0.2))
     """share of a cycle's steps in which the learning rate rises"""
 
 
 @dataclass(frozen=True)
-class FeaturesConfig:
+class SingleLayer(Layer):
+    """One layer of a stack, and how it is trained."""
+
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
+@dataclass(frozen=True)
+class Features:
     """What is stored of the layers below, so that a layer costs the same at any depth."""
 
-    views: int = 2
+    views: int = setting(2, at_least(0))
     """augmented views of the training images that are stored for each layer above the first; 0: none, compute anew"""
-    gigabytes: float = 8.0
+    gigabytes: float = setting(8.0, positive(8))
     """room for them; where it is too little there are fewer views"""
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class Trainer:
     """Where the training runs."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """processor"""
-    devices: int = 1
+    devices: int = setting(1, lambda n: None if n == 1 else "devices; training on several is not supported yet: give 1")
     """how many of them"""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """number format of the products that do not decide a gate"""
 
 
 @dataclass(frozen=True)
-class WandbConfig:
+class Wandb:
     """The W&B run."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
@@ -121,61 +74,98 @@ class WandbConfig:
     project: str = "layerwise"
     """project"""
     entity: str | None = None
-    """user or team"""
+    """user or team; null: W&B's default"""
     name: str | None = None
-    """name of the run; unset: the run directory's"""
+    """name of the run; null: the run directory's"""
     tags: list[str] = field(default_factory=list)
     """tags"""
     group: str | None = None
-    """runs that belong together, such as the rows of a table"""
+    """runs that belong together, such as the rows of a table; null: none"""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """A whole run.
 
-    depth: int | Literal["auto"] = 1
+    Raises:
+        SettingError: a value is out of its range, or two settings do not go together.
+    """
+
+    depth: int | Literal["auto"] = setting(1, lambda depth: None if depth == "auto" else at_least(1)(depth))
     """number of layers K; auto: as long as each raises the validation accuracy by more than its standard error"""
-    seed: int = 0
+    seed: int = setting(0, at_least(0))
     """everything random follows from it"""
     run_dir: str | None = None
-    """where the run's files go; unset: runs/<config name>-seed<seed>"""
-    data: DataConfig = field(default_factory=DataConfig)
-    layer: LayerConfig = field(default_factory=LayerConfig)
+    """where the run's files go; null: runs/<recipe>-seed<seed>, with a suffix where settings differ from the recipe's"""
+    data: Data = field(default_factory=Data)
+    layer: Layer = field(default_factory=Layer)
     """settings of every layer"""
-    layers: dict[int, LayerOverrides] = field(default_factory=dict)  # type: ignore[valid-type]
-    """settings of single layers, numbered from 1, over those of `layer`"""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    wandb: WandbConfig = field(default_factory=WandbConfig)
+    layers: dict[int, SingleLayer] = field(default_factory=dict)
+    """single layers, numbered from 1, that differ from `layer` or from `optimizer`"""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    features: Features = field(default_factory=Features)
+    trainer: Trainer = field(default_factory=Trainer)
+    wandb: Wandb = field(default_factory=Wandb)
+
+    def __post_init__(self) -> None:
+        if self.layers and min(self.layers) < 1:
+            raise SettingError(f"layers.{min(self.layers)}: there is no such layer; they are numbered from 1")
+        check_ranges(self, lambda name: name)
+        for number in self.layers:
+            check_ranges(self.layers[number], lambda name, number=number: self.name_of(number, name))  # type: ignore[misc]
+        for number in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
+            conflict = self.layer_at(number).conflict()
+            if conflict:
+                raise SettingError(f"{self.name_of(number, conflict[0])}: {conflict[1]}")
 
     @property
     def deepest(self) -> int:
         """The number of layers, at most."""
         return DEEPEST if self.depth == "auto" else self.depth
 
-    def layer_config(self, number: int) -> LayerConfig:
+    def layer_at(self, number: int) -> SingleLayer:
         """The settings of layer `number`, from 1."""
-        overrides = self.layers.get(number)
-        if overrides is None:
-            return self.layer
-        given = {name: value for name, value in dataclasses.asdict(overrides).items() if value is not None}
-        return dataclasses.replace(self.layer, **given)
+        if number in self.layers:
+            return self.layers[number]
+        return SingleLayer(**{f.name: getattr(self.layer, f.name) for f in fields(Layer)}, optimizer=self.optimizer)
 
-    def optimizer_config(self, number: int) -> OptimizerConfig:
-        """How layer `number` is trained, its own learning rate and decay filled in."""
-        layer = self.layer_config(number)
-        own: dict[str, Any] = {"learning_rate": layer.learning_rate, "weight_decay": layer.weight_decay}
-        return dataclasses.replace(self.optimizer, **{name: value for name, value in own.items() if value is not None})
+    def name_of(self, number: int, name: str) -> str:
+        """By what name a setting of layer `number` was given: layers.2.atoms, layer.atoms or optimizer.epochs."""
+        for_all = name if name.startswith("optimizer.") else f"layer.{name}"
+        own = number in self.layers and _get(self.layers[number], name) != _get(self, for_all)
+        return f"layers.{number}.{name}" if own else for_all
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A configuration as nested plain values, overrides without what is unset; what YAML and W&B are given."""
-    values = dataclasses.asdict(config)
-    if "layers" in values:
-        values["layers"] = {
-            number: {name: value for name, value in layer.items() if value is not None}
-            for number, layer in values["layers"].items()
-        }
+def plain(config: Config) -> dict[str, Any]:
+    """A configuration as nested plain values: of single layers what differs; what YAML and W&B are given."""
+    values = asdict(config)
+    for_all = values["layer"] | {"optimizer": values["optimizer"]}
+    values["layers"] = {number: _difference(own, for_all) for number, own in values["layers"].items()}
     return values
+
+
+def _get(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _difference(own: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What of nested values differs from others of the same names."""
+    changed = {
+        name: _difference(value, other[name]) if isinstance(value, dict) else value
+        for name, value in own.items()
+        if value != other[name]
+    }
+    return changed
+
+
+def restore(kind: type[Any], values: dict[str, Any]) -> Any:
+    """A dataclass from nested plain values, the opposite of `dataclasses.asdict`.
+
+    Raises:
+        SettingError: a value is out of its range.
+        TypeError: there is no such field.
+    """
+    parts = {f.name: type(getattr(kind(), f.name)) for f in fields(kind)}
+    return kind(**{n: restore(parts[n], v) if is_dataclass(parts.get(n)) else v for n, v in values.items()})

@@ -1,6 +1,6 @@
 """A layer's fixed part: the whitening of its patches and the dictionary of atoms (paper, section 3).
 
-Shapes: P patch numbers, N atoms, M sampled patches.
+Shapes: P patch dimension, N atoms, M sampled patches.
 """
 
 from collections.abc import Callable
@@ -9,51 +9,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerwise.config.layer import LayerConfig
+from layerwise.config import Whitening
+from layerwise.config.choices import DICTIONARIES, METRICS
 from layerwise.nn.kmeans import Progress, kmeans
 from layerwise.nn.whitening import fit_whitening
 
-Chooser = Callable[[Tensor, int, int, torch.Generator, Progress], Tensor]
+Choose = Callable[[Tensor, int, torch.Generator, Progress], Tensor]
+"""a choice of dictionary: from whitened patches (M, P) and N, draws atoms (N, P)"""
+ITERATIONS = 25
+"""of k-means, at most"""
 
 
-def clustered(patches: Tensor, count: int, iterations: int, generator: torch.Generator, progress: Progress) -> Tensor:
-    """The centroids of the whitened patches: the paper's choice."""
-    return kmeans(patches, count, iterations, generator, progress=progress)
+@DICTIONARIES("kmeans")
+def clustered(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
+    """The centroids of whitened patches: the paper's choice."""
+    return kmeans(patches, count, ITERATIONS, generator, progress=progress)
 
 
-def sampled(patches: Tensor, count: int, iterations: int, generator: torch.Generator, progress: Progress) -> Tensor:
+@DICTIONARIES("sampled")
+def sampled(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
     """Whitened patches of the data as they are."""
     return patches[torch.randperm(len(patches), generator=generator)[:count].to(patches.device)]
 
 
-def gaussian(patches: Tensor, count: int, iterations: int, generator: torch.Generator, progress: Progress) -> Tensor:
+@DICTIONARIES("gaussian")
+def gaussian(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
     """Standard normal atoms, in the data's whitened space."""
     return torch.randn(count, patches.shape[1], generator=generator).to(patches)
 
 
-def uniform(patches: Tensor, count: int, iterations: int, generator: torch.Generator, progress: Progress) -> Tensor:
+@DICTIONARIES("uniform")
+def uniform(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
     """Uniform atoms of mean 0 and variance 1, in the data's whitened space."""
     return ((torch.rand(count, patches.shape[1], generator=generator) * 2 - 1) * 3**0.5).to(patches)
 
 
-def clustered_gaussian(
-    patches: Tensor, count: int, iterations: int, generator: torch.Generator, progress: Progress
-) -> Tensor:
+@DICTIONARIES("kmeans_gaussian")
+def clustered_gaussian(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
     """The centroids of standard normal patches, as many as were sampled: the authors' random patches."""
-    return clustered(gaussian(patches, len(patches), 0, generator, progress), count, iterations, generator, progress)
+    return clustered(gaussian(patches, len(patches), generator, progress), count, generator, progress)
 
 
-DICTIONARIES: dict[str, Chooser] = {
-    "kmeans": clustered,
-    "sampled": sampled,
-    "gaussian": gaussian,
-    "uniform": uniform,
-    "kmeans_gaussian": clustered_gaussian,
-}
+@METRICS("euclidean")
+def by_distance(points: Tensor) -> Tensor:
+    """By distance."""
+    return points
+
+
+@METRICS("cosine")
+def by_direction(points: Tensor) -> Tensor:
+    """By direction: patches are clustered, and atoms kept, at unit norm."""
+    return F.normalize(points, dim=1)
 
 
 class PatchDictionary(nn.Module):
-    """Whitening and atoms, as buffers: they never change after `fit`.
+    """Whitening and atoms, as buffers: they never change once they are learned.
 
     Attributes:
         mean: (P,)
@@ -75,37 +85,6 @@ class PatchDictionary(nn.Module):
         # |z - c|^2 / 2 is |z|^2 / 2, common to all atoms, plus |c|^2 / 2 - c.z
         self.register_buffer("scorer", self.unwhiten(-atoms.T, atoms.square().sum(1) / 2), persistent=False)
 
-    @classmethod
-    def fit(
-        cls,
-        patches: Tensor,
-        config: LayerConfig,
-        generator: torch.Generator,
-        progress: Progress = lambda steps: steps,
-    ) -> "PatchDictionary":
-        """Learn the whitening of the patches (M, P), then choose atoms for the whitened patches.
-
-        Args:
-            patches: (M, P), M at least the number of atoms.
-            config: the layer's settings.
-            generator: a CPU generator.
-            progress: wraps the iteration numbers, for a progress bar.
-
-        Raises:
-            ValueError: all patches are the same.
-        """
-        whiten = fit_whitening(patches, config.whitening, config.whitening_kind, config.whitening_scale, config.center)
-        whitened = whiten(patches)
-        if config.metric == "cosine":
-            whitened = F.normalize(whitened, dim=1)
-        choose, count = DICTIONARIES[config.dictionary], config.atoms // 2 if config.pairs else config.atoms
-        atoms = choose(whitened, count, config.kmeans_iterations, generator, progress)
-        if config.pairs:
-            atoms = torch.cat([atoms, -atoms])
-        if config.metric == "cosine":
-            atoms = F.normalize(atoms, dim=1)
-        return cls(whiten.mean, whiten.matrix, atoms)
-
     def unwhiten(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Turn affine maps of whitened patches, (P, N) and (N,), into maps of patches as they are, (P+1, N).
 
@@ -114,16 +93,46 @@ class PatchDictionary(nn.Module):
         folded = self.whitening @ weight
         return torch.cat([folded, (bias - self.mean @ folded)[None]])
 
-    def distance(self, patches: Tensor, atoms: Tensor) -> Tensor:
-        """Half the squared distance of whitened patches to atoms (N, P), such as `self.atoms`.
+    def whiten(self, patches: Tensor) -> Tensor:
+        """Whiten patches, (..., P)."""
+        return (patches - self.mean) @ self.whitening
 
-        Args:
-            patches: (..., P), as they are.
-            atoms: (N, P).
+    def distance(self, patches: Tensor) -> Tensor:
+        """Half the squared distance of whitened patches to the atoms: (..., P) as they are to (..., N)."""
+        whitened = self.whiten(patches)
+        norms = whitened.square().sum(-1, keepdim=True) / 2 + self.atoms.square().sum(1) / 2
+        return (norms - whitened @ self.atoms.T).clamp_min(0)
 
-        Returns:
-            (..., N).
-        """
-        whitened = (patches - self.mean) @ self.whitening
-        norms = whitened.square().sum(-1, keepdim=True) / 2 + atoms.square().sum(1) / 2
-        return (norms - whitened @ atoms.T).clamp_min(0)
+    def patterns(self) -> Tensor:
+        """The patch that each atom stands for, less the mean patch, (N, P)."""
+        undone: Tensor = torch.linalg.pinv(self.whitening)
+        return self.atoms @ undone
+
+
+def learn_dictionary(
+    patches: Tensor,
+    atoms: int,
+    generator: torch.Generator,
+    kind: str = "kmeans",
+    whitening: Whitening = Whitening(),  # noqa: B008  (frozen)
+    metric: str = "euclidean",
+    progress: Progress = lambda steps: steps,
+) -> PatchDictionary:
+    """Learn the whitening of the patches (M, P), then choose atoms for the whitened patches.
+
+    Args:
+        patches: (M, P), M at least the number of atoms.
+        atoms: number N.
+        generator: a CPU generator.
+        kind: a name in `DICTIONARIES`.
+        whitening: how patches are whitened.
+        metric: a name in `METRICS`.
+        progress: wraps the iteration numbers, for a progress bar.
+
+    Raises:
+        ValueError: all patches are the same.
+    """
+    whiten = fit_whitening(patches, whitening.epsilon, whitening.kind, whitening.formula, whitening.center)
+    points = METRICS[metric](whiten(patches))
+    choose: Choose = DICTIONARIES[kind]
+    return PatchDictionary(whiten.mean, whiten.matrix, METRICS[metric](choose(points, atoms, generator, progress)))

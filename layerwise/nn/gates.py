@@ -1,75 +1,130 @@
 """Gates: how much of each atom's map a patch gets.
 
-A new gate is a function here and its name in `GATES`, and in `SMOOTH` if gradient flows through it to the distances.
-
-Shapes: N atoms, k neighbors. A gate is given half the squared distance of patches to every atom, (..., N), and k, and
-gives a weight for each, (..., N). `nearest` alone has compiled backends (`layerwise.ops`); the others run in torch.
+Shapes: B batch, C channels, H W image side, s patch side, P patch dimension, N atoms, k neighbors, h' w' windows.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
-from layerwise.config.run import Config, SettingError
-from layerwise.ops.reference import nearest_mask
+from layerwise import ops
+from layerwise.config.choices import GATES
+from layerwise.nn.dictionary import PatchDictionary
 
-Gate = Callable[[Tensor, int], Tensor]
+TOGETHER = 1 << 25
+"""numbers (images, positions, atoms) that a gate in plain torch works on at a time: 128 MiB of float32"""
 
 
-def nearest(distance: Tensor, k: int) -> Tensor:
+class Gate(ABC):
+    """What multiplies the maps of a patch.
+
+    Args:
+        patch_size: s.
+        neighbors: k.
+    """
+
+    def __init__(self, patch_size: int, neighbors: int) -> None:
+        self.patch_size = patch_size
+        self.neighbors = neighbors
+
+    @abstractmethod
+    def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+        """Average g_j·(u_jᵀz + b_j), or without maps g_j alone, over windows.
+
+        Args:
+            x: (B, C, H, W).
+            dictionary: of N atoms.
+            maps: (P+1, N), the last row the offsets.
+            window: side of the averaged windows; one at the border averages what it covers.
+
+        Returns:
+            (B, N, h', w').
+        """
+
+    def usage(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """The mean of each atom's gate over images and positions, (N,)."""
+        return self.pooled(x, dictionary, None, max(x.shape[2:])).mean((0, 2, 3))
+
+    def patterns(self, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """The patch that each gate answers to most, less the mean patch, (N, P)."""
+        return dictionary.patterns()
+
+
+@GATES("nearest")
+class Nearest(Gate):
     """1 for the k nearest atoms, of equally near ones those with the lowest index: the paper's gate."""
-    return nearest_mask(distance, k).to(distance.dtype)
+
+    def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+        """By the compiled operator."""
+        return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window)
 
 
-def kth(distance: Tensor, k: int) -> Tensor:
+@GATES("relu")
+class Relu(Gate):
+    """1 where the atom's own map is positive: a plain convolution with ReLU, the paper's vanilla CNN."""
+
+    def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+        """By the compiled operator; the dictionary's atoms have no part in it."""
+        assert maps is not None, "the sign of a map needs a map"
+        return ops.convolve(x, maps, self.patch_size, window)
+
+    def usage(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """The share of images and positions at which each map is positive, (N,)."""
+        return self.pooled(x, dictionary, maps, 1).sign().mean((0, 2, 3))
+
+    def patterns(self, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """The kernels."""
+        assert maps is not None
+        return maps[:-1].T.detach()
+
+
+class DistanceGate(Gate):
+    """A gate that follows from the distances alone, computed in plain torch; a new one overrides `weights`."""
+
+    @abstractmethod
+    def weights(self, distance: Tensor, k: int) -> Tensor:
+        """A weight for each atom, (..., N), from half the squared distances (..., N) and k."""
+
+    def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+        """A few images at a time, since all gates of a batch can be many."""
+        step = max(1, TOGETHER // (x.shape[2] * x.shape[3] * len(dictionary.atoms)))
+        parts = torch.split(x, step) if len(x) > step else [x]
+        return torch.cat([self._pooled(part, dictionary, maps, window) for part in parts])
+
+    def _pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+        patches = ops.extract_patches(x, self.patch_size)
+        gate = self.weights(dictionary.distance(patches), self.neighbors)
+        gated = gate if maps is None else gate * ops.affine(patches, maps)
+        return ops.average_pool(gated.permute(0, 3, 1, 2), window)
+
+
+@GATES("kth")
+class Kth(DistanceGate):
     """1 for the k-th nearest atom alone."""
-    farther = nearest_mask(distance, k)
-    return (farther & ~nearest_mask(distance, k - 1)).to(distance.dtype) if k > 1 else farther.to(distance.dtype)
+
+    def weights(self, distance: Tensor, k: int) -> Tensor:
+        """Zeros, and a one for each patch."""
+        near = ops.nearest_mask(distance, k)
+        return (near & ~ops.nearest_mask(distance, k - 1) if k > 1 else near).to(distance.dtype)
 
 
-def soft(distance: Tensor, k: int) -> Tensor:
-    """A sigmoid that is 1/2 at the k-th nearest atom and falls with distance (Thiry et al. 2021).
+@GATES("soft")
+class Soft(DistanceGate):
+    """A sigmoid that is 1/2 at the k-th nearest atom and falls with distance (Thiry et al. 2021)."""
 
-    Its unit is a quarter of the patch's standard deviation over atoms. Gradient flows to the distances.
-    """
-    threshold = distance.detach().kthvalue(k, dim=-1, keepdim=True).values
-    unit = distance.detach().std(-1, keepdim=True, correction=0).clamp_min(1e-12) / 4
-    return ((threshold - distance) / unit).sigmoid()
-
-
-def triangle(distance: Tensor, k: int) -> Tensor:
-    """By how much an atom is nearer than atoms are on average, else 0 (Coates, Ng & Lee 2011); k has no part in it.
-
-    Gradient flows to the distances.
-    """
-    plain = (2 * distance.clamp_min(1e-12)).sqrt()
-    return (plain.mean(-1, keepdim=True) - plain).relu()
+    def weights(self, distance: Tensor, k: int) -> Tensor:
+        """The sigmoid's unit is a quarter of the patch's standard deviation over atoms."""
+        threshold = distance.kthvalue(k, dim=-1, keepdim=True).values
+        unit = distance.std(-1, keepdim=True, correction=0).clamp_min(1e-12) / 4
+        return ((threshold - distance) / unit).sigmoid()
 
 
-GATES: dict[str, Gate] = {"nearest": nearest, "kth": kth, "soft": soft, "triangle": triangle}
-SMOOTH = {"soft", "triangle"}
+@GATES("triangle")
+class Triangle(DistanceGate):
+    """By how much an atom is nearer than atoms are on average, else 0 (Coates, Ng & Lee 2011), whatever k is."""
 
-
-def check_gates(config: Config) -> None:
-    """Refuse a gate that there is not, or that nothing would use, and learned atoms that no gradient would reach.
-
-    Raises:
-        SettingError: naming the layer.
-    """
-    for number in range(1, config.deepest + 1):
-        layer = config.layer_config(number)
-        if layer.gate not in GATES:
-            raise SettingError(f"layer {number}: gate {layer.gate} is not one of {', '.join(GATES)}; see --help")
-        if layer.embedding == "relu" and layer.gate != "nearest":
-            raise SettingError(
-                f"layer {number}: the embedding relu has no gate; leave out gate {layer.gate}, or change either"
-            )
-        if layer.learn_atoms and layer.embedding == "relu":
-            raise SettingError(
-                f"layer {number}: the embedding relu has no atoms, so that learn_atoms would learn nothing"
-            )
-        if layer.learn_atoms and layer.gate not in SMOOTH:
-            raise SettingError(
-                f"layer {number}: no gradient flows through the gate {layer.gate}, so that learn_atoms would learn "
-                f"nothing; give --layer.gate {' or '.join(sorted(SMOOTH))}"
-            )
+    def weights(self, distance: Tensor, k: int) -> Tensor:
+        """In the unit of the distance."""
+        plain = (2 * distance.clamp_min(1e-12)).sqrt()
+        return (plain.mean(-1, keepdim=True) - plain).relu()

@@ -1,210 +1,155 @@
-"""A layer, its probe, and the frozen stack of them (paper, section 3).
+"""A layer and its probe (paper, section 3).
 
-Shapes: B batch, C channels in, H W image side, P patch numbers, N atoms, D channels out, h' w' output side.
+Shapes: B batch, C channels in, H W image side, N atoms, D channels out, h' w' output side.
 """
 
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layerwise.config.layer import LayerConfig
+from layerwise.config import Layer
+from layerwise.config.choices import EMBEDDINGS, GATES, NORMS, PROBES, RESIDUALS
 from layerwise.nn.dictionary import PatchDictionary
-from layerwise.nn.embedding import EMBEDDINGS
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "damped": lambda atoms: nn.BatchNorm2d(atoms, eps=0.01),
-    "none": lambda atoms: nn.Identity(),
-}
-MIXES: dict[str, Callable[[int, int], nn.Module]] = {
-    "linear": lambda atoms, channels: nn.Conv2d(atoms, channels, 1),
-    "none": lambda atoms, channels: nn.Identity(),
-}
+from layerwise.nn.embedding import Embedding
 
 
+@NORMS("batch")
+def batch_norm(channels: int, eps: float) -> nn.Module:
+    """Each atom over the images and positions of a batch."""
+    return nn.BatchNorm2d(channels, eps=eps)
+
+
+@NORMS("none")
+def no_norm(channels: int, eps: float) -> nn.Module:
+    """No normalisation."""
+    return nn.Identity()
+
+
+@RESIDUALS("none")
 def alone(out: Tensor, x: Tensor) -> Tensor:
-    """The layer's own output."""
+    """Nothing: the output is the layer's own."""
     return out
 
 
-def added(out: Tensor, x: Tensor) -> Tensor:
-    """The sum of output and input, the input averaged to the output's size."""
-    return out + F.adaptive_avg_pool2d(x, (out.shape[-2], out.shape[-1]))
-
-
+@RESIDUALS("concatenate")
 def concatenated(out: Tensor, x: Tensor) -> Tensor:
-    """Output and input side by side, the input averaged to the output's size."""
+    """Beside it, averaged to the output's size."""
     return torch.cat([out, F.adaptive_avg_pool2d(x, (out.shape[-2], out.shape[-1]))], 1)
 
 
-RESIDUALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"none": alone, "add": added, "concatenate": concatenated}
-
-
 class PatchLayer(nn.Module):
-    """Embedding, average over windows, norm, 1×1 convolution; what comes in may be added or put beside.
+    """Embedding, averaged over windows; norm; projection to channels; what comes in may be put beside.
 
     Args:
-        dictionary: the layer's fixed part.
-        config: the layer's settings.
+        embedding: of the input, to N channels.
+        norm: of the embedding.
+        channels: D; None for the embedding's own.
+        residual: joins output and input.
     """
 
-    def __init__(self, dictionary: PatchDictionary, config: LayerConfig) -> None:
+    def __init__(
+        self, embedding: Embedding, norm: nn.Module, channels: int | None, residual: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
         super().__init__()
-        self.embedding = EMBEDDINGS[config.embedding](dictionary, config)
-        self.norm = NORMS[config.norm](self.embedding.channels)
-        self.mix = MIXES[config.mix](self.embedding.channels, config.channels)
-        self.further = nn.Sequential(*(_convolution(config) for _ in range(config.convolutions - 1)))
-        self.residual = RESIDUALS[config.residual]
+        self.embedding = embedding
+        self.norm = norm
+        self.projection = nn.Identity() if channels is None else nn.Conv2d(embedding.channels, channels, 1)
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) float32 to (B, D, h', w'). No gradient flows to x."""
         with torch.autocast(x.device.type, enabled=False):  # half precision would change which atoms are near
             embedded = self.embedding(x.float())
-        return self.residual(self.further(self.mix(self.norm(embedded))), x)
-
-
-def _convolution(config: LayerConfig) -> nn.Module:
-    """One more convolution of a CNN that is trained end to end."""
-    channels = config.channels if config.mix == "linear" else config.atoms
-    return nn.Sequential(
-        nn.Conv2d(channels, config.atoms, 3), nn.ReLU(), MIXES[config.mix](config.atoms, config.channels)
-    )
-
-
-def _zero(weight: Tensor, bias: Tensor, inputs: int) -> None:
-    nn.init.zeros_(weight)
-    nn.init.zeros_(bias)
-
-
-def _random(weight: Tensor, bias: Tensor, inputs: int) -> None:
-    nn.init.uniform_(weight, -(inputs**-0.5), inputs**-0.5)
-    nn.init.uniform_(bias, -(inputs**-0.5), inputs**-0.5)
-
-
-STARTS: dict[str, Callable[[Tensor, Tensor, int], None]] = {"zero": _zero, "random": _random}
-
-
-class Probe(nn.Module):
-    """The linear classifier on a layer's flattened output.
-
-    Args:
-        shape: (D, h', w') of the layer's output.
-        classes: number of classes.
-        config: the layer's settings.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], classes: int, config: LayerConfig) -> None:
-        super().__init__()
-        d, h, w = shape
-        self.pool = pool = config.probe_pool
-        self.linear = nn.Linear(d * -(-h // pool) * -(-w // pool), classes)
-        STARTS[config.probe_start](self.linear.weight, self.linear.bias, self.linear.in_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, D, h', w') to logits (B, classes)."""
-        logits: Tensor = self.linear(F.avg_pool2d(x, self.pool, ceil_mode=True).flatten(1))
-        return logits
-
-
-class UnconstrainedProbe(nn.Module):
-    """The linear classifier on Phi_full, a map for each position, atom and class (paper, Table 2).
-
-    Of the N·P numbers of Phi_full at a position k·P are not 0; they are never written down.
-
-    Args:
-        shape: (N+P, h, w) of the layer's output, gates and patches.
-        classes: number of classes.
-        config: the layer's settings.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], classes: int, config: LayerConfig) -> None:
-        super().__init__()
-        self.atoms = config.atoms
-        numbers = shape[0] - config.atoms
-        self.weight = nn.Parameter(torch.zeros(shape[1] * shape[2], numbers, config.atoms * classes))
-        self.bias = nn.Parameter(torch.zeros(classes))
-        STARTS[config.probe_start](self.weight, self.bias, self.weight.shape[0] * numbers * config.atoms)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, N+P, h, w) to logits (B, classes)."""
-        gates, patches = torch.split(x.flatten(2).permute(2, 0, 1), [self.atoms, self.weight.shape[1]], 2)
-        logits = self.bias.expand(len(x), -1)
-        step = max(1, ANSWERS // (len(x) * self.weight.shape[2]))  # positions at a time
-        parts = (torch.split(values, step) for values in (gates, patches, self.weight))
-        for gate, patch, weight in zip(*parts, strict=True):
-            answers = torch.bmm(patch, weight).reshape(*gate.shape, -1)
-            logits = logits + torch.einsum("pbn,pbnc->bc", gate, answers)
-        return logits
-
-
-ANSWERS = 1 << 22  # numbers (positions, B, N, classes) at a time: 16 MiB
-PROBES: dict[str, type[Probe | UnconstrainedProbe]] = {"unconstrained": UnconstrainedProbe}
+        return self.residual(self.projection(self.norm(embedded)), x)
 
 
 class ProbedLayer(nn.Module):
-    """A layer and its probe, which corrects the logits of the layers below: what is trained at once.
+    """A layer and its probe, which are trained together.
 
     Args:
-        dictionary: the layer's fixed part.
-        config: the layer's settings.
-        shape: (C, H, W) of the layer's input.
-        classes: number of classes.
+        layer: maps an input to an output.
+        probe: maps the output to logits.
+        shape: (D, h', w') of the output.
+        summed: whether the probe corrects the logits of the layers below.
     """
 
-    def __init__(
-        self, dictionary: PatchDictionary, config: LayerConfig, shape: tuple[int, int, int], classes: int
-    ) -> None:
+    def __init__(self, layer: PatchLayer, probe: nn.Module, shape: tuple[int, int, int], summed: bool) -> None:
         super().__init__()
-        self.shape = config.output_shape(*shape)
-        self.summed = config.logits == "summed"
-        self.layer = PatchLayer(dictionary, config)
-        self.probe = PROBES.get(config.embedding, Probe)(self.shape, classes, config)
+        self.layer = layer
+        self.probe = probe
+        self.shape = shape
+        self.summed = summed
 
-    def forward(self, x: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
-        """Map an input (B, C, H, W) and the logits below (B, classes) to output (B, D, h', w') and logits."""
+    def forward(self, x: Tensor, below: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map an input and the logits below to an output and logits.
+
+        Args:
+            x: (B, C, H, W).
+            below: (B, classes); None under the first layer.
+
+        Returns:
+            Output (B, D, h', w') and logits (B, classes).
+        """
         out = self.layer(x)
         logits: Tensor = self.probe(out)
-        return out, logits + below if self.summed else logits
+        return out, logits + below if self.summed and below is not None else logits
 
 
-class FrozenStack(nn.Module):
-    """Trained layers that never change again: always in eval mode, without gradients.
+def build_layer(settings: Layer, dictionary: PatchDictionary, shape: tuple[int, int, int], classes: int) -> ProbedLayer:
+    """Put a layer together from its settings: the one place where they become modules.
 
     Args:
-        layers: from the lowest; may be empty.
+        settings: of the layer.
+        dictionary: its fixed part.
+        shape: (C, H, W) of its input.
         classes: number of classes.
+
+    Raises:
+        ValueError: nothing is left of such an input.
     """
+    layer = _patch_layer(settings, dictionary)
+    out = output_shape(layer, shape)
+    probe = PROBES[settings.probe.kind](out, classes, settings.probe, settings.atoms)
+    return ProbedLayer(layer, probe, out, settings.probe.logits == "summed")
 
-    def __init__(self, layers: Iterable[ProbedLayer], classes: int) -> None:
-        super().__init__()
-        self._layers = nn.ModuleList(layers)
-        self.classes = classes
-        self.requires_grad_(False)
-        self.eval()
 
-    @property
-    def layers(self) -> list[ProbedLayer]:
-        """The layers, from the lowest."""
-        return [cast(ProbedLayer, layer) for layer in self._layers]
+def _patch_layer(settings: Layer, dictionary: PatchDictionary) -> PatchLayer:
+    kind = PROBES[settings.probe.kind].embedding or EMBEDDINGS[settings.embedding]
+    gate = GATES[settings.gate.kind](settings.patch_size, settings.k)
+    embedding = kind(dictionary, gate, settings.maps.kind, settings.pool)
+    norm = NORMS[settings.norm.kind](embedding.channels, settings.norm.eps)
+    return PatchLayer(embedding, norm, settings.channels, RESIDUALS[settings.residual.kind])
 
-    def train(self, mode: bool = True) -> "FrozenStack":
-        """Stay in eval mode whatever is asked for: batch norm in train mode would drift."""
-        return super().train(False)
 
-    def depths(self, x: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        """Yield output (B, D, h', w') and logits (B, classes) of each layer in turn."""
-        logits = x.new_zeros(x.shape[0], self.classes)
-        with torch.no_grad():
-            for layer in self.layers:
-                x, logits = layer(x, logits)
-                yield x, logits
+def shape_through(settings: Layer, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape (D, h', w') that a layer makes of an input of shape (C, H, W), before it has a dictionary.
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) to the top layer's output and logits; an empty stack passes x on, with logits of zero."""
-        top = x, x.new_zeros(x.shape[0], self.classes)
-        for top in self.depths(x):  # noqa: B007
-            pass
-        return top
+    Raises:
+        ValueError: nothing is left of such an input.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    dimension = shape[0] * settings.patch_size**2
+    with FakeTensorMode():
+        sides = (dimension,), (dimension, dimension), (settings.atoms, dimension)
+        layer = _patch_layer(settings, PatchDictionary(*(torch.empty(side) for side in sides)))
+        return output_shape(layer, shape)
+
+
+def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape that a module makes of an input (C, H, W), by a pass of tensors without content.
+
+    Raises:
+        ValueError: nothing is left of such an input.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    training = module.training
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        _, d, h, w = module.eval()(torch.empty(1, *shape)).shape
+    module.train(training)
+    if min(d, h, w) < 1:
+        raise ValueError(f"nothing is left of an input of {shape[1]}×{shape[2]}")
+    return d, h, w

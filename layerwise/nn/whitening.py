@@ -1,13 +1,14 @@
 """Whitening of patches: the affine map after which every direction varies equally (paper, section 3).
 
-Shapes: M sampled patches, P patch numbers.
+Shapes: M sampled patches, P patch dimension.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from layerwise.config.choices import FORMULAS, WHITENINGS
 
 
 @dataclass(frozen=True)
@@ -24,37 +25,49 @@ class Whitening:
         return (patches - self.mean) @ self.matrix
 
 
+@FORMULAS("variance")
 def by_variance(variance: Tensor, epsilon: float) -> Tensor:
-    """(lambda + epsilon * mean lambda)^-1/2: weak directions, which are noise, are not blown up (Thiry et al. 2021)."""
+    """(λ + ε·mean λ)^−½ of the eigenvalue λ: weak directions, which are noise, are not blown up (Thiry et al. 2021)."""
     return (variance + max(epsilon, 1e-9) * variance.mean()).rsqrt()
 
 
+@FORMULAS("deviation")
 def by_deviation(variance: Tensor, epsilon: float) -> Tensor:
-    """1 / (sqrt(lambda) + epsilon): the authors' formula; their epsilon of 0.001 regularises next to nothing."""
+    """1 / (√λ + ε), the authors' formula; their ε of 0.001 regularises next to nothing."""
     return 1 / (variance.sqrt() + max(epsilon, 1e-9))
 
 
-SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {"variance": by_variance, "deviation": by_deviation}
-MATRICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "pca": lambda vectors, scale: vectors * scale,
-    "zca": lambda vectors, scale: (vectors * scale) @ vectors.T,
-    "none": lambda vectors, scale: torch.eye(len(scale), dtype=scale.dtype, device=scale.device),
-}
+@WHITENINGS("pca")
+def principal(vectors: Tensor, scale: Tensor) -> Tensor:
+    """Principal components, in order of falling variance."""
+    return vectors * scale
+
+
+@WHITENINGS("zca")
+def rotated_back(vectors: Tensor, scale: Tensor) -> Tensor:
+    """Principal components turned back to pixels, which stays closest to the patches."""
+    return (vectors * scale) @ vectors.T
+
+
+@WHITENINGS("none")
+def unchanged(vectors: Tensor, scale: Tensor) -> Tensor:
+    """The patches as they are."""
+    return torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
 
 
 def fit_whitening(
-    patches: Tensor, epsilon: float, kind: str = "pca", scale: str = "variance", center: bool = True
+    patches: Tensor, epsilon: float, kind: str = "pca", formula: str = "variance", center: bool = True
 ) -> Whitening:
     """Find the whitening of patches (M, P), W = V diag(scale) with V the eigenvectors of their covariance.
 
-    With `kind` "pca" and `scale` "variance" the whitened covariance is diag(lambda / (lambda + epsilon * mean lambda)).
+    With `kind` "pca" and `formula` "variance" the whitened covariance is diag(λ / (λ + ε·mean λ)).
 
     Args:
         patches: (M, P).
-        epsilon: regularises the eigenvalues; see `SCALES`. At least 0.
-        kind: pca; zca, W V^T, which stays closest to the patches; or none.
-        scale: a name in `SCALES`.
-        center: whether the mean is taken off.
+        epsilon: regularises the eigenvalues, by the formula. At least 0.
+        kind: a name in `WHITENINGS`.
+        formula: a name in `FORMULAS`.
+        center: whether the mean is subtracted.
 
     Raises:
         ValueError: all patches are the same, so that there is nothing to whiten.
@@ -68,5 +81,5 @@ def fit_whitening(
     variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)
     if not variance.mean() > 1e-12 * mean.square().mean().clamp_min(1e-12):
         raise ValueError("the patches have zero covariance: every image looks the same")
-    matrix = MATRICES[kind](vectors, SCALES[scale](variance, epsilon))
+    matrix = WHITENINGS[kind](vectors, FORMULAS[formula](variance, epsilon))
     return Whitening((mean if center else torch.zeros_like(mean)).to(patches.dtype), matrix.to(patches.dtype))

@@ -23,8 +23,19 @@ import torch
 from torch import Tensor
 
 from layerwise.ops import reference
+from layerwise.ops.patches import extract_patches, sample_patches
+from layerwise.ops.reference import affine, average_pool, nearest_mask
 
-__all__ = ["backend", "convolve", "embed"]
+__all__ = [
+    "affine",
+    "average_pool",
+    "backend",
+    "convolve",
+    "embed",
+    "extract_patches",
+    "nearest_mask",
+    "sample_patches",
+]
 
 
 def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int) -> Tensor:

@@ -139,9 +139,9 @@ def _gate_and_pool(rows, scores, maps, k, quantile, pool, gates, out):  # type: 
 
 
 @njit(parallel=True, cache=True)
-def _rectify_and_pool(answers, pool, gates, out):  # type: ignore[no-untyped-def]
-    """Mark where an answer is above 0, (b, R, C, bytes, N), and average those that are, (b, R, C, N)."""
-    images, h, w, atoms = answers.shape
+def _rectify_and_pool(responses, pool, gates, out):  # type: ignore[no-untyped-def]
+    """Mark where an response is above 0, (b, R, C, bytes, N), and average those that are, (b, R, C, N)."""
+    images, h, w, atoms = responses.shape
     _, tall, wide, _, _ = gates.shape
     for task in prange(images * tall):
         i, r = task // tall, task % tall
@@ -154,10 +154,10 @@ def _rectify_and_pool(answers, pool, gates, out):  # type: ignore[no-untyped-def
             for y in range(top, bottom):
                 for x in range(left, right):
                     p = (y - top) * pool + x - left
-                    answer, marks, bit = answers[i, y, x], gate[p // 8], np.uint8(1 << (p % 8))
+                    response, marks, bit = responses[i, y, x], gate[p // 8], np.uint8(1 << (p % 8))
                     for j in range(atoms):
-                        pooled[j] += max(answer[j], np.float32(0))
-                        marks[j] |= bit if answer[j] > 0 else np.uint8(0)
+                        pooled[j] += max(response[j], np.float32(0))
+                        marks[j] |= bit if response[j] > 0 else np.uint8(0)
             share = np.float32(1) / np.float32((bottom - top) * (right - left))
             for j in range(atoms):
                 pooled[j] *= share
@@ -216,8 +216,8 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tenso
     """As `forward`, where the maps' own sign is the gate."""
     rows = Rows(x, patch_size, maps.shape[1])
     out, gates = _results(rows, pool)
-    for part, _, answers in rows.times(maps):
-        _rectify_and_pool(answers.numpy(), pool, gates[part].numpy(), out[part].numpy())
+    for part, _, responses in rows.times(maps):
+        _rectify_and_pool(responses.numpy(), pool, gates[part].numpy(), out[part].numpy())
     return out.permute(0, 3, 1, 2), gates
 
 

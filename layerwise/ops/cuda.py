@@ -27,7 +27,7 @@ ATOMS_ON_CHIP = 1024  # up to here the scores of a tile of positions stay in reg
 ATOMS_A_BLOCK = 128  # atoms a block, where the scores do not stay
 GATE_TILES = [(64, 128, 4), (256, 64, 4), (512, 32, 8), (1024, 16, 8)]  # atoms at most: positions a tile, warps
 EMBED_TILE = 64, 128  # positions, atoms
-GRADIENT_TILE = 128, 64, 32  # patch numbers, atoms, positions a step
+GRADIENT_TILE = 128, 64, 32  # patch dimensions, atoms, positions a step
 PROGRAMS_A_PROCESSOR = 2  # programs that a launch should have for each multiprocessor
 
 

@@ -1,6 +1,6 @@
 """The gate and the embedding in plain torch: any device, any dtype. The other backends are tested against this file.
 
-Shapes: B batch, P patch numbers, N atoms, k neighbors, h w positions, h' = ceil(h/pool), w' = ceil(w/pool).
+Shapes: B batch, P patch dimension, N atoms, k neighbors, h w positions, h' = ceil(h/pool), w' = ceil(w/pool).
 """
 
 import torch

@@ -3,20 +3,18 @@
 import math
 from collections.abc import Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen is needed
-
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
-from layerwise.nn.layer import FrozenStack
-from layerwise.run.records import LayerRecord
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.record import LayerRecord
 
 Picture = npt.NDArray[np.uint8]
 
@@ -50,10 +48,10 @@ def atoms_picture(patches: Tensor, channels: int, width: int = 640) -> Picture:
 
 def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
     """How often each atom of the top layer takes part, over all positions of images `x` (B, C, H, W)."""
-    below, top = FrozenStack(stack.layers[:-1], stack.classes), stack.layers[-1].layer.embedding
+    below, top = stack.below(len(stack)), stack.layers[-1].layer.embedding
     with torch.no_grad():
         shares = top.usage(below(x)[0]).cpu()
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    figure, axes = blank(6, 3)
     axes.plot(shares.sort(descending=True).values.numpy(), color="tab:blue")
     axes.axhline(float(shares.mean()), color="grey", linestyle=":", label="mean")
     axes.set(xlabel="atom, by how often it takes part", ylabel="share of patches", ylim=(0, None))
@@ -63,7 +61,7 @@ def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
 
 def curve_picture(x: Sequence[float], y: Sequence[float], spread: Sequence[float | None], axis: str) -> Picture:
     """Test accuracy in per cent, with a band of one standard deviation, against what is varied, in powers of two."""
-    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    figure, axes = blank(5, 3.5)
     axes.errorbar(x, y, yerr=[value or 0 for value in spread], marker="o", capsize=3, color="tab:blue")
     axes.set_xscale("log", base=2)
     axes.set_xticks(x, [f"{value:,.0f}" for value in x])
@@ -74,7 +72,7 @@ def curve_picture(x: Sequence[float], y: Sequence[float], spread: Sequence[float
 
 def accuracy_picture(records: Sequence[LayerRecord]) -> Picture:
     """Validation accuracy against depth."""
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    figure, axes = blank(6, 3)
     depths = [record.layer for record in records]
     axes.plot(depths, [100 * record.val_accuracy for record in records], "o-", color="tab:blue")
     for record in records:
@@ -89,7 +87,7 @@ def confusion_picture(counts: Tensor, classes: Sequence[str]) -> Picture:
     """Counts (true class, predicted class) as shares of the true class."""
     shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     side = 2 + 0.4 * min(len(classes), 40)
-    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
+    figure, axes = blank(side, side)
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 40:
@@ -104,9 +102,16 @@ def confusion_picture(counts: Tensor, classes: Sequence[str]) -> Picture:
     return as_array(figure)
 
 
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure, in inches, and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
 def as_array(figure: Figure) -> Picture:
-    """Draw and close a figure."""
-    figure.canvas.draw()
-    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
-    plt.close(figure)
-    return picture
+    """Draw a figure, with no screen and no state of the process; names are shown as they are, not as TeX."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

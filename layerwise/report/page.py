@@ -1,8 +1,8 @@
-"""What stands at the end of a run: the table, summary.json, the pictures and report.html."""
+"""The report page: report.html, one file that holds the table, the settings and every figure of a run."""
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from layerwise.run.directory import RunDir, commit
-from layerwise.run.records import LayerRecord
-
-
-def summarize(records: Sequence[LayerRecord], test_accuracy: float) -> dict[str, Any]:
-    """The content of summary.json; accuracies in [0, 1]."""
-    layers = [
-        {
-            "layer": record.layer,
-            "atoms": record.atoms,
-            "output_shape": record.output_shape,
-            "val_accuracy": record.val_accuracy,
-            "seconds": record.seconds,
-        }
-        for record in records
-    ]
-    return {
-        "depth": len(records),
-        "test_accuracy": test_accuracy,
-        "layers": layers,
-        "seconds": round(sum(record.seconds for record in records), 3),
-    }
-
-
-def rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The end-of-run table, header first."""
-    table: list[tuple[str, ...]] = [("layer", "atoms", "output shape", "validation", "seconds")]
-    for layer in summary["layers"]:
-        shape = "×".join(map(str, layer["output_shape"]))
-        accuracy, seconds = f"{layer['val_accuracy']:.2%}", f"{layer['seconds']:.1f}"
-        table.append((str(layer["layer"]), str(layer["atoms"]), shape, accuracy, seconds))
-    return table
-
-
-def print_table(table: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns, right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+from layerwise.report.summary import rows
+from layerwise.run.files import commit
+from layerwise.run.run import Run
 
 
 def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
@@ -56,17 +20,18 @@ def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     commit(path, lambda temporary: Image.fromarray(picture).save(temporary, "PNG"))
 
 
-def write_report(run_dir: RunDir, summary: Mapping[str, Any], settings: str) -> Path:
+def write_report(run: Run, summary: Mapping[str, Any]) -> Path:
     """Write report.html, one file that holds the table, the settings and every picture of the run directory.
 
     Returns:
         Its path.
     """
     header, *body = rows(summary)
+    settings = (run.path / "config.yaml").read_text(encoding="utf-8")
     cells = "".join(f"<th>{name}</th>" for name in header)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    figures = "".join(_figure(path) for path in _pictures(run_dir, summary["depth"]))
-    name = html.escape(run_dir.path.resolve().name)
+    figures = "".join(_figure(path) for path in _pictures(run, summary["depth"]))
+    name = html.escape(run.path.resolve().name)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name} – layerwise</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -87,7 +52,7 @@ Validation accuracy is of the stack up to each layer; the seconds are those of s
 <details><summary>Settings</summary><pre>{html.escape(settings)}</pre></details>
 </body></html>
 """
-    path = run_dir.path / "report.html"
+    path = run.path / "report.html"
     commit(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
@@ -100,10 +65,10 @@ CAPTIONS = {
 }
 
 
-def _pictures(run_dir: RunDir, depth: int) -> list[Path]:
+def _pictures(run: Run, depth: int) -> list[Path]:
     names = ["accuracy", "confusion"]
     names += [f"layer-{number}-{kind}" for number in range(1, depth + 1) for kind in ("atoms", "usage")]
-    return [path for name in names if (path := run_dir.path / f"{name}.png").exists()]
+    return [path for name in names if (path := run.path / f"{name}.png").exists()]
 
 
 def _figure(path: Path) -> str:

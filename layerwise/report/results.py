@@ -1,76 +1,65 @@
-"""What is made of a trained layer and a trained stack: pictures, the test, the files, the printed table."""
+"""What is made of a trained layer and a trained stack: figures and the report page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torch import Tensor
 
-from layerwise.console import progress
-from layerwise.data.batches import EVALUATION_BATCH, Batches
+from layerwise.data.batches import Batches
 from layerwise.data.splits import DataSet
-from layerwise.nn.layer import FrozenStack
+from layerwise.nn.stack import FrozenStack
 from layerwise.report.figures import accuracy_picture, atoms_picture, confusion_picture, usage_picture
-from layerwise.report.page import print_table, rows, save_picture, summarize, write_report
-from layerwise.run.directory import RunDir
-from layerwise.run.records import LayerRecord
+from layerwise.report.page import save_picture, write_report
+from layerwise.run.record import LayerRecord
+from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
-from layerwise.training.inputs import FrozenInputs
 
 
-class Results:
-    """The results of one run.
+class Figures:
+    """A listener that draws each layer, for the run directory and for W&B.
 
     Args:
-        run_dir: where they are written.
+        run: where the figures are written.
         tracker: the W&B run.
         data: what the run learns from.
         device: where the stack is.
     """
 
-    def __init__(self, run_dir: RunDir, tracker: Tracker, data: DataSet, device: torch.device) -> None:
-        self.run_dir = run_dir
+    def __init__(self, run: Run, tracker: Tracker, data: DataSet, device: torch.device) -> None:
+        self.run = run
         self.tracker = tracker
         self.data = data
         self.device = device
 
-    def layer_finished(self, stack: FrozenStack, record: LayerRecord) -> None:
-        """Draw and record the top layer, unless an earlier process came to the end of that."""
-        files = {name: self.run_dir.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
+    def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing is drawn of a step."""
+
+    def layer_finished(self, stack: FrozenStack, records: Sequence[LayerRecord]) -> None:
+        """Draw the top layer, unless an earlier process came to the end of that."""
+        record = records[-1]
+        files = {name: self.run.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
         if all(file.exists() for file in files.values()):
             return
-        some, _ = next(iter(Batches(self.data.val, EVALUATION_BATCH, self.device)))
+        some, _, _ = next(iter(Batches(self.data.val, device=self.device)))
         pictures = {
             "atoms": atoms_picture(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0]),
             "usage": usage_picture(stack, some),
         }
-        self.tracker.layer_finished(record.layer, vars(record), pictures)
+        self.tracker.pictures({f"layer{record.layer}/{name}": picture for name, picture in pictures.items()})
         for name, picture in pictures.items():
             save_picture(files[name], picture)
 
-    def stack_finished(self, stack: FrozenStack, records: Sequence[LayerRecord], settings: str) -> None:
-        """Test the whole stack, the only time that the test images are read; write and print the results."""
-        counts = self._test(stack)
-        summary = summarize(records, float(counts.diag().sum()) / float(counts.sum()))
-        pictures = {
+    def stack_finished(
+        self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
+    ) -> None:
+        """Draw the whole stack, and write the report."""
+        pictures: dict[str, np.ndarray] = {
             "accuracy": accuracy_picture(records),
             "confusion": confusion_picture(counts, self.data.classes),
         }
         for name, picture in pictures.items():
-            save_picture(self.run_dir.path / f"{name}.png", picture)
-        self.run_dir.save_json("summary.json", summary)
-        report = write_report(self.run_dir, summary, settings)
-        self.tracker.stack_finished(summary, pictures)
-
-        print()
-        print_table(rows(summary))
-        print(f"\ntest accuracy at depth {summary['depth']}: {summary['test_accuracy']:.2%}")
-        print(f"run directory: {self.run_dir.path}\nreport: {report}\nW&B: {self.tracker.place}")
-
-    def _test(self, stack: FrozenStack) -> torch.Tensor:
-        """Counts of (true, predicted) class over the test images."""
-        classes = len(self.data.classes)
-        counts = torch.zeros(classes, classes, dtype=torch.long)
-        inputs = FrozenInputs(stack, Batches(self.data.test, EVALUATION_BATCH, self.device))
-        for _, logits, labels in progress(inputs, "testing", len(inputs)):
-            counts += multiclass_confusion_matrix(logits, labels, classes).cpu()
-        return counts
+            save_picture(self.run.path / f"{name}.png", picture)
+        self.tracker.pictures(pictures)
+        write_report(self.run, summary)

@@ -1,89 +1,97 @@
 """The W&B run of a stack: one run, a section for each layer with its own axis; or none at all.
 
-Nothing here stops a training: no key, no network and no wandb each cost one printed line.
+Nothing here stops a training: no key, no network, no wandb and a full disk each cost one printed line.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, WandbLogger
 
-from layerwise.config.run import WandbConfig
-from layerwise.run.directory import commit
+from layerwise.config import Wandb
+from layerwise.run.files import commit
+from layerwise.run.record import LayerRecord
 
 
 class Tracker:
     """The W&B run of a run directory; every call does nothing where there is none.
 
+    Args:
+        config: whether, and as what, to track.
+        run_dir: holds the run's own files.
+        values: the configuration, as plain values.
+
     Attributes:
         place: where the run is to be seen, in words.
     """
 
-    def __init__(self, config: WandbConfig, run_dir: Path, values: dict[str, Any]) -> None:
-        self.run, self.place = _open(config, run_dir, values)
-        if self.run is not None:
-            self.run.define_metric("summary/depth", hidden=True)
-            self.run.define_metric("summary/*", step_metric="summary/depth")
+    def __init__(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> None:
+        self._run, self.place = _open(config, run_dir, values)
+        self._axes: set[str] = set()
 
-    def logger(self, layer: int) -> Logger | None:
-        """A Lightning logger for the training of one layer, from 1."""
-        if self.run is None:
-            return None
-        self.run.define_metric(f"layer{layer}/step", hidden=True)
-        self.run.define_metric(f"layer{layer}/*", step_metric=f"layer{layer}/step")
-        return LayerLogger(self.run, layer)
+    def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Log metrics of a layer, such as `layer3/train_loss`, at the layer's own step, which counts from its start.
 
-    def layer_finished(self, layer: int, record: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> None:
-        """Record a finished layer: its row of accuracy against depth, its summary, its pictures (H, W, 3)."""
-        if self.run is None:
-            return
-        self.run.log({"summary/depth": layer, "summary/accuracy": record["val_accuracy"]})
+        W&B's own step is never given: it counts all layers together, and would drop what comes out of order.
+        """
+        named = {f"layer{layer}/{name}": value for name, value in metrics.items()}
+        self._log(f"layer{layer}", "step", named | {f"layer{layer}/step": step})
+
+    def layer_finished(self, stack: object, records: Sequence[LayerRecord]) -> None:
+        """Record the top layer: its row of accuracy against depth, and its summary."""
+        record = records[-1]
+        self._log("summary", "depth", {"summary/depth": record.layer, "summary/accuracy": record.val_accuracy})
         for name in ("val_accuracy", "atoms", "seconds", "output_shape"):
-            self.run.summary[f"layer{layer}/{name}"] = record[name]
-        self.pictures({f"layer{layer}/{name}": picture for name, picture in pictures.items()})
+            self._summarize(f"layer{record.layer}/{name}", getattr(record, name))
 
-    def stack_finished(self, summary: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> None:
-        """Record the test accuracy and the pictures of the whole stack."""
-        if self.run is None:
-            return
-        self.run.summary["test_accuracy"] = summary["test_accuracy"]
-        self.run.summary["depth"] = summary["depth"]
-        self.pictures(pictures)
+    def stack_finished(
+        self, stack: object, records: Sequence[LayerRecord], counts: object, summary: Mapping[str, Any]
+    ) -> None:
+        """Record the test accuracy and the depth of the whole stack."""
+        for name in ("test_accuracy", "depth"):
+            self._summarize(name, summary[name])
 
     def pictures(self, pictures: Mapping[str, np.ndarray]) -> None:
-        """Record pictures (H, W, 3)."""
-        if self.run is None:
-            return
-        import wandb
+        """Record pictures (H, W, 3) of uint8."""
 
-        self.run.log({name: wandb.Image(picture) for name, picture in pictures.items()})
+        def log(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Image(picture) for name, picture in pictures.items()})
+
+        self._attempt(log)
 
     def close(self, exit_code: int = 0) -> None:
         """End the run, whatever happened."""
-        if self.run is not None:
-            self.run.finish(exit_code=exit_code)
+        self._attempt(lambda run: run.finish(exit_code=exit_code))
+
+    def _log(self, group: str, axis: str, values: dict[str, Any]) -> None:
+        def log(run: Any) -> None:
+            if group not in self._axes:
+                run.define_metric(f"{group}/{axis}", hidden=True)
+                run.define_metric(f"{group}/*", step_metric=f"{group}/{axis}")
+                self._axes.add(group)
+            run.log(values)
+
+        self._attempt(log)
+
+    def _summarize(self, name: str, value: object) -> None:
+        self._attempt(lambda run: run.summary.update({name: value}))
+
+    def _attempt(self, call: Callable[[Any], object]) -> None:
+        """Call W&B; the first failure, of whatever kind, is said and ends the tracking."""
+        if self._run is None:
+            return
+        try:
+            call(self._run)
+        except Exception as error:
+            print(f"W&B: failed ({_line(error)}), so nothing more is tracked", flush=True)
+            self._run, self.place = None, f"{self.place}, up to a failure"
 
 
-class LayerLogger(WandbLogger):
-    """Writes `train_loss` as `layer3/train_loss`, with `layer3/step` beside it in every call.
-
-    W&B's own step is never given: it counts all layers together, and would drop what comes out of order.
-    """
-
-    def __init__(self, run: Any, layer: int) -> None:
-        super().__init__(experiment=run)
-        self.layer = layer
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics at the layer's own step, which counts from its start."""
-        named = {f"layer{self.layer}/{name}": value for name, value in metrics.items()}
-        self.experiment.log(named | {f"layer{self.layer}/step": step})
-
-
-def _open(config: WandbConfig, run_dir: Path, values: dict[str, Any]) -> tuple[Any, str]:
+def _open(config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, str]:
     if config.mode == "disabled":
         return None, "disabled"
     try:
@@ -94,12 +102,12 @@ def _open(config: WandbConfig, run_dir: Path, values: dict[str, Any]) -> tuple[A
     mode: str = config.mode
     if mode == "auto":
         mode = "online" if _has_key(wandb) else "offline"
-    identity = run_dir / "wandb" / "run-id"
-    identity.parent.mkdir(exist_ok=True)
-    if not identity.exists():
-        commit(identity, lambda path: path.write_text(secrets.token_hex(4)))
 
     def start(mode: str) -> Any:
+        identity = run_dir / "wandb" / "run-id"
+        identity.parent.mkdir(exist_ok=True)
+        if not identity.exists():
+            commit(identity, lambda path: path.write_text(secrets.token_hex(4)))
         return wandb.init(
             id=identity.read_text().strip(),
             resume="allow",
@@ -121,7 +129,7 @@ def _open(config: WandbConfig, run_dir: Path, values: dict[str, Any]) -> tuple[A
             print(f"W&B: could not start ({_line(error)}), so nothing is tracked")
             return None, "failed to start"
         print(f"W&B: could not go online ({_line(error)}), tracking offline")
-        run, mode = start("offline"), "offline"
+        return _open(Wandb(**vars(config) | {"mode": "offline"}), run_dir, values)
     if mode == "offline":
         folder = Path(run.dir).parent
         print(f"W&B: tracking offline; to upload: wandb sync {folder}")

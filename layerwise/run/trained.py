@@ -1,17 +1,15 @@
 """A trained stack, for use: features and predictions of any images."""
 
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerwise.data.batches import EVALUATION_BATCH, to_input
-from layerwise.nn.layer import FrozenStack
-from layerwise.run.directory import RunDir
-from layerwise.run.records import LayerRecord, load_stack
+from layerwise.data.batches import EVALUATION_BATCH
+from layerwise.data.images import to_input
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.record import LayerRecord
 
 
 class TrainedStack:
@@ -70,9 +68,8 @@ class TrainedStack:
 
     def _run(self, images: Any, depth: int) -> tuple[Tensor, Tensor]:
         x = self._check(images)
-        part = FrozenStack(self.stack.layers[:depth], self.stack.classes)
-        shape = self.stack.layers[depth - 1].shape
-        outputs, logits = [torch.empty(0, *shape)], [torch.empty(0, self.stack.classes)]
+        part = self.stack.below(depth + 1)
+        outputs, logits = [torch.empty(0, *part.layers[-1].shape)], [torch.empty(0, len(self.classes))]
         for chunk in torch.split(x, EVALUATION_BATCH):
             inputs = to_input(chunk) if chunk.dtype == torch.uint8 else chunk.float() * 2 - 1
             for kept, values in zip((outputs, logits), part(inputs.to(self.device)), strict=True):
@@ -93,13 +90,3 @@ class TrainedStack:
                 f"images: values from {float(x.min()):g} to {float(x.max()):g}; floating point images range from 0 to 1"
             )
         return x
-
-
-def load(run_dir: str | PathLike[str]) -> TrainedStack:
-    """Read the finished layers of a run directory. Nothing in it can run code.
-
-    Raises:
-        FileNotFoundError: there is no finished layer.
-        DamagedRun: a file is not as it was written.
-    """
-    return TrainedStack(*load_stack(RunDir(Path(run_dir))))

@@ -1,23 +1,79 @@
-"""How deep a stack of depth auto grows."""
+"""When a stack is deep enough, and how deep it can be."""
 
 from collections.abc import Sequence
 
-from layerwise.config.checks import fit_layer
-from layerwise.config.run import Config, SettingError
-from layerwise.run.records import LayerRecord
+from layerwise.config import Config, SettingError
+from layerwise.nn.layer import shape_through
+from layerwise.run.record import LayerRecord
+
+
+def next_shape(config: Config, number: int, shape: tuple[int, int, int], images: int) -> tuple[int, int, int]:
+    """The shape (D, h', w') of a layer's output for an input of shape (C, H, W).
+
+    Args:
+        config: of the run.
+        number: of the layer, from 1.
+        shape: of its input.
+        images: number of training images.
+
+    Raises:
+        SettingError: the layer cannot work on such an input.
+    """
+    layer, (_, height, width) = config.layer_at(number), shape
+    if layer.patch_size > min(height, width):
+        raise SettingError(
+            f"{config.name_of(number, 'patch_size')}: {layer.patch_size} does not fit the {height}×{width} input of "
+            f"layer {number}; give a smaller patch_size, a smaller pool below, or a smaller depth"
+        )
+    available = (height - layer.patch_size + 1) * (width - layer.patch_size + 1) * images
+    if layer.atoms > available:
+        raise SettingError(
+            f"{config.name_of(number, 'atoms')}: {layer.atoms} are more than the {available} patches that the "
+            f"training images have at layer {number}; give fewer atoms or more images"
+        )
+    return shape_through(layer, shape)
+
+
+def check_fit(config: Config, shape: tuple[int, int, int], images: int) -> None:
+    """Refuse settings that do not fit the data.
+
+    Args:
+        config: of the run.
+        shape: (C, H, W) of the images.
+        images: number of training images.
+
+    Raises:
+        SettingError: naming the first setting that is wrong.
+    """
+    side = min(shape[1:])
+    if config.data.crop is not None and config.data.crop >= side:
+        raise SettingError(
+            f"data.crop: {config.data.crop} is not below the side of the {shape[1]}×{shape[2]} images; give less"
+        )
+    for number in range(1, config.deepest + 1):
+        size = config.layer_at(number).optimizer.batch_size
+        if size > images:
+            name = config.name_of(number, "optimizer.batch_size")
+            raise SettingError(f"{name}: {size} is more than the {images} training images; give less")
+        try:
+            shape = next_shape(config, number, shape, images)
+        except SettingError:
+            if config.depth == "auto" and number > 1:
+                return
+            raise
 
 
 def no_room(config: Config, number: int, shape: tuple[int, int, int], images: int) -> str | None:
     """Why there cannot be a layer `number` on an input of shape (C, H, W), in words; None where there can."""
     try:
-        fit_layer(config, number, shape, images)
+        next_shape(config, number, shape, images)
     except SettingError as error:
         return f"{str(error).split(';')[0]}: the stack is {number - 1} deep"
     return None
 
 
 def no_gain(records: Sequence[LayerRecord], images: int) -> str | None:
-    """Why the top layer is left out, in words; None where it helps.
+    """Why the top layer is excluded, in words; None where it helps.
 
     It helps if it raises the validation accuracy by more than the standard error, sqrt(p (1 - p) / n) for the accuracy
     p on n images.
@@ -34,5 +90,5 @@ def no_gain(records: Sequence[LayerRecord], images: int) -> str | None:
         return None
     return (
         f"layer {len(records)}: validation accuracy {top:.2%} after {below:.2%}, no gain beyond a standard error of "
-        f"{error:.2%}: left out, the stack is {len(records) - 1} deep"
+        f"{error:.2%}: excluded, the stack is {len(records) - 1} deep"
     )

@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
-from layerwise.config.run import Config
-from layerwise.run.directory import DamagedRun, commit
+from layerwise import config
+from layerwise.run.files import commit
+from layerwise.run.run import DamagedRun
+from layerwise.training.best import BestEpoch
 from layerwise.training.inputs import LayerData
-from layerwise.training.module import BestEpoch, LayerModule
+from layerwise.training.listeners import Listener, tell
+from layerwise.training.module import LayerModule
 
 
 class CommittedCheckpoints(TorchCheckpointIO):
@@ -40,6 +45,23 @@ class CommittedCheckpoints(TorchCheckpointIO):
         except Exception as error:
             raise DamagedRun(f"{path} is damaged; delete it to train the layer from its start") from error
         raise DamagedRun(f"{path} is damaged; delete it to train the layer from its start")
+
+
+class _Told(Logger):
+    """Passes what Lightning logs on to the listeners."""
+
+    name = version = None
+
+    def __init__(self, layer: int, listeners: Sequence[Listener]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.listeners = listeners
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        tell(self.listeners, "logged", self.layer, step or 0, metrics)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run's configuration holds them."""
 
 
 class _Bar(TQDMProgressBar):
@@ -76,8 +98,25 @@ class _Lines(Callback):
         )
 
 
-def train_layer(module: LayerModule, data: LayerData, config: Config, folder: Path, logger: Logger | None) -> BestEpoch:
+def fit_layer(
+    layer: nn.Module,
+    number: int,
+    data: LayerData,
+    optimizer: config.Optimizer,
+    trainer: config.Trainer,
+    folder: Path,
+    listeners: Sequence[Listener] = (),
+) -> BestEpoch:
     """Train a layer, from where `folder`/last.ckpt stands if it is there.
+
+    Args:
+        layer: maps an input and the logits below to output and logits.
+        number: its number, for messages.
+        data: what it is trained on.
+        optimizer: how.
+        trainer: where.
+        folder: of the layer.
+        listeners: told of every step that is logged.
 
     Returns:
         The best epoch; its weights are the layer's.
@@ -87,33 +126,34 @@ def train_layer(module: LayerModule, data: LayerData, config: Config, folder: Pa
         DamagedRun: last.ckpt is damaged.
     """
     best = BestEpoch()
-    bar = _Bar(module.number) if sys.stderr.isatty() else _Lines(module.number)
+    bar = _Bar(number) if sys.stderr.isatty() else _Lines(number)
     last = folder / "last.ckpt"
     # monitor=None and one file: after every epoch last.ckpt is replaced
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     if last.exists():
-        print(f"layer {module.number}: going on from its last finished epoch")
+        print(f"layer {number}: going on from its last finished epoch")
     quiet(logging.WARNING)
-    trainer = Trainer(
+    fitting = Trainer(
         accelerator="gpu" if data.device.type == "cuda" else "cpu",
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,
-        max_epochs=config.optimizer.epochs,
+        devices=trainer.devices,
+        precision=trainer.precision,
+        max_epochs=optimizer.epochs,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
-        log_every_n_steps=max(1, len(data.data.train) // config.optimizer.batch_size // 10),
+        log_every_n_steps=max(1, data.steps // 10),
         enable_progress_bar=isinstance(bar, TQDMProgressBar),
         enable_model_summary=False,
         callbacks=[best, checkpoint, bar],
-        logger=logger or False,
+        logger=_Told(number, listeners) if listeners else False,
         plugins=[CommittedCheckpoints()],
         default_root_dir=folder,
     )
+    module = LayerModule(layer, number, len(data.store.data.classes), optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+        fitting.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
     return best
 
 

@@ -1,36 +1,17 @@
-"""What a layer is trained on: the frozen stack's outputs, for training, validation and sampling."""
-
-from collections.abc import Callable, Iterator
+"""What a layer is trained on: the output of the frozen layers below, or of none; and the patches sampled from it."""
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from layerwise.config.layer import LayerConfig
+from layerwise import ops
+from layerwise.config.choices import PIXELS
 from layerwise.console import progress
-from layerwise.data.batches import EVALUATION_BATCH, Batches, Images, fold_seed
-from layerwise.data.splits import DataSet
-from layerwise.data.views import Batch, ViewBatches, ViewStore
-from layerwise.nn.layer import FrozenStack
-from layerwise.ops.patches import sample_patches
-
-
-class FrozenInputs:
-    """Batches pushed through a frozen stack, anew in each pass; `pixels` is applied to them first."""
-
-    def __init__(self, stack: FrozenStack, batches: Batches, pixels: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        self.stack = stack
-        self.batches = batches
-        self.pixels = pixels
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for x, labels in self.batches:
-            with torch.no_grad():
-                features, logits = self.stack(self.pixels(x))
-            yield features, logits, labels
+from layerwise.data.batches import EVALUATION_BATCH, Batches
+from layerwise.data.images import Images
+from layerwise.data.views import ViewStore
+from layerwise.nn.stack import FrozenStack
+from layerwise.seeds import fold_seed
 
 
 class LayerData(LightningDataModule):
@@ -40,92 +21,82 @@ class LayerData(LightningDataModule):
     The stack is kept here, outside the module that is trained, so that nothing can write to it.
 
     Args:
-        data: the data set.
         stack: the layers below.
-        store: what is stored of their output.
+        store: what is stored of their output, and the images.
         batch_size: images a training step.
         seed: of this layer.
     """
 
-    def __init__(self, data: DataSet, stack: FrozenStack, store: ViewStore, batch_size: int, seed: int) -> None:
+    def __init__(self, stack: FrozenStack, store: ViewStore, batch_size: int, seed: int) -> None:
         super().__init__()
-        self.data = data
         self.stack = stack
         self.store = store
         self.batch_size = batch_size
         self.seed = seed
         self.device = store.device
 
-    def train_dataloader(self) -> FrozenInputs | ViewBatches:
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return len(self.store.data.train) // self.batch_size
+
+    def train_dataloader(self) -> Batches:
         """The pass of the current epoch; a resumed epoch sees what it would have seen."""
         assert self.trainer is not None
-        epoch = self.trainer.current_epoch
-        seed, views = fold_seed(self.seed, epoch), self.store.train
+        return self.epoch(self.trainer.current_epoch)
+
+    def epoch(self, number: int) -> Batches:
+        """The pass of an epoch, from 0."""
+        seed, views = fold_seed(self.seed, number), self.store.train
         if views:
-            return ViewBatches(views[epoch % len(views)], self.batch_size, self.device, seed)
-        return FrozenInputs(
-            self.stack, Batches(self.data.train, self.batch_size, self.device, self.data.augmentation, seed)
+            view = views[number % len(views)]
+            return Batches(view, self.batch_size, self.device, shuffle=True, seed=seed)
+        data, layers = self.store.data, self.stack.layers
+        augmentation = data.augmentation
+        return Batches(
+            data.train, self.batch_size, self.device, layers, shuffle=True, augmentation=augmentation, seed=seed
         )
 
-    def val_dataloader(self) -> FrozenInputs | ViewBatches:
+    def val_dataloader(self) -> Batches:
         """The validation images."""
         if self.store.val:
-            return ViewBatches(self.store.val[0], EVALUATION_BATCH, self.device)
-        return FrozenInputs(self.stack, Batches(self.data.val, EVALUATION_BATCH, self.device))
-
-
-def as_trained(x: Tensor) -> Tensor:
-    """Pixels from -1 to 1."""
-    return x
-
-
-def unit(x: Tensor) -> Tensor:
-    """Pixels from 0 to 1, on which the authors learn their dictionaries, though they train on -1 to 1."""
-    return (x + 1) / 2
-
-
-PIXELS = {"input": as_trained, "unit": unit}
+            return Batches(self.store.val[0], EVALUATION_BATCH, self.device)
+        return Batches(self.store.data.val, EVALUATION_BATCH, self.device, self.stack.layers)
 
 
 def sample_inputs(
-    stack: FrozenStack, store: ViewStore, config: LayerConfig, generator: torch.Generator, what: str
+    stack: FrozenStack,
+    store: ViewStore,
+    patch_size: int,
+    count: int,
+    generator: torch.Generator,
+    pixels: str = "input",
+    what: str = "sampling patches",
 ) -> Tensor:
-    """Sample patches (M, P) of a layer's input.
+    """Sample patches of the input of the layer above a stack.
 
     Takes up to 16 patches an image, so that few images have to go through the stack where nothing is stored.
-    """
-    images, device, size = store.data.train, store.device, config.patch_size
-    h, w = (stack.layers[-1].shape if stack.layers else images.pixels.shape[1:])[-2:]
-    each = min(16, (h - size + 1) * (w - size + 1))
-    chosen = torch.randperm(len(images), generator=generator)[: -(-config.sample // each)].sort().values
-    batches: FrozenInputs | ViewBatches
-    if store.train and config.sample_pixels == "input":
-        batches = ViewBatches(store.train[0].subset(chosen), EVALUATION_BATCH, device)
-    else:
-        batches = FrozenInputs(
-            stack, Batches(images.subset(chosen), EVALUATION_BATCH, device), PIXELS[config.sample_pixels]
-        )
-    inputs = (features for features, _, _ in progress(batches, what, len(batches)))
-    return sample_patches(inputs, size, config.sample, len(chosen), generator)
-
-
-def accuracies(
-    stack: FrozenStack, images: Images, device: torch.device, what: str, mirrored: bool = False
-) -> list[float]:
-    """The share of images classified rightly at depth 1, 2, … of the stack.
 
     Args:
-        stack: of one layer or more.
-        images: what is classified.
-        device: where the stack is.
+        stack: the layers below.
+        store: what is stored of their output, and the images.
+        patch_size: s.
+        count: number M of patches.
+        generator: a CPU generator.
+        pixels: a name in `PIXELS`.
         what: for the progress bar.
-        mirrored: add the logits of the mirrored image to those of the image.
+
+    Returns:
+        (M, P), fewer where there are fewer.
     """
-    right = torch.zeros(len(stack.layers), dtype=torch.long)
-    batches = Batches(images, EVALUATION_BATCH, device)
-    for x, labels in progress(batches, what, len(batches)):
-        logits = torch.stack([logits for _, logits in stack.depths(x)])
-        if mirrored:
-            logits = logits + torch.stack([logits for _, logits in stack.depths(x.flip(3))])
-        right += (logits.argmax(2) == labels).sum(1).cpu()
-    return [float(count) / len(images) for count in right]
+    images = store.data.train
+    _, h, w = stack.layers[-1].shape if len(stack) else images.shape
+    each = min(16, (h - patch_size + 1) * (w - patch_size + 1))
+    chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values
+    if store.train and pixels == "input":
+        batches = Batches(store.train[0].subset(chosen), device=store.device)
+    else:
+        some: Images = images.subset(chosen)
+        batches = Batches(some, device=store.device, layers=stack.layers, pixels=PIXELS[pixels])
+    inputs = (x for x, _, _ in progress(batches, what, len(batches)))
+    return ops.sample_patches(inputs, patch_size, count, len(chosen), generator)

@@ -1,0 +1,32 @@
+"""layerwise evaluate: test accuracy of a run at every depth."""
+
+from layerwise.cli.options import Options
+
+
+def main(arguments: list[str]) -> None:
+    """Print the accuracy on the test images, and on the validation images as recorded, at each depth."""
+    options = Options("evaluate", "Test accuracy of a run at every depth.")
+    options.add_argument("run", metavar="RUN", help="a run directory, such as runs/digits-seed0")
+    options.add_argument("--data.root", dest="root", metavar="FOLDER", help="of the data, if it has moved since")
+    options.add_argument("--mirror", action="store_true", help="also with each image's mirror image")
+    given, _ = options.read(arguments)
+
+    import torch
+
+    from layerwise.console import print_table
+    from layerwise.run.run import Run
+    from layerwise.training.evaluation import accuracies
+
+    run = Run(given.run)
+    data, records = run.data(given.root), run.records
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stack = run.stack().to(device)
+    columns = {"test": accuracies(stack, data.test, device)}
+    if given.mirror:
+        what = "testing, mirrored"
+        columns["test, with mirror image"] = accuracies(stack, data.test, device, what, mirrored=True)
+    table = [("depth", "validation", *columns)]
+    for i, record in enumerate(records):
+        cells = (f"{column[i]:.2%}" for column in columns.values())
+        table.append((str(record.layer), f"{record.val_accuracy:.2%}", *cells))
+    print_table(table)

@@ -1,0 +1,1 @@
+"""Images, and what a layer is trained on."""

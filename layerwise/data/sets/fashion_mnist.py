@@ -1,0 +1,14 @@
+"""Fashion-MNIST."""
+
+from layerwise.config import Data
+from layerwise.config.choices import DATASETS
+from layerwise.data.splits import RawData
+from layerwise.data.torchvision import from_torchvision
+
+
+@DATASETS("fashion_mnist")
+def fashion_mnist(config: Data) -> RawData:
+    """60,000 + 10,000 grey 28×28 pictures of clothes in 10 classes."""
+    return from_torchvision(
+        config, "FashionMNIST", "FashionMNIST/raw/train-images-idx3-ubyte (and its three companions)"
+    )

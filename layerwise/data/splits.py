@@ -1,0 +1,92 @@
+"""A data set ready to learn from: what is held out, and what is checked before a run starts."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from layerwise.config import Data, SettingError
+from layerwise.config.choices import DATASETS
+from layerwise.data.augmentation import Augmentation
+from layerwise.data.images import Images
+from layerwise.seeds import fold_seed
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A data set as its source gives it."""
+
+    classes: list[str]
+    train: Images
+    test: Images | None
+    """None where the source has no test split"""
+    val: Images | None = None
+    flip: bool = True
+    """whether a mirrored image still shows its class"""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set ready to learn from: never empty, at least two classes, all images of one shape."""
+
+    classes: list[str]
+    train: Images
+    val: Images
+    test: Images
+    augmentation: Augmentation
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self.train.shape
+
+    def digest(self) -> str:
+        """SHA-256 over every label and up to 10,000 evenly spaced training images; tells whether data changed."""
+        sha = hashlib.sha256(repr((self.classes, tuple(self.train.pixels.shape))).encode())
+        for images in (self.train, self.val, self.test):
+            sha.update(images.labels.numpy().tobytes())
+        step = -(-len(self.train) // 10_000)
+        sha.update(self.train.pixels[::step].numpy().tobytes())
+        return sha.hexdigest()
+
+
+def load_data(config: Data, seed: int) -> DataSet:
+    """Read a data set and hold out what it has no split for, by seed.
+
+    Raises:
+        SettingError: the data is missing, damaged, or cannot be learned from.
+    """
+    raw: RawData = DATASETS[config.name](config)
+    train, test, val = raw.train, raw.test, raw.val
+    if test is None:
+        train, test = hold_out(train, config.test, fold_seed(seed, 1), "data.test")
+    if val is None:
+        train, val = hold_out(train, config.validation, fold_seed(seed, 2), "data.validation")
+    present = len(set(train.labels.tolist()))
+    if present < 2:
+        raise SettingError(
+            f"data.name: {config.name} has {present} class in its training split; classification needs at least 2"
+        )
+    if all(bool((chunk == train.pixels[:1]).all()) for chunk in torch.split(train.pixels, 1024)):
+        raise SettingError(
+            f"data.name: all training images of {config.name} are the same (zero covariance); check the data"
+        )
+    side = min(train.shape[1:])
+    crop = config.crop if config.crop is not None else side // 8
+    flip = config.flip if config.flip is not None else raw.flip
+    return DataSet(raw.classes, train, val, test, Augmentation(flip, crop, config.border))
+
+
+def hold_out(images: Images, share: float, seed: int, setting: str) -> tuple[Images, Images]:
+    """Split images at random into those that stay and a share that is held out.
+
+    Raises:
+        SettingError: one of the two is empty.
+    """
+    count = round(len(images) * share)
+    if not 0 < count < len(images):
+        raise SettingError(
+            f"{setting}: {share} of {len(images)} images leaves a split empty; give more images or another share"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images.subset(order[count:].sort().values), images.subset(order[:count].sort().values)

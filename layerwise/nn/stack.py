@@ -1,0 +1,60 @@
+"""The frozen stack of trained layers.
+
+Shapes: B batch, C channels in, H W image side, D channels out, h' w' output side.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from layerwise.nn.layer import ProbedLayer
+
+
+class FrozenStack(nn.Module):
+    """Trained layers that never change again: always in eval mode, without gradients.
+
+    Args:
+        layers: from the lowest; may be none.
+    """
+
+    def __init__(self, layers: Iterable[ProbedLayer] = ()) -> None:
+        super().__init__()
+        self._layers = nn.ModuleList(layers)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def layers(self) -> list[ProbedLayer]:
+        """The layers, from the lowest."""
+        return [cast(ProbedLayer, layer) for layer in self._layers]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def below(self, number: int) -> "FrozenStack":
+        """The layers under layer `number`, from 1."""
+        return FrozenStack(self.layers[: number - 1])
+
+    def with_layer(self, layer: ProbedLayer) -> "FrozenStack":
+        """The stack with one more layer on top, which is frozen by that."""
+        return FrozenStack([*self.layers, layer])
+
+    def train(self, mode: bool = True) -> "FrozenStack":
+        """Stay in eval mode whatever is asked for: batch norm in train mode would drift."""
+        return super().train(False)
+
+    def depths(self, x: Tensor, logits: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield output (B, D, h', w') and logits (B, classes) of each layer in turn."""
+        for layer in self.layers:
+            with torch.no_grad():
+                x, logits = layer(x, logits)
+            yield x, logits
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map (B, C, H, W) to the top layer's output and logits; an empty stack passes x on, without logits."""
+        top: tuple[Tensor, Tensor | None] = x, None
+        for top in self.depths(x):  # noqa: B007
+            pass
+        return top

@@ -1,0 +1,79 @@
+"""layer.json: what a finished layer is, and all that its weights depend on."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from layerwise.config import Config, SingleLayer
+from layerwise.config.run import restore
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """What a finished layer is, and how well it does."""
+
+    layer: int
+    """its number, from 1"""
+    atoms: int
+    val_accuracy: float
+    """of the stack up to this layer, in [0, 1]; that of the best epoch, whose weights are the layer's"""
+    epochs: list[dict[str, float]]
+    """validation accuracy and loss of each epoch"""
+    input_shape: list[int]
+    """(C, H, W)"""
+    output_shape: list[int]
+    """(D, h', w')"""
+    classes: list[str]
+    seconds: float
+    """of sampling, clustering and every epoch that was finished; a dictionary read back on a resume costs nothing"""
+    settings: dict[str, Any]
+    """all that the weights depend on"""
+
+    @property
+    def config(self) -> SingleLayer:
+        """The layer's own settings."""
+        own: SingleLayer = restore(SingleLayer, self.settings[f"layer {self.layer}"])
+        return own
+
+
+def settings_of(config: Config, number: int, digest: str) -> dict[str, Any]:
+    """All that the weights of layer `number` depend on: of every layer up to it, too."""
+    data = {name: value for name, value in asdict(config.data).items() if name not in ("root", "download")}
+    settings: dict[str, Any] = {"seed": config.seed, "data": data | {"content": digest[:16]}}
+    settings["trainer"] = {"precision": config.trainer.precision}
+    if number > 1:
+        settings["features"] = asdict(config.features)
+    return settings | {f"layer {i}": asdict(config.layer_at(i)) for i in range(1, number + 1)}
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """SHA-256 of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[str]:
+    """What differs between settings, each with both values, by the names that the command uses."""
+    before, after = dict(_flat(old, "")), dict(_flat(new, ""))
+    told = []
+    for name in before:
+        if before[name] != after.get(name):
+            group, _, rest = name.partition(".")
+            number = group.removeprefix("layer ")
+            shown = config.name_of(int(number), rest) if number != group else name
+            where = f" layer {number}" if number != group else ""
+            told.append(f"{shown}: {_shown(after.get(name))}, but{where} was trained with {_shown(before[name])}")
+    return told
+
+
+def _flat(settings: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,42 @@
+"""How well a stack classifies."""
+
+import torch
+from torch import Tensor
+
+from layerwise.console import progress
+from layerwise.data.batches import Batches
+from layerwise.data.images import Images
+from layerwise.nn.stack import FrozenStack
+
+
+def accuracies(
+    stack: FrozenStack, images: Images, device: torch.device, what: str = "testing", mirrored: bool = False
+) -> list[float]:
+    """The share of images classified rightly at depth 1, 2, … of the stack.
+
+    Args:
+        stack: of one layer or more.
+        images: what is classified.
+        device: where the stack is.
+        what: for the progress bar.
+        mirrored: add the logits of the mirrored image to those of the image.
+    """
+    right = torch.zeros(len(stack), dtype=torch.long)
+    batches = Batches(images, device=device)
+    for x, _, labels in progress(batches, what, len(batches)):
+        logits = torch.stack([logits for _, logits in stack.depths(x)])
+        if mirrored:
+            logits = logits + torch.stack([logits for _, logits in stack.depths(x.flip(3))])
+        right += (logits.argmax(2) == labels).sum(1).cpu()
+    return [float(count) / len(images) for count in right]
+
+
+def confusion(stack: FrozenStack, images: Images, classes: int, device: torch.device) -> Tensor:
+    """Counts of (true class, predicted class) over images, (classes, classes) int64 on the CPU."""
+    counts = torch.zeros(classes, classes, dtype=torch.long)
+    batches = Batches(images, device=device, layers=stack.layers)
+    for _, logits, labels in progress(batches, "testing", len(batches)):
+        assert logits is not None
+        pairs = (labels * classes + logits.argmax(1)).cpu()
+        counts += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return counts

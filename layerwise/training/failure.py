@@ -1,0 +1,5 @@
+"""What stops a training."""
+
+
+class TrainingFailed(RuntimeError):
+    """The training cannot go on; the message says where, why, and what to do."""

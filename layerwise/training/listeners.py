@@ -1,0 +1,33 @@
+"""Who is told how a training goes, such as figures and W&B. Their failures never matter to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.record import LayerRecord
+
+
+class Listener(Protocol):
+    """What a listener hears."""
+
+    def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics of a layer's training, at a step that counts from the layer's start."""
+
+    def layer_finished(self, stack: FrozenStack, records: Sequence[LayerRecord]) -> None:
+        """The top layer of the stack is trained and frozen."""
+
+    def stack_finished(
+        self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
+    ) -> None:
+        """The whole stack is tested: counts of test images by (true, predicted) class, and what summary.json holds."""
+
+
+def tell(listeners: Sequence[Listener], occasion: str, *what: object) -> None:
+    """Call a method of every listener; what one of them raises is printed, and stops nobody."""
+    for listener in listeners:
+        try:
+            getattr(listener, occasion)(*what)
+        except Exception as error:
+            print(f"{type(listener).__name__} failed, which costs only what it makes: {error!r}", flush=True)
