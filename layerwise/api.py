@@ -53,7 +53,7 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
     try:
         figures = Figures(run, tracker, data, device)
         stack, records = train_stack(config, data, run, device, [tracker, figures])
-        counts = confusion(stack, data.test, len(data.classes), device)  # the only time that they are looked at
+        counts = confusion(stack.layers, data.test, len(data.classes), device)  # the only time that they are looked at
         summary = summarize(records, float(counts.diag().sum()) / float(counts.sum()))
         run.save_json("summary.json", summary)
         tell([tracker, figures], "stack_finished", stack, records, counts, summary)

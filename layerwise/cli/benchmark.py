@@ -12,6 +12,6 @@ def main(arguments: list[str]) -> None:
 
     import torch
 
-    from layerwise.experiments.benchmark import benchmark
+    from layerwise.experiments.benchmark.run import benchmark
 
     benchmark(given.quick, given.json, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -17,6 +17,6 @@ def main(arguments: list[str]) -> None:
     options.add_argument("--json", metavar="PATH", help="write what was measured to this file")
     given, rest = options.read(arguments)
 
-    from layerwise.experiments.patches import Asked, patches
+    from layerwise.experiments.patches.measure import Asked, patches
 
     patches(Asked(rest, **vars(given)))

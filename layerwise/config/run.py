@@ -96,7 +96,7 @@ class Config:
     seed: int = setting(0, at_least(0))
     """everything random follows from it"""
     run_dir: str | None = None
-    """where the run's files go; null: runs/<recipe>-seed<seed>, with a suffix where settings differ from the recipe's"""
+    """where the run's files go; null: runs/<recipe>-seed<seed>, with a suffix if settings differ from the recipe's"""
     data: Data = field(default_factory=Data)
     layer: Layer = field(default_factory=Layer)
     """settings of every layer"""

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerwise.data.augmentation import Augmentation
 from layerwise.data.images import Images, to_input
-from layerwise.nn.layer import ProbedLayer
 
 EVALUATION_BATCH = 256
 """images a batch where nothing is trained"""
@@ -57,7 +56,7 @@ class Batches:
         source: Images | View,
         size: int = EVALUATION_BATCH,
         device: torch.device | str = "cpu",
-        layers: Sequence[ProbedLayer] = (),
+        layers: Sequence[nn.Module] = (),
         *,
         shuffle: bool = False,
         augmentation: Augmentation | None = None,

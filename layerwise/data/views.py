@@ -96,6 +96,7 @@ class ViewStore:
                         x, logits = layer(x, logits)
                         x = x.to(dtype).float()  # as it would have been stored
                 view.features[start : start + len(x)] = x.to(dtype)
+                assert logits is not None
                 view.logits[start : start + len(x)] = logits
                 start += len(x)
             yield view

@@ -108,10 +108,16 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """An empty figure, in inches, with several axes side by side, of one vertical range."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+
+
 def as_array(figure: Figure) -> Picture:
     """Draw a figure, with no screen and no state of the process; names are shown as they are, not as TeX."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

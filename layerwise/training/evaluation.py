@@ -1,7 +1,9 @@
 """How well a stack classifies."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerwise.console import progress
 from layerwise.data.batches import Batches
@@ -31,10 +33,10 @@ def accuracies(
     return [float(count) / len(images) for count in right]
 
 
-def confusion(stack: FrozenStack, images: Images, classes: int, device: torch.device) -> Tensor:
-    """Counts of (true class, predicted class) over images, (classes, classes) int64 on the CPU."""
+def confusion(layers: Sequence[nn.Module], images: Images, classes: int, device: torch.device) -> Tensor:
+    """Counts of (true class, predicted class) over images, (classes, classes) int64 on the CPU, by the top layer."""
     counts = torch.zeros(classes, classes, dtype=torch.long)
-    batches = Batches(images, device=device, layers=stack.layers)
+    batches = Batches(images, device=device, layers=layers)
     for _, logits, labels in progress(batches, "testing", len(batches)):
         assert logits is not None
         pairs = (labels * classes + logits.argmax(1)).cpu()

@@ -10,7 +10,7 @@ from torch import Tensor
 from layerwise.experiments.benchmark.layers import natural_images
 from layerwise.nn.kmeans import kmeans, nearest
 from layerwise.nn.whitening import fit_whitening
-from layerwise.ops.patches import sample_patches
+from layerwise.ops import sample_patches
 
 ITERATIONS = 25
 

@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layerwise import ops
-from layerwise.config.layer import LayerConfig
-from layerwise.data.batches import to_input
+from layerwise.config import Layer
+from layerwise.data.images import to_input
 from layerwise.experiments.benchmark.memory import PeakMemory
-from layerwise.nn.dictionary import PatchDictionary
-from layerwise.nn.embedding import PatchEmbedding
-from layerwise.nn.layer import ProbedLayer
-from layerwise.ops import reference
-from layerwise.ops.patches import extract_patches, sample_patches
+from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
+from layerwise.nn.gates import Gate
+from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.ops import extract_patches, reference, sample_patches
 
 CLASSES, SIDE, PATCH, POOL = 10, 32, 5, 4
 HUGE = 4096  # atoms above which only what keeps no whole maps is measured: a batch of them takes over 10 GiB
@@ -71,34 +70,32 @@ def embed_plain(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighb
     return F.avg_pool2d(mask * convolve(maps), pool, ceil_mode=True)
 
 
-class _Embedding(PatchEmbedding):
-    """The layer's embedding, computed by a function of choice."""
+class _Nearest(Gate):
+    """The layer's gate, computed by a function of choice."""
 
-    def __init__(self, dictionary: PatchDictionary, config: LayerConfig, embed: Embed) -> None:
-        super().__init__(dictionary, config)
+    def __init__(self, patch_size: int, neighbors: int, embed: Embed) -> None:
+        super().__init__(patch_size, neighbors)
         self.embed = embed
 
-    def forward(self, x: Tensor) -> Tensor:
-        settings = self.config.patch_size, self.config.k, self.config.pool
-        return self.embed(x, self.dictionary.scorer, self.maps(self.dictionary), *settings)
+    def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+        assert maps is not None
+        return self.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window)
 
 
 def measure_layer(atoms: int, neighbors: int, batch: int, device: torch.device, turns: int) -> list[Row]:
     """The rows of one dictionary size: the plain step, the reference, and the device's own backend."""
     generator = torch.Generator().manual_seed(0)
     x = natural_images(batch, generator).to(device)
-    config = LayerConfig(
-        patch_size=PATCH, atoms=atoms, neighbors=neighbors, pool=POOL, channels=32, dictionary="sampled"
-    )
+    settings = Layer(patch_size=PATCH, atoms=atoms, neighbors=neighbors, pool=POOL, channels=32)
     sample = sample_patches([x], PATCH, max(4096, 2 * atoms), batch, generator)
-    dictionary = PatchDictionary.fit(sample, config, generator)
+    dictionary = learn_dictionary(sample, atoms, generator, "sampled")
     embeds: dict[str, Embed] = {"plain": embed_plain, "reference": reference.embed, device.type: ops.embed}
     if atoms > HUGE:
         embeds = {device.type: ops.embed}
     peaks, tasks = {}, {"floor": _products(x, dictionary.scorer)}
     for name, embed in embeds.items():
-        layer = ProbedLayer(dictionary, config, (3, SIDE, SIDE), CLASSES)
-        layer.layer.embedding = _Embedding(dictionary, config, embed)
+        layer = build_layer(settings, dictionary, (3, SIDE, SIDE), CLASSES)
+        layer.layer.embedding.gate = _Nearest(PATCH, neighbors, embed)
         layer.to(device)
         tasks[name], tasks[f"{name}, evaluation"] = _step(layer, x), _evaluation(layer, x)
         with PeakMemory(device) as peak:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-from layerwise.config.layer import LayerConfig, LayerOverrides
-from layerwise.config.run import Config, OptimizerConfig
-from layerwise.data.batches import Augmentation, Images
+from layerwise.config import Config, Layer, Optimizer, Probe, Sampling, SingleLayer
+from layerwise.data.augmentation import Augmentation
+from layerwise.data.images import Images
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.layers import CLASSES, natural_images
-from layerwise.nn.layer import FrozenStack, ProbedLayer
-from layerwise.training.fit import train_layer
+from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.nn.stack import FrozenStack
+from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData
-from layerwise.training.module import LayerModule
-from layerwise.training.stack import learn_dictionary
+from layerwise.training.stack import learn
 
 DEPTH = 4
 
@@ -33,12 +33,16 @@ def measure_depth(quick: bool, device: torch.device) -> str:
         A line that says how long each took.
     """
     count, atoms, epochs, turns = (96, 16, 1, 1) if quick else (2000, 256, 10, 2)
-    config = Config(
-        depth=DEPTH,
-        layer=LayerConfig(atoms=atoms, neighbors=atoms // 4, pool=1, probe_pool=4, patches=64 * atoms),
-        layers={1: LayerOverrides(pool=2)},
-        optimizer=OptimizerConfig(epochs=epochs, batch_size=32),
+    layer = Layer(
+        atoms=atoms,
+        neighbors=atoms // 4,
+        pool=1,
+        probe=Probe(pool=4),
+        sampling=Sampling(patches=64 * atoms),
     )
+    optimizer = Optimizer(epochs=epochs, batch_size=32)
+    first = SingleLayer(**vars(layer) | {"pool": 2}, optimizer=optimizer)
+    config = Config(depth=DEPTH, layer=layer, layers={1: first}, optimizer=optimizer)
     data = _data(count)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         stack = _stack(config, data, device)
@@ -47,8 +51,8 @@ def measure_depth(quick: bool, device: torch.device) -> str:
             for where, stored in (("stack", DEPTH - 2), ("alone", DEPTH - 1)):
                 store = ViewStore(config.features, data, config.seed, device)
                 for below in range(1, stored + 1):
-                    store.raise_to(FrozenStack(stack.layers[:below], CLASSES).to(device))
-                seconds[where] += _train(config, data, stack, store) / turns
+                    store.raise_to(stack.below(below + 1))
+                seconds[where] += _train(config, stack, store) / turns
     return (
         f"layer {DEPTH} in a stack: {seconds['stack']:.1f} s, alone on stored features: {seconds['alone']:.1f} s: "
         f"in a stack ÷ alone {seconds['stack'] / seconds['alone']:.2f} "
@@ -65,27 +69,25 @@ def _data(count: int) -> DataSet:
 
 def _stack(config: Config, data: DataSet, device: torch.device) -> FrozenStack:
     """Layers 1 to 3, with dictionaries of their inputs."""
-    stack = FrozenStack([], CLASSES).to(device)
+    stack = FrozenStack()
     for number in range(1, DEPTH):
-        stack = FrozenStack([*stack.layers, _layer(config, data, stack, number, device)], CLASSES).to(device)
+        store = ViewStore(config.features, data, config.seed, device)  # holds nothing: patches come from the stack
+        stack = stack.with_layer(_layer(config, stack, store, number)).to(device)
     return stack
 
 
-def _layer(config: Config, data: DataSet, stack: FrozenStack, number: int, device: torch.device) -> ProbedLayer:
-    store = ViewStore(config.features, data, config.seed, device)  # with nothing in it, patches come from the stack
-    own = config.layer_config(number)
-    shape = stack.layers[-1].shape if stack.layers else data.shape
-    return ProbedLayer(learn_dictionary(own, stack, store, config.seed, number), own, shape, CLASSES)
+def _layer(config: Config, stack: FrozenStack, store: ViewStore, number: int) -> ProbedLayer:
+    own = config.layer_at(number)
+    shape = stack.layers[-1].shape if len(stack) else store.data.shape
+    return build_layer(own, learn(own, number, stack, store, config.seed), shape, CLASSES)
 
 
-def _train(config: Config, data: DataSet, stack: FrozenStack, store: ViewStore) -> float:
+def _train(config: Config, stack: FrozenStack, store: ViewStore) -> float:
     """Seconds of what a layer's training does from where its input is stored."""
     start = time.perf_counter()
     store.raise_to(stack)
-    own = config.layer_config(DEPTH)
-    layer = ProbedLayer(learn_dictionary(own, stack, store, 0, DEPTH), own, stack.layers[-1].shape, CLASSES)
-    module = LayerModule(layer, DEPTH, CLASSES, config.optimizer)
+    layer = _layer(config, stack, store, DEPTH)
     with tempfile.TemporaryDirectory() as folder:
-        inputs = LayerData(data, stack, store, config.optimizer.batch_size, 0)
-        train_layer(module, inputs, config, Path(folder), None)
+        inputs = LayerData(stack, store, config.optimizer.batch_size, 0)
+        fit_layer(layer, DEPTH, inputs, config.optimizer, config.trainer, Path(folder))
     return time.perf_counter() - start

@@ -17,7 +17,9 @@ class Row:
     """the paper's test accuracy in per cent"""
     depth: int = 1
     stack: str | None = None
-    """rows of the same stack are depths of one run; unset: a run of its own"""
+    """rows of the same stack are depths of one run; None: a run of its own"""
+    convolutions: int = 1
+    """of a CNN that is trained end to end (`layerwise.experiments.paper.cnn`); 1: it is a stack of layers"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ FULL: Settings = {
     "layer.atoms": 1024,
     "layer.neighbors": 128,
     "layers.1.neighbors": 256,
-    "layer.patches": 262_144,
+    "layer.sampling.patches": 262_144,
     "optimizer.epochs": 200,
 }
 """the size of configs/paper.yaml"""
@@ -46,7 +48,7 @@ FULL: Settings = {
 def small(settings: Settings, divisor: int) -> Settings | None:
     """The scale small: a table's sizes divided, 10 epochs; None where no neighbor is left.
 
-    A row that has N = 256 by itself is shortened only. A learning rate that a row has for its size is left out where
+    A row that has N = 256 by itself is shortened only. A learning rate that a row has for its size is dropped where
     the size changes. Deeper layers have a fresh view of the images for each epoch.
     """
     size = {name: int(str(value)) for name, value in (FULL | settings).items() if name in FULL}
@@ -58,9 +60,9 @@ def small(settings: Settings, divisor: int) -> Settings | None:
 
 
 HARD: Settings = {"layer.embedding": "hard"}
-CNN: Settings = {"layer.embedding": "relu", "layer.whitening_kind": "none", "layer.dictionary": "sampled"}
+CNN: Settings = {"layer.gate.kind": "relu", "layer.whitening.kind": "none", "layer.dictionary": "sampled"}
 """atoms have no part in it, so that none are clustered"""
-RANDOM: Settings = {"layer.dictionary": "kmeans_gaussian", "layer.whitening_kind": "none"}
+RANDOM: Settings = {"layer.dictionary": "kmeans_gaussian", "layer.whitening.kind": "none"}
 """the authors' random patches are clustered; they are whitened by their own covariance, that is not at all, and so are
 the images"""
 
@@ -75,15 +77,20 @@ TABLE1 = Table(
     ],
 )
 
-BARE: Settings = {"layers.1.pool": 1, "layers.1.norm": "none", "layer.mix": "none"}
-QUARTER: Settings = {"layer.atoms": 256, "layers.1.neighbors": 64, "layer.patches": 65_536, "optimizer.batch_size": 32}
+BARE: Settings = {"layers.1.pool": 1, "layers.1.norm.kind": "none", "layer.channels": "null"}
+QUARTER: Settings = {
+    "layer.atoms": 256,
+    "layers.1.neighbors": 64,
+    "layer.sampling.patches": 65_536,
+    "optimizer.batch_size": 32,
+}
 
 TABLE2 = Table(
     "Table 2: constraint on the linear function, N = 256",
     [
         Row(
             "simple",
-            BARE | QUARTER | {"layer.embedding": "unconstrained", "optimizer.learning_rate": 1e-5},
+            BARE | QUARTER | {"layer.probe.kind": "unconstrained", "optimizer.learning_rate": 1e-5},
         ),
         Row("constrained", BARE | QUARTER | {"optimizer.learning_rate": 1e-3}),
     ],
@@ -93,8 +100,8 @@ TABLE3 = Table(
     "Table 3: average pooling, with batch norm, and bottleneck, Φ_full",
     [
         Row("neither", BARE),
-        Row("average pooling", {"layer.mix": "none"}),
-        Row("bottleneck", {"layers.1.pool": 1, "layers.1.norm": "none"}),
+        Row("average pooling", {"layer.channels": "null"}),
+        Row("bottleneck", {"layers.1.pool": 1, "layers.1.norm.kind": "none"}),
         Row("both", {}),
     ],
 )
@@ -113,7 +120,7 @@ TABLE4 = Table(
         *_depths("Φ_hard", HARD),
         *_depths("CNN layer by layer", CNN),
         Row("CNN end to end, depth 1", DEEP | CNN, stack="CNN layer by layer"),
-        *(Row(f"CNN end to end, depth {depth}", DEEP | CNN | {"layer.convolutions": depth}) for depth in range(2, 5)),
+        *(Row(f"CNN end to end, depth {depth}", DEEP | CNN, convolutions=depth) for depth in range(2, 5)),
     ],
 )
 
@@ -125,7 +132,7 @@ FIGURE8 = Table(
 
 
 def _sized(atoms: int) -> Settings:
-    return {"layer.atoms": atoms, "layers.1.neighbors": atoms // 4, "layer.patches": 256 * atoms}
+    return {"layer.atoms": atoms, "layers.1.neighbors": atoms // 4, "layer.sampling.patches": 256 * atoms}
 
 
 FIGURE9 = Table(

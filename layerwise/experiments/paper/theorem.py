@@ -1,23 +1,21 @@
-"""python -m layerwise theorem: test error against samples and atoms, where the theorem's assumption holds.
+"""layerwise theorem: test error against samples and atoms, where the theorem's assumption holds.
 
 The theorem (paper, section 5): if patches have a covering number N0 and a shallow CNN labels the images, a dictionary
 of N0 atoms reaches an error eps with poly(1/eps, N0) samples. Images are drawn by `data.name: teacher`.
 """
 
 import contextlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-import matplotlib.pyplot as plt
-
-from layerwise.cli.parsing import CONFIGS, parse
-from layerwise.config.run import Config
-from layerwise.experiments.paper import check_sweep, tested, train_and_test
-from layerwise.report.figures import Picture, as_array
-from layerwise.report.page import print_table, save_picture
-from layerwise.run.directory import commit
+from layerwise.console import print_table
+from layerwise.experiments.paper.job import Job
+from layerwise.experiments.paper.reproduce import check_sweep
+from layerwise.parsing import parse
+from layerwise.report.figures import Picture, as_array, panels
+from layerwise.report.page import save_picture
+from layerwise.run.files import write_json
 
 CLUSTERS = 64
 SAMPLES = [300, 1000, 3000, 10_000, 20_000]
@@ -39,7 +37,7 @@ def learners(clusters: int) -> list[Learner]:
     sizes = [(f"N = {label}", clusters * times // 4, max(1, times // 4)) for label, times in SIZES.items()]
     return [
         *(Learner(name, [f"--layer.atoms={n}", f"--layer.neighbors={k}"]) for name, n, k in sizes),
-        Learner("vanilla CNN", [f"--layer.atoms={clusters}", "--layer.embedding=relu"]),
+        Learner("vanilla CNN", [f"--layer.atoms={clusters}", "--layer.gate.kind=relu"]),
     ]
 
 
@@ -74,7 +72,7 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
     """
     own = (
         *("depth", "config", "data.name", "data.teacher.clusters", "data.teacher.images", "data.teacher.seed"),
-        *("optimizer.epochs", "optimizer.batch_size", "layer.atoms", "layer.neighbors", "layer.embedding"),
+        *("optimizer.epochs", "optimizer.batch_size", "layer.atoms", "layer.neighbors", "layer.gate.kind"),
     )
     check_sweep(seeds, path, arguments, own)
     samples, steps = (SAMPLES[:2], 50) if quick else (SAMPLES, STEPS)
@@ -91,47 +89,43 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
     save_picture(folder / "theorem.png", theorem_picture(results))
     print(f"\npicture: {folder / 'theorem.png'}")
     if path is not None:
-        text = json.dumps([asdict(result) for result in results], indent=1) + "\n"
-        commit(Path(path), lambda file: file.write_text(text))
+        write_json(Path(path), [asdict(result) for result in results])
     return results
 
 
 def _configured(
     learner: Learner, world: str, samples: int, seed: int, steps: int, folder: Path, arguments: list[str]
-) -> Config:
+) -> Job:
     label = learner.name.replace(" ", "").replace("/", "-").replace("=", "-").lower()
     config, _ = parse(
-        ["--config", str(CONFIGS / "teacher.yaml"), world, *learner.settings]
+        ["--config=teacher", world, *learner.settings]
         + [f"--data.teacher.images={samples}", f"--optimizer.epochs={max(1, round(steps * BATCH / samples))}"]
         + [*arguments, f"--data.teacher.seed={seed}", f"--seed={seed}"]
         + [f"--run_dir={folder / f'{label}-{samples}-seed{seed}'}"]
     )
-    return config
+    return Job(config)
 
 
-def _errors(panel: str, name: str, samples: list[int], runs: list[list[Config]]) -> Errors:
+def _errors(panel: str, name: str, samples: list[int], runs: list[list[Job]]) -> Errors:
     """Train what is not trained yet."""
     errors, seconds = [], 0.0
-    for n, configs in zip(samples, runs, strict=True):
+    for n, jobs in zip(samples, runs, strict=True):
         print(f"{panel}, {name}, {n} samples", flush=True)
-        for config in configs:
-            if tested(config) is None:
-                _train_quietly(config)
-        accuracies = [tested(config) for config in configs]
+        for job in jobs:
+            if job.tested() is None:
+                _train_quietly(job)
+        accuracies = [job.tested() for job in jobs]
         errors.append([1 - accuracy[0] for accuracy in accuracies if accuracy is not None])
-        for config in configs:
-            summary = json.loads((Path(config.run_dir or "") / "summary.json").read_text())
-            seconds += summary["seconds"]
+        seconds += sum(job.seconds(1) for job in jobs)
     spread = [stdev(values) if len(values) > 1 else 0.0 for values in errors]
     return Errors(panel, name, samples, [mean(values) for values in errors], spread, round(seconds, 1))
 
 
-def _train_quietly(config: Config) -> None:
+def _train_quietly(job: Job) -> None:
     """Train, with what is printed in a file beside the run."""
-    folder = Path(config.run_dir or "")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.log").open("a") as log, contextlib.redirect_stdout(log):
-        train_and_test(config)
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    with (job.folder.parent / f"{job.folder.name}.log").open("a") as log, contextlib.redirect_stdout(log):
+        job.train()
 
 
 def _print(results: list[Errors]) -> None:
@@ -146,9 +140,9 @@ def _print(results: list[Errors]) -> None:
 
 def theorem_picture(results: list[Errors]) -> Picture:
     """Test error against samples, a panel for clustered and one for unclustered patches."""
-    panels = list(dict.fromkeys(result.panel for result in results))
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(9, 4), sharey=True, layout="constrained", squeeze=False)
-    for panel, axes in zip(panels, all_axes[0], strict=True):
+    names = list(dict.fromkeys(result.panel for result in results))
+    figure, all_axes = panels(9, 4, len(names))
+    for panel, axes in zip(names, all_axes, strict=True):
         for result in results:
             if result.panel == panel:
                 axes.errorbar(
@@ -162,6 +156,6 @@ def theorem_picture(results: list[Errors]) -> Picture:
                 )
         axes.set(xscale="log", xlabel="training images", title=f"{panel} patches", ylim=(0, 55))
         axes.axhline(5, color="grey", linestyle=":", linewidth=1)
-    all_axes[0][0].set(ylabel="test error, %")
-    all_axes[0][0].legend(frameon=False)
+    all_axes[0].set(ylabel="test error, %")
+    all_axes[0].legend(frameon=False)
     return as_array(figure)

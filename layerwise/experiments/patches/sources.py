@@ -1,27 +1,24 @@
 """Where patches to be measured come from: a data set, the features under a layer of a run, or any photographs.
 
-Shapes: M patches, P = s*s*C patch numbers.
+Shapes: M patches, P = s*s*C patch dimension.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from layerwise.config.run import SettingError
-from layerwise.console import progress
-from layerwise.data.batches import EVALUATION_BATCH, Batches
-from layerwise.data.folder import to_bytes
+from layerwise.config import Features, SettingError
+from layerwise.data.images import to_input
+from layerwise.data.reading import each, read_picture
 from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
 from layerwise.experiments.patches.clusters import contrast
-from layerwise.nn.layer import FrozenStack
-from layerwise.ops.patches import extract_patches, sample_patches
-from layerwise.run.evaluate import Run
-from layerwise.training.inputs import FrozenInputs
+from layerwise.nn.stack import FrozenStack
+from layerwise.ops import extract_patches
+from layerwise.training.inputs import sample_inputs
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 FEWEST = 100
@@ -45,11 +42,10 @@ class Source:
     """patches that there are to be drawn"""
 
     def __post_init__(self) -> None:
-        numbers = self.patches.shape[1]
-        if numbers < 4:
+        dimension = self.patches.shape[1]
+        if dimension < 4:
             raise SettingError(
-                f"--patch_size: {self.patch_size} gives patches of {numbers} numbers, too few to differ in direction; "
-                "give a larger one"
+                f"--patch_size: {self.patch_size} gives patches of dimension {dimension}, too low: give a larger one"
             )
         different = len(torch.unique(contrast(self.patches[:LOOKED_AT]), dim=0))
         if different < FEWEST:
@@ -65,39 +61,31 @@ def of_data(data: DataSet, name: str, patch_size: int, count: int, seed: int) ->
     Raises:
         SettingError: the patches do not fit its images.
     """
-    patches = _of_features(FrozenStack([], len(data.classes)), data, patch_size, count, seed)
-    return Source(name, patches, patch_size, data.shape, len(data.train) * _positions(data.shape, patch_size))
+    return _of_features(FrozenStack(), data, name, patch_size, count, seed)
 
 
-def of_layer(run: Run, number: int, patch_size: int | None, count: int, seed: int) -> Source:
-    """Patches of the features that a layer of a run has as its input; of the layer's own patch size if none is given.
+def of_layer(below: FrozenStack, data: DataSet, patch_size: int, count: int, seed: int) -> Source:
+    """Patches of the features that the layer above a stack has as its input.
 
     Raises:
         SettingError: the patches do not fit.
     """
-    size = patch_size or run.records[number - 1].config.patch_size
-    below = FrozenStack(run.stack.layers[: number - 1], run.stack.classes)
-    patches = _of_features(below, run.data, size, count, seed)
-    shape = below.layers[-1].shape if below.layers else run.data.shape
-    return Source(f"layer {number}", patches, size, shape, len(run.data.train) * _positions(shape, size))
+    return _of_features(below, data, f"layer {len(below) + 1}", patch_size, count, seed)
 
 
 def _positions(shape: tuple[int, int, int], patch_size: int) -> int:
     return (shape[1] - patch_size + 1) * (shape[2] - patch_size + 1)
 
 
-def _of_features(stack: FrozenStack, data: DataSet, patch_size: int, count: int, seed: int) -> Tensor:
-    """Patches of a stack's output, up to 16 an image, so that few images have to go through the stack."""
-    shape = stack.layers[-1].shape if stack.layers else data.shape
+def _of_features(stack: FrozenStack, data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
+    """Patches of a stack's output, with nothing stored."""
+    shape = stack.layers[-1].shape if len(stack) else data.shape
     _, h, w = shape
     if patch_size > min(h, w):
         raise SettingError(f"--patch_size: {patch_size} does not fit the {h}×{w} images; give a smaller one")
-    generator, images = torch.Generator().manual_seed(seed), data.train
-    positions = _positions(shape, patch_size)
-    chosen = torch.randperm(len(images), generator=generator)[: -(-count // min(16, positions))].sort().values
-    inputs = FrozenInputs(stack, Batches(images.subset(chosen), EVALUATION_BATCH))
-    features = (x for x, _, _ in progress(inputs, "sampling patches", len(inputs)))
-    return sample_patches(features, patch_size, count, len(chosen), generator)
+    inputs = ViewStore(Features(views=0), data, seed, torch.device("cpu"))
+    patches = sample_inputs(stack, inputs, patch_size, count, torch.Generator().manual_seed(seed))
+    return Source(name, patches, patch_size, shape, len(data.train) * _positions(shape, patch_size))
 
 
 def of_photographs(folder: str | None, side: int | None, patch_size: int, count: int, seed: int) -> Source:
@@ -118,18 +106,18 @@ def of_photographs(folder: str | None, side: int | None, patch_size: int, count:
     generator = torch.Generator().manual_seed(seed)
     files = _bundled() if folder is None else _in_folder(Path(folder))
     files = [files[i] for i in torch.randperm(len(files), generator=generator)[:PHOTOGRAPHS]]
-    each = -(-count // len(files))
+    quota = -(-count // len(files))
     seeds = torch.randint(2**62, (len(files),), generator=generator).tolist()
 
-    def draw(path: Path, own: int) -> tuple[Tensor, tuple[int, int, int]]:
+    def draw(item: tuple[Path, int]) -> tuple[Tensor, tuple[int, int, int]]:
+        path, own = item
         photograph = _read(path, side)  # let go at once: many do not fit into memory together
         c, h, w = photograph.shape
         if min(h, w) < patch_size:
             raise SettingError(f"--patch_size: {patch_size} does not fit {path}, {w}×{h} pixels; give a smaller one")
-        return _cut(photograph, patch_size, each, torch.Generator().manual_seed(own)), (c, h, w)
+        return _cut(photograph, patch_size, quota, torch.Generator().manual_seed(own)), (c, h, w)
 
-    with ThreadPoolExecutor() as pool:
-        drawn = list(progress(pool.map(draw, files, seeds), "reading photographs", len(files)))
+    drawn = each("reading photographs", draw, list(zip(files, seeds, strict=True)))
     patches = torch.cat([some for some, _ in drawn])
     order = torch.randperm(len(patches), generator=generator)[:count]
     name = "photographs" if folder is None else Path(folder).resolve().name
@@ -157,18 +145,7 @@ def _in_folder(folder: Path) -> list[Path]:
 def _read(path: Path, side: int | None) -> Tensor:
     """A photograph, (3, H, W) uint8, upright."""
     try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F"):
-                raise ValueError(f"{image.mode} pixels have no known range")
-            size = image.size
-            if side is not None:
-                share = side / min(size)
-                size = max(1, round(image.width * share)), max(1, round(image.height * share))
-                image.draft("RGB", size)  # a JPEG decoder can leave out what would be shrunk away
-            photograph = to_bytes(image).convert("RGB")
-            if photograph.size != size:
-                photograph = photograph.resize(size, Image.Resampling.LANCZOS)
-            photograph = ImageOps.exif_transpose(photograph)
+        photograph = read_picture(path, "RGB", side)
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise SettingError(f"--photos: {path} is not a readable image; mend or remove it") from error
     return torch.from_numpy(np.asarray(photograph).transpose(2, 0, 1).copy())
@@ -182,4 +159,4 @@ def _cut(photograph: Tensor, size: int, count: int, generator: torch.Generator) 
     top = positions // across + torch.arange(size)[:, None]
     left = positions % across + torch.arange(size)
     crops = photograph[:, top, left].permute(1, 0, 2, 3)  # (count, C, s, s)
-    return extract_patches(crops.float() / 127.5 - 1, size).flatten(1)
+    return extract_patches(to_input(crops), size).flatten(1)

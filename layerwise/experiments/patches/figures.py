@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from layerwise.experiments.patches.measured import Band
-from layerwise.report.figures import Picture, as_array
+from layerwise.report.figures import Picture, as_array, blank
 
 LABELS = {
     "original": ("original", "tab:blue", "-"),
@@ -19,7 +17,7 @@ LABELS = {
 
 def clusters_picture(curves: Mapping[str, Band], title: str) -> Picture:
     """Distance to the nearest centroid against the number of centroids; a band is a deviation over seeds."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = blank(6, 4)
     for kind, band in curves.items():
         label, color, line = LABELS[kind]
         axes.plot(band.centroids, band.distance, line, color=color, label=label)
@@ -33,7 +31,7 @@ def clusters_picture(curves: Mapping[str, Band], title: str) -> Picture:
 
 def covering_picture(covers: Mapping[str, Mapping[str, Any]], title: str) -> Picture:
     """Balls that cover the patches against their radius, both logarithmic."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = blank(6, 4)
     for kind, cover in covers.items():
         label, color, _ = LABELS[kind]
         axes.plot(cover["radius"], cover["balls"], "o-", ms=3, color=color, label=f"{label}, greedy")
@@ -47,7 +45,7 @@ def covering_picture(covers: Mapping[str, Mapping[str, Any]], title: str) -> Pic
 
 def layers_picture(curves: Mapping[str, Mapping[str, Band]]) -> Picture:
     """Of each layer's input, how much closer to centroids whitened patches are than Gaussian ones."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = blank(6, 4)
     for name, bands in curves.items():
         pairs = zip(bands["whitened"].distance, bands["gaussian"].distance, strict=True)
         axes.plot(bands["whitened"].centroids, [100 * (1 - own / chance) for own, chance in pairs], label=name)

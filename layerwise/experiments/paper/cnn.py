@@ -1,0 +1,103 @@
+"""The CNN of the paper's Table 4 that is trained end to end: another model, trained by the same means.
+
+Shapes: B batch, C channels, H W image side, s patch side, N kernels, D channels after each convolution.
+"""
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from layerwise.api import device_of
+from layerwise.config import Config, SettingError, SingleLayer
+from layerwise.config.run import plain
+from layerwise.data.splits import load_data
+from layerwise.data.views import ViewStore
+from layerwise.nn.layer import output_shape
+from layerwise.nn.probe import LinearProbe
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.files import commit
+from layerwise.run.run import Run
+from layerwise.run.tracker import Tracker
+from layerwise.seeds import fold_seed
+from layerwise.training.evaluation import confusion
+from layerwise.training.fit import fit_layer
+from layerwise.training.inputs import LayerData
+
+
+class EndToEnd(nn.Module):
+    """Convolutions with ReLU, each followed by a 1×1 bottleneck; pooling and batch norm after the first one alone.
+
+    Args:
+        settings: of the first layer: s, N, D, pool, and the probe's.
+        convolutions: how many; those after the first have 3×3 kernels.
+        shape: (C, H, W) of the images.
+        classes: number of classes.
+
+    Raises:
+        SettingError: the images have no room for so many.
+    """
+
+    def __init__(self, settings: SingleLayer, convolutions: int, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        atoms, channels = settings.atoms, settings.channels or settings.atoms
+        parts: list[nn.Module] = [
+            nn.Conv2d(shape[0], atoms, settings.patch_size),
+            nn.ReLU(),
+            nn.AvgPool2d(settings.pool, ceil_mode=True),
+            nn.BatchNorm2d(atoms, eps=settings.norm.eps),
+            nn.Conv2d(atoms, channels, 1),
+        ]
+        for _ in range(convolutions - 1):
+            parts += [nn.Conv2d(channels, atoms, 3), nn.ReLU(), nn.Conv2d(atoms, channels, 1)]
+        self.network = nn.Sequential(*parts)
+        try:
+            self.shape = output_shape(self.network, shape)
+        except (RuntimeError, ValueError) as error:
+            raise SettingError(
+                f"convolutions: {convolutions} leave nothing of {shape[1]}×{shape[2]} images; give larger ones"
+            ) from error
+        self.probe = LinearProbe(self.shape, classes, settings.probe, atoms)
+
+    def forward(self, x: Tensor, below: object = None) -> tuple[Tensor, Tensor]:
+        """Map (B, C, H, W) to output (B, D, h', w') and logits (B, classes), as a layer does."""
+        out = self.network(x)
+        return out, self.probe(out)
+
+
+def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
+    """Train a CNN and test it; where it was begun earlier it goes on from its last epoch.
+
+    Returns:
+        The test accuracy in [0, 1].
+
+    Raises:
+        RunInUse: another process is at it.
+    """
+    data, device, own = load_data(config.data, config.seed), device_of(config.trainer), config.layer_at(1)
+    seed = fold_seed(config.seed, 1)
+    run.start(config, data.digest())
+    tracker = Tracker(config.wandb, run.path, plain(config))
+    try:
+        torch.manual_seed(seed)
+        model = EndToEnd(own, convolutions, data.shape, len(data.classes))
+        images = ViewStore(config.features, data, config.seed, device)
+        batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed)
+        history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, [tracker])
+        model.load_state_dict(history.weights)
+        commit(run.path / "cnn.safetensors", lambda path: save_file(history.weights, path))
+        counts = confusion([model.to(device).eval()], data.test, len(data.classes), device)
+        tested = float(counts.diag().sum()) / float(counts.sum())
+        layer = {
+            "layer": 1,
+            "atoms": own.atoms,
+            "output_shape": list(model.shape),
+            "val_accuracy": history.best["val_accuracy"],
+            "seconds": round(history.seconds, 3),
+        }
+        summary = {"depth": 1, "test_accuracy": tested, "layers": [layer], "seconds": layer["seconds"]}
+        run.save_json("summary.json", summary)
+        (run.path / "last.ckpt").unlink(missing_ok=True)
+    finally:
+        tracker.close()
+        run.release()
+    return tested

@@ -1,0 +1,115 @@
+"""One run of a table, a figure or a sweep: trained where it is not trained yet, and tested at every depth."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwise.api import device_of, train
+from layerwise.config import Config, SettingError
+from layerwise.data.splits import DataSet
+from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
+from layerwise.experiments.step import seconds_per_step, untrained_layer
+from layerwise.parsing import read_config
+from layerwise.run.record import fingerprint, settings_of
+from layerwise.run.run import DamagedRun, Run
+from layerwise.training.depth import check_fit, next_shape
+from layerwise.training.evaluation import accuracies
+
+FORWARD = 0.6
+"""share of a training step that its forward pass takes, about"""
+TESTED = "depths.json"
+"""a run's test accuracies at every depth, written last"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stack to be trained, or a CNN end to end."""
+
+    config: Config
+    """of the run; `run_dir` is given"""
+    convolutions: int = 1
+    """of a CNN that is trained end to end; 1: it is a stack of layers"""
+
+    @property
+    def folder(self) -> Path:
+        """The run's directory."""
+        assert self.config.run_dir is not None
+        return Path(self.config.run_dir)
+
+    def tested(self) -> list[float] | None:
+        """Test accuracies in [0, 1] at depth 1, 2, …; None where the run is not finished, or is another.
+
+        Raises:
+            DamagedRun: a file of the run is not as it was written.
+        """
+        if not (self.folder / TESTED).exists():
+            return None
+        stored = Run(self.folder).config
+        accuracies: list[float] = self._read(TESTED)
+        return accuracies if _deciding(stored) == _deciding(self.config) else None
+
+    def seconds(self, depth: int) -> float:
+        """Seconds of training up to a depth, of a finished run."""
+        return sum(float(layer["seconds"]) for layer in self._read("summary.json")["layers"][:depth])
+
+    def train(self) -> None:
+        """Train, or go on with what is left, and test at every depth.
+
+        Raises:
+            RunInUse: another process is at it.
+            SettingError: the folder holds a run with other settings.
+        """
+        if self.convolutions > 1:
+            stored = read_config(self.folder / "config.yaml") if (self.folder / "config.yaml").exists() else self.config
+            if _deciding(stored) != _deciding(self.config):
+                raise SettingError(f"run_dir: {self.folder} was begun with other settings; move it away to train anew")
+            Run(self.folder).save_json(TESTED, [train_end_to_end(self.config, self.convolutions, Run(self.folder))])
+            return
+        run = train(self.config)
+        device = device_of(self.config.trainer)
+        run.save_json(TESTED, accuracies(run.stack().to(device), run.data().test, device))
+
+    def seconds_left(self, data: DataSet, known: dict[str, float]) -> float:
+        """Seconds of what is left to train, from a few steps of each layer, on random numbers.
+
+        Excluded are dictionaries, tests, and what half-trained layers have behind them.
+
+        Args:
+            data: what it is trained on.
+            known: seconds of a step that are measured already; grows.
+
+        Raises:
+            SettingError: the run does not fit the data or the machine.
+        """
+        config, shape, classes, device = self.config, data.shape, len(data.classes), device_of(self.config.trainer)
+        check_fit(config, shape, len(data.train))
+        total = below = 0.0
+        for number in range(1, config.deepest + 1):
+            own = config.layer_at(number)
+            key = repr((own, shape, self.convolutions))
+            if key not in known:
+                layer = untrained_layer(own, shape, classes)
+                model = layer if self.convolutions == 1 else EndToEnd(own, self.convolutions, shape, classes)
+                known[key] = seconds_per_step(model, own.optimizer, shape, classes, device)
+            epochs, views = own.optimizer.epochs, config.features.views
+            steps = len(data.train) // own.optimizer.batch_size
+            if not (self.folder / f"layer-{number}" / "layer.json").exists():
+                validation = FORWARD * len(data.val) / len(data.train)
+                total += steps * (epochs * known[key] * (1 + validation) + (min(views, epochs) or epochs) * below)
+            below = FORWARD * known[key] + (0.0 if views else below)
+            shape = next_shape(config, number, shape, len(data.train))
+        return total
+
+    def _read(self, name: str) -> Any:
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DamagedRun(f"{self.folder / name} is damaged; delete the folder to train anew") from error
+
+
+def _deciding(config: Config) -> dict[str, Any]:
+    """What of a configuration decides the accuracy: not where it is computed, nor where a known data set lies."""
+    own_images = config.data.name == "image_folder"
+    root = fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else ""
+    return settings_of(config, config.deepest, root)

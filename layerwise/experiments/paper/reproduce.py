@@ -1,0 +1,189 @@
+"""layerwise paper: the paper's tables and figures, each row trained and set beside the paper's number."""
+
+import hashlib
+import re
+import statistics
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from layerwise.config import Data, SettingError
+from layerwise.data.splits import load_data
+from layerwise.experiments.paper.job import Job
+from layerwise.experiments.paper.tables import TABLES, Row, Table, small
+from layerwise.parsing import parse
+from layerwise.report.figures import curve_picture
+from layerwise.report.page import save_picture
+from layerwise.run.files import check_writable, write_json
+from layerwise.run.run import RunInUse
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row as it came out; accuracies in per cent."""
+
+    row: str
+    mean: float
+    std: float | None
+    """over seeds; None with one seed"""
+    seeds: int
+    paper: float | None
+    seconds: float
+    """of training, all seeds"""
+
+
+def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: list[str]) -> list[Result]:
+    """Train every row of a table that is not trained yet, then print the table.
+
+    Args:
+        name: in `TABLES`.
+        scale: full, or small: a quarter of the atoms (of figure 9 a sixteenth), 10 epochs.
+        seeds: 0 to seeds - 1 for every row.
+        path: a JSON file for the rows.
+        arguments: further settings for every row, as for layerwise train, such as --data.root.
+
+    Returns:
+        A result a row.
+
+    Raises:
+        SettingError: a setting does not fit.
+    """
+    table = TABLES[name]
+    rows = rows_at(table, scale)
+    check_sweep(seeds, path, arguments, ("depth", "config", *_differing(rows)))
+    runs = configured(rows, scale, seeds, name, arguments)
+    by_seed = [job for jobs in zip(*runs.values(), strict=True) for job in jobs]
+    open_runs = [job for job in by_seed if job.tested() is None]
+    if open_runs:
+        print(f"{table.title}: {len(open_runs)} runs to train", flush=True)
+        print(f"about {_in_words(estimate(open_runs))}, by a short measurement", flush=True)
+        for number, job in enumerate(open_runs, 1):
+            print(f"\nrun {number} of {len(open_runs)}: {job.folder}", flush=True)
+            try:
+                if job.tested() is None:
+                    job.train()
+            except RunInUse:
+                print("another process is at it", flush=True)
+        elsewhere = sum(job.tested() is None for job in open_runs)
+        if elsewhere:
+            raise SettingError(
+                f"{name}: another process still trains {elsewhere} of the runs; repeat this when it is done"
+            )
+    results = [outcome(row, runs[row.stack or row.name]) for row in rows]
+    print("\n" + markdown(table, results))
+    if table.axis is not None:
+        points = [float(str(row.settings[table.axis[1]])) for row in rows]
+        picture = curve_picture(points, [result.mean for result in results], [r.std for r in results], table.axis[0])
+        place = runs[rows[0].name][0].folder.parent / f"{name}.png"
+        save_picture(place, picture)
+        print(f"\npicture: {place}")
+    if path is not None:
+        write_json(Path(path), [asdict(result) for result in results])
+    return results
+
+
+def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[str, ...]) -> None:
+    """Refuse what cannot be given to a command of many runs.
+
+    Args:
+        seeds: how many.
+        path: of a JSON file.
+        arguments: settings for every run.
+        own: settings that the command itself gives to each run, beside seed and run_dir.
+
+    Raises:
+        SettingError: naming what was given.
+    """
+    check_writable("--json", path)
+    if seeds < 1:
+        raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
+    for argument in arguments:
+        if not argument.startswith("--"):  # a value
+            continue
+        name = argument.split("=")[0].removeprefix("--")
+        everywhere = re.sub(r"^layers(\.\d+)?(?=\.|$)", "layer", name)
+        # a whole group, such as layer={...}, would set what is in it
+        if any(f"{setting}.".startswith((f"{name}.", f"{everywhere}.")) for setting in ("seed", "run_dir", *own)):
+            raise SettingError(f"{name}: each run here has its own; omit it, or use layerwise train for a single run")
+
+
+def _differing(rows: list[Row]) -> list[str]:
+    """The settings that make a row: those in which rows differ."""
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    return [name for name in names if len({row.settings.get(name) for row in rows}) > 1]
+
+
+def rows_at(table: Table, scale: str) -> list[Row]:
+    """The rows of a table at a scale, without those that it leaves no neighbors; points are named by their own size."""
+    if scale == "full":
+        return table.rows
+    shrunk = [(row, small(row.settings, table.small)) for row in table.rows]
+    rows = [replace(row, settings=settings) for row, settings in shrunk if settings is not None]
+    if table.axis is None:
+        return rows
+    letter, setting = table.axis
+    return [replace(row, name=f"{letter} = {row.settings[setting]}") for row in rows]
+
+
+def configured(rows: list[Row], scale: str, seeds: int, table: str, arguments: list[str]) -> dict[str, list[Job]]:
+    """The runs that the rows need, by stack, one a seed.
+
+    Each has a run directory of its own, runs/TABLE-SCALE-DATA/ROW-seedN; DATA is the data set's name, and of a folder
+    of images its name and some digits that stand for where it lies.
+    """
+    deepest = {row.stack or row.name: row for row in sorted(rows, key=lambda row: row.depth)}
+    runs: dict[str, list[Job]] = {name: [] for name in dict.fromkeys(row.stack or row.name for row in rows)}
+    for name, jobs in runs.items():
+        label = re.sub(r"\W+", "-", name.replace("Φ", "phi")).strip("-").lower()
+        row = deepest[name]
+        given = [f"--{setting}={value}" for setting, value in row.settings.items()]
+        for seed in range(seeds):
+            config, _ = parse(
+                ["--config=paper", f"--wandb.group={table}-{scale}", *given, *arguments]
+                + [f"--depth={row.depth}", f"--seed={seed}"]
+            )
+            folder = f"runs/{table}-{scale}-{_data_name(config.data)}/{label}-seed{seed}"
+            jobs.append(Job(replace(config, run_dir=folder), row.convolutions))
+    return runs
+
+
+def _data_name(data: Data) -> str:
+    if data.name != "image_folder":
+        return data.name
+    root = Path(data.root).resolve()
+    return f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
+
+
+def outcome(row: Row, jobs: list[Job]) -> Result:
+    """The result of a row whose runs are finished."""
+    tested = [job.tested() for job in jobs]
+    values = [100 * by_depth[row.depth - 1] for by_depth in tested if by_depth is not None]
+    std = statistics.stdev(values) if len(values) > 1 else None
+    seconds = sum(job.seconds(row.depth) for job in jobs)
+    return Result(row.name, statistics.mean(values), std, len(values), row.paper, seconds)
+
+
+def estimate(jobs: list[Job]) -> float:
+    """Seconds of what is left to train; see `Job.seconds_left`.
+
+    Raises:
+        SettingError: a run does not fit the data or the machine.
+    """
+    config, known = jobs[0].config, dict[str, float]()
+    data = load_data(config.data, config.seed)
+    return sum(job.seconds_left(data, known) for job in jobs)
+
+
+def markdown(table: Table, results: list[Result]) -> str:
+    """The table in Markdown, accuracies in per cent."""
+    lines = [f"{table.title}, test accuracy in %", "", "| row | ours | paper | seconds |", "|---|---|---|---|"]
+    for result in results:
+        ours = f"{result.mean:.2f}" + ("" if result.std is None else f" ± {result.std:.2f}")
+        paper = "" if result.paper is None else f"{result.paper:.2f}"
+        lines.append(f"| {result.row} | {ours} | {paper} | {result.seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
