@@ -4,6 +4,7 @@ from os import PathLike
 
 import torch
 
+from layerwise import ahead
 from layerwise import config as settings
 from layerwise.config import Config, SettingError
 from layerwise.config.run import plain
@@ -38,6 +39,8 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
         DamagedRun: a file of the run directory is not as it was written.
     """
     device = device_of(config.trainer)
+    if device.type == "cpu":
+        ahead.finish()
     data = data or load_data(config.data, config.seed)
     check_fit(config, data.shape, len(data.train))
     run, digest = Run(run_dir or config.run_dir or default_run_dir(config)), data.digest()

@@ -1,10 +1,18 @@
-"""One progress bar with the time left for every long step; one plain line where the output is no terminal."""
+"""What the console shows: a bar for every long step, or one plain line where the output is no terminal; tables."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TypeVar
 
+from tqdm import tqdm
+
 T = TypeVar("T")
+
+
+def bar(what: str, total: int | None) -> tqdm:  # type: ignore[type-arg]
+    """A bar of one line, gone at its end: what, how much of it is done, and how long it will take."""
+    shape = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+    return tqdm(total=total, desc=what, bar_format=shape, leave=False, dynamic_ncols=True)
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -19,9 +27,17 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
         print(what, flush=True)
         yield from items
         return
-    from tqdm import tqdm
+    with bar(what, len(items) if isinstance(items, Sized) else total) as shown:
+        for item in items:
+            yield item
+            shown.update()
 
-    yield from tqdm(items, desc=what, total=total, leave=False, dynamic_ncols=True)
+
+def in_words(seconds: float) -> str:
+    """A duration, to two digits or so."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def print_table(table: Sequence[Sequence[str]]) -> None:

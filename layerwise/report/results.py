@@ -10,7 +10,6 @@ from torch import Tensor
 from layerwise.data.batches import Batches
 from layerwise.data.splits import DataSet
 from layerwise.nn.stack import FrozenStack
-from layerwise.report.figures import accuracy_picture, atoms_picture, confusion_picture, usage_picture
 from layerwise.report.page import save_picture, write_report
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
@@ -42,6 +41,8 @@ class Figures:
         files = {name: self.run.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
         if all(file.exists() for file in files.values()):
             return
+        from layerwise.report.figures import atoms_picture, usage_picture  # imports matplotlib, once there is time
+
         some, _, _ = next(iter(Batches(self.data.val, device=self.device)))
         pictures = {
             "atoms": atoms_picture(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0]),
@@ -55,6 +56,8 @@ class Figures:
         self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
     ) -> None:
         """Draw the whole stack, and write the report."""
+        from layerwise.report.figures import accuracy_picture, confusion_picture
+
         pictures: dict[str, np.ndarray] = {
             "accuracy": accuracy_picture(records),
             "confusion": confusion_picture(counts, self.data.classes),

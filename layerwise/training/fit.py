@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
+from tqdm import tqdm
 
 from layerwise import config
+from layerwise.console import bar
 from layerwise.run.files import commit
 from layerwise.run.run import DamagedRun
 from layerwise.training.best import BestEpoch
@@ -64,38 +67,50 @@ class _Told(Logger):
         """The run's configuration holds them."""
 
 
-class _Bar(TQDMProgressBar):
-    """Lightning's bar, named by the layer, without the run's version number."""
+class _Shown(Callback):
+    """One bar for the layer, with the epoch and the time left for the whole stack; or a plain line an epoch.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(refresh_rate=1)
-        self.number = number
+    Args:
+        name: of the layer, such as "layer 1/3".
+        above: how many layers are still to come, each taken to last as long as this one.
+    """
 
-    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, int | str | float | dict[str, float]]:
-        items = super().get_metrics(trainer, pl_module)
-        items.pop("v_num", None)
-        return items
+    def __init__(self, name: str, above: int) -> None:
+        self.name = name
+        self.above = above
+        self.accuracy: list[str] = []
+        self.bar: tqdm[Any] | None = None
 
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(
-            f"layer {self.number}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        )
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.steps, self.done, self.since = trainer.estimated_stepping_batches, trainer.global_step, time.perf_counter()
+        self.began = self.done
+        self.bar = bar(self.name, int(self.steps)) if sys.stderr.isatty() else None
 
-
-class _Lines(Callback):
-    """One plain line an epoch, where the output is no terminal."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.done += 1
+        if self.bar is None:
+            return
+        per_step = (time.perf_counter() - self.since) / (self.done - self.began)
+        left = per_step * (self.steps - self.done + self.above * self.steps)
+        self.bar.n = self.done
+        self.bar.set_description_str(f"{self.name}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", False)
+        whole = [f"stack {tqdm.format_interval(left)}"] if self.above else []
+        self.bar.set_postfix_str(", ".join([*whole, *self.accuracy]))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         accuracy = float(trainer.callback_metrics["val_accuracy"])
-        print(
-            f"layer {self.number}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, "
-            f"validation accuracy {accuracy:.2%}",
-            flush=True,
-        )
+        self.accuracy = [f"{accuracy:.1%} right"]
+        if self.bar is None:
+            print(
+                f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, "
+                f"validation accuracy {accuracy:.2%}",
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 def fit_layer(
@@ -106,6 +121,7 @@ def fit_layer(
     trainer: config.Trainer,
     folder: Path,
     listeners: Sequence[Listener] = (),
+    depth: int | None = None,
 ) -> BestEpoch:
     """Train a layer, from where `folder`/last.ckpt stands if it is there.
 
@@ -117,6 +133,7 @@ def fit_layer(
         trainer: where.
         folder: of the layer.
         listeners: told of every step that is logged.
+        depth: number of layers of the stack, where it is known.
 
     Returns:
         The best epoch; its weights are the layer's.
@@ -126,7 +143,7 @@ def fit_layer(
         DamagedRun: last.ckpt is damaged.
     """
     best = BestEpoch()
-    bar = _Bar(number) if sys.stderr.isatty() else _Lines(number)
+    shown = _Shown(f"layer {number}" + (f"/{depth}" if depth else ""), (depth or number) - number)
     last = folder / "last.ckpt"
     # monitor=None and one file: after every epoch last.ckpt is replaced
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -141,9 +158,9 @@ def fit_layer(
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, data.steps // 10),
-        enable_progress_bar=isinstance(bar, TQDMProgressBar),
+        enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[best, checkpoint, bar],
+        callbacks=[best, checkpoint, shown],
         logger=_Told(number, listeners) if listeners else False,
         plugins=[CommittedCheckpoints()],
         default_root_dir=folder,
@@ -153,7 +170,10 @@ def fit_layer(
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-        fitting.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+        try:
+            fitting.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+        finally:
+            shown.close()
     return best
 
 

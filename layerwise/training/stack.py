@@ -48,7 +48,11 @@ def train_stack(
         if why := no_room(config, number, shape, len(data.train)):
             print(why)
             break
-        record = run.record(number) or train_layer(config, number, stack, inputs, run, listeners)
+        record = run.record(number)
+        if record is not None:
+            print(f"layer {number}: trained before, validation accuracy {record.val_accuracy:.2%}", flush=True)
+        else:
+            record = train_layer(config, number, stack, inputs, run, listeners)
         why = no_gain([*records, record], len(data.val)) if config.depth == "auto" else None
         run.exclude(number, why is not None)
         if why:
@@ -82,7 +86,8 @@ def train_layer(
     torch.manual_seed(seed)  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes))
     batches = LayerData(stack, inputs, own.optimizer.batch_size, seed)
-    history = fit_layer(layer, number, batches, own.optimizer, config.trainer, run.layer(number), listeners)
+    depth = None if config.depth == "auto" else config.deepest
+    history = fit_layer(layer, number, batches, own.optimizer, config.trainer, run.layer(number), listeners, depth)
 
     layer.load_state_dict(history.weights)
     record = LayerRecord(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from layerwise.config import Data, SettingError
+from layerwise.console import in_words
 from layerwise.data.splits import load_data
 from layerwise.experiments.paper.job import Job
 from layerwise.experiments.paper.tables import TABLES, Row, Table, small
@@ -55,7 +56,7 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
     open_runs = [job for job in by_seed if job.tested() is None]
     if open_runs:
         print(f"{table.title}: {len(open_runs)} runs to train", flush=True)
-        print(f"about {_in_words(estimate(open_runs))}, by a short measurement", flush=True)
+        print(f"about {in_words(estimate(open_runs))}, by a short measurement", flush=True)
         for number, job in enumerate(open_runs, 1):
             print(f"\nrun {number} of {len(open_runs)}: {job.folder}", flush=True)
             try:
@@ -181,9 +182,3 @@ def markdown(table: Table, results: list[Result]) -> str:
         paper = "" if result.paper is None else f"{result.paper:.2f}"
         lines.append(f"| {result.row} | {ours} | {paper} | {result.seconds:.0f} |")
     return "\n".join(lines)
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
