@@ -1,11 +1,15 @@
-"""Seeds: everything random follows from the run's seed, by unrelated streams."""
+"""Seeds: everything random follows from the run's seed, by streams that do not depend on each other."""
+
+import numpy as np
 
 
-def fold_seed(*numbers: int) -> int:
-    """One seed from several numbers, such as (seed, layer, epoch); different numbers give unrelated seeds."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed ^ (number & 0xFFFFFFFF)) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ (mixed >> 29)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 32
-    return mixed & 0x7FFFFFFFFFFFFFFF
+def fold_seed(seed: int, *path: int) -> int:
+    """The seed of one stream, such as that of (seed, layer, epoch), from 0 to 2^63 - 1.
+
+    By NumPy's SeedSequence: different seeds or paths, also of different lengths, give unrelated streams.
+
+    Args:
+        seed: of the run; at least 0.
+        path: numbers that tell the stream, each at least 0.
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -123,6 +123,11 @@ def layer(settings: dict[str, Any], shape: tuple[int, int, int]) -> ProbedLayer:
     return build_layer(config, dictionary, shape, 3)
 
 
+def thinned(values: Tensor) -> Tensor:
+    """At most about 400 of many values, evenly spaced."""
+    return values.flatten()[:: max(1, values.numel() // 400)]
+
+
 def single_layers() -> Iterator[tuple[str, Tensor]]:
     """Of each kind of layer: output and loss of a training step, its gradients, and the output after it."""
     for name, settings in LAYERS.items():
@@ -137,10 +142,10 @@ def single_layers() -> Iterator[tuple[str, Tensor]]:
         loss = F.cross_entropy(logits, torch.arange(6) % 3)
         torch.autograd.backward(loss)
         yield f"{name}: atoms", own.layer.embedding.dictionary.atoms
-        yield f"{name}: output", out.detach()
+        yield f"{name}: output", thinned(out.detach())
         yield f"{name}: loss", loss.detach()
         gradients = [p.grad.flatten() for p in own.parameters() if p.grad is not None]
-        yield f"{name}: gradients", torch.cat(gradients)
+        yield f"{name}: gradients", thinned(torch.cat(gradients))
         yield f"{name}: evaluated", own.eval()(x, below)[1].detach()
 
 
