@@ -27,6 +27,7 @@ PACKAGE = Path(__file__).parent
 RECIPES = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 """in an installed package, and in a checkout"""
 DEFAULT_RECIPE = "digits"
+OF_A_LAYER = re.compile(r"--layers\.([^.=]+)\.(.*)", re.DOTALL)
 OTHERS = "Single layers: --layers.2.atoms 512, or `layers: {2: {atoms: 512}}` in a recipe; of their own training, too: "
 OTHERS += "--layers.2.optimizer.epochs 20."
 
@@ -81,19 +82,19 @@ def configure(recipe: dict[str, Any], typed: list[str]) -> Config:
         SettingError: something that was given is not right.
     """
     recipe = dict(recipe)
-    singles = recipe.pop("layers", {})
+    singles = dict(_numbered(recipe.pop("layers", {})))
     for_all = [word for word in typed if not word.startswith("--layers.")]
     parser = run_parser()
     read = parser.parse_args(for_all, namespace=parser.parse_object(recipe))
-    numbers = [re.match(r"--layers\.([^.=]+)\.", word) for word in typed]
+    own_words = [(_number(found[1]), f"--{found[2]}") for word in typed if (found := OF_A_LAYER.match(word))]
     layers = {}
-    for number in dict.fromkeys([*_numbers(singles), *(_number(found[1]) for found in numbers if found)]):
+    for number in sorted({*singles, *(number for number, _ in own_words)}):
         parser = layer_parser()
         parser.prefix = f"layers.{number}."
         groups = {name: recipe.get(name, {}) for name in ("layer", "optimizer")}
         own = _merged(groups["layer"] | {"optimizer": groups["optimizer"]}, singles.get(number, {}))
         words = [word.replace("--layer.", "--", 1) for word in for_all if word.startswith(("--layer.", "--optimizer."))]
-        words += [word.replace(f"layers.{number}.", "", 1) for word in typed if word.startswith(f"--layers.{number}.")]
+        words += [word for of, word in own_words if of == number]
         values = parser.instantiate(parser.parse_args(words, namespace=parser.parse_object(own)))
         layers[number] = SingleLayer(**vars(values))
     return Config(**vars(run_parser().instantiate(read)), layers=layers)
@@ -123,7 +124,9 @@ def layer_parser() -> _Parser:
 
 def settings_of(parser: ArgumentParser) -> list[str]:
     """The names of a parser's settings."""
-    return [option[2:] for action in parser._actions for option in action.option_strings if option[:2] == "--"]
+    own = ("help", "print_shtab")  # jsonargparse's
+    names = (option[2:] for action in parser._actions for option in action.option_strings if option[:2] == "--")
+    return [name for name in names if name not in own]
 
 
 def recipes() -> list[str]:
@@ -141,6 +144,7 @@ def default_run_dir(config: Config, recipe: Config | None = None, name: str = "p
         values = plain(config)
         values["trainer"] = values["trainer"]["precision"]
         root = values["data"].pop("root")
+        values["layers"] = {number: own for number, own in values["layers"].items() if own}
         own_images = config.data.name == "image_folder"
         values["data"] |= {"download": None, "root": str(Path(root).resolve()) if own_images else None}
         return {key: value for key, value in values.items() if key not in ("depth", "seed", "run_dir", "wandb")}
@@ -165,7 +169,9 @@ def _normalized(arguments: list[str]) -> Iterator[str]:
         name, _, value = word.partition("=")
         within = re.sub(r"^layers\.[^.]+", "layer", name[2:]).replace("layer.optimizer", "optimizer")
         if within in groups:
-            yield from _leaves(name, _mapping(name[2:], value))
+            waiting += [*_leaves(name, _mapping(name[2:], value))][::-1]  # some of which may name groups, too
+        elif word in ("--config", "--config="):
+            raise SettingError("config: nothing is given; give a settings file, or the name of a recipe")
         else:
             yield word
 
@@ -219,19 +225,34 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = {list: "a list", type(None): "empty"}.get(type(content), "a single value")
         raise SettingError(f"config: {path} is {kind}, not settings; write lines such as `depth: 2`")
-    for name in [*_groups(run_parser()), "layers"]:
-        if name in content and not isinstance(content[name], dict):
-            shown = "null" if content[name] is None else content[name]
-            raise SettingError(f"{name}: {shown} in {path} is not settings; indent them below it, or remove the line")
+    _check_groups(content, {*_groups(run_parser()), "layers"}, "", path)
+    for number, values in content.get("layers", {}).items():
+        if isinstance(values, dict):
+            _check_groups(values, _groups(layer_parser()), f"layers.{number}.", path)
     return content
 
 
-def _numbers(singles: dict[Any, Any]) -> Iterator[int]:
+def _check_groups(values: dict[Any, Any], groups: set[str], prefix: str, path: Path, above: str = "") -> None:
+    """Refuse a group without settings, and names with dots, of which what is said of all layers would be lost."""
+    for key, value in values.items():
+        name = f"{above}{key}"
+        if "." in str(key):
+            raise SettingError(f"{prefix}{name}: names with dots are for the command line; indent what follows the dot")
+        if name in groups and not isinstance(value, dict):
+            shown = "null" if value is None else value
+            raise SettingError(
+                f"{prefix}{name}: {shown} in {path} is not settings; indent them below it, or remove the line"
+            )
+        if isinstance(value, dict) and name != "layers":
+            _check_groups(value, groups, prefix, path, f"{name}.")
+
+
+def _numbered(singles: dict[Any, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, values in singles.items():
         if not isinstance(values, dict):
             shown = "null" if values is None else values
             raise SettingError(f"layers.{number}: {shown} is not settings; write such as {{atoms: 512}}")
-        yield _number(number)
+        yield _number(number), values
 
 
 def _number(given: object) -> int:
@@ -283,13 +304,16 @@ def _explain_choices(parser: ArgumentParser, config: Config) -> None:
 def _explain(message: str, settings: list[str], prefix: str) -> str:
     """Turn jsonargparse's message into one line that names the setting, the value and the remedy."""
     unknown = re.search(
-        r"[Uu]nrecognized arguments: --([^\s=]+)|does not accept (?:option|nested key) '([^']+)'", message
+        r"[Uu]nrecognized arguments: --([^\s=]+)|(?:does not accept (?:option|nested key)|Option) '([^']+)'", message
     )
     group = re.search(r"Group '([^']+)'", message)
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if unknown:
         name = unknown[1] or (f"{group[1]}." if group else "") + unknown[2]
         return f"{prefix}{name}: there is no such setting, did you mean {prefix}{nearest(name, settings)}; see --help"
+    empty = re.search(r"argument --(\S+): expected one argument", message)
+    if empty:
+        return f"{prefix}{empty[1]}: nothing is given; write such as --{prefix}{empty[1]}=VALUE, see --help"
     value = re.search(r"Got value: (.*)|Given value: (.*)", message)
     if keys and value:
         kinds = re.findall(r"Expected an? (.*?)(?:\. Got|\n|$)", message)

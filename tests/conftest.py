@@ -1,6 +1,10 @@
-"""What several tests need: a small data set, a small configuration, the command as a process."""
+"""What several tests need: a small data set, a small configuration, the command, a trained run."""
 
+import contextlib
+import io
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +19,10 @@ from PIL import Image
 if not torch.cuda.is_available():  # read when triton is imported, which much may do
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import layerwise
+from layerwise.cli import main
+from layerwise.parsing import parse
+
 ROOT = Path(__file__).parent.parent
 
 SMALL = [
@@ -25,6 +33,9 @@ SMALL = [
     "--optimizer.batch_size=256",
 ]
 """Settings that make a layer on digits take about a second."""
+
+QUIET = [*SMALL, "--run_dir=r", "--wandb.mode=disabled"]
+"""Those of the run that `trained` and `finished` give."""
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,22 +48,59 @@ def environment() -> dict[str, str]:
     return kept | {"WANDB_API_KEY": "", "NETRC": os.devnull, "HOME": "/nonexistent", "MPLCONFIGDIR": fonts}
 
 
-def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder."""
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
-    )
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command within this process; the first argument is a verb."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code: object = main(list(arguments))
+    except SystemExit as end:
+        code = end.code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert isinstance(code, int), code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Run train.py, or `python -m layerwise` with tool=True, or plain Python, in an empty folder."""
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command, as in command("train", "--depth=2"), in an empty folder, without a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    wanted = environment()
+    for name in os.environ.keys() - wanted.keys():
+        monkeypatch.delenv(name)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    return call
 
-    def run(*arguments: str, tool: bool = False, python: bool = False) -> subprocess.CompletedProcess[str]:
-        program = ["-m", "layerwise"] if tool else [] if python else [str(ROOT / "train.py")]
-        return run_command(tmp_path, *program, *arguments)
+
+@pytest.fixture
+def process(tmp_path: Path) -> Command:
+    """Run a real Python, as in process("-m", "layerwise", "train"), in an empty folder; it takes seconds."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+        )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of depth 2, trained once; for looking only."""
+    folder = tmp_path_factory.mktemp("trained")
+    config, _ = parse(["--depth=2", *QUIET])
+    layerwise.train(config, folder / "r")
+    return folder / "r"
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, as r in the folder of `command` and `process`."""
+    return Path(shutil.copytree(trained, tmp_path / "r"))
 
 
 @pytest.fixture
@@ -63,7 +111,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of images that can be learned: 60 each of bright and dark 8×8 noise, in colour."""
+    """A folder of images that can be learned: 60 each of bright and dark 8×8 noise, in color."""
     rng = np.random.default_rng(0)
     for name, level in (("bright", 160), ("dark", 40)):
         (tmp_path / "images" / "train" / name).mkdir(parents=True)

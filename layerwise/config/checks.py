@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from layerwise.config.choices import Choices
 
@@ -74,16 +74,20 @@ def check_ranges(config: Any, name: Callable[[str], str]) -> None:
     Raises:
         SettingError: naming the first setting that is wrong.
     """
-    for own, value, rule in _ruled(config, ""):
-        complaint = None if value is None else (one_of(rule) if isinstance(rule, Choices) else rule)(value)
-        if complaint:
-            raise SettingError(f"{name(own)}: {value} {complaint}")
+    for own, value, field in _fields(config, ""):
+        if value is None:
+            if type(None) not in get_args(field.type):
+                raise SettingError(f"{name(own)}: null is no value for it; give one, or leave it out")
+        elif rule := field.metadata.get("rule"):
+            complaint = (one_of(rule) if isinstance(rule, Choices) else rule)(value)
+            if complaint:
+                raise SettingError(f"{name(own)}: {value} {complaint}")
 
 
-def _ruled(config: Any, prefix: str) -> Iterator[tuple[str, Any, Rule | Choices]]:
+def _fields(config: Any, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if "rule" in field.metadata:
-            yield prefix + field.name, value, field.metadata["rule"]
-        elif dataclasses.is_dataclass(value):
-            yield from _ruled(value, f"{prefix}{field.name}.")
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value, field

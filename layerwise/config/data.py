@@ -8,7 +8,7 @@ from layerwise.config.choices import BORDERS, DATASETS
 
 @dataclass(frozen=True)
 class Teacher:
-    """Images drawn at random, each pixel a patch of a cluster, labelled by a random network with one hidden layer."""
+    """Images drawn at random, each pixel a patch of a cluster, labeled by a random network with one hidden layer."""
 
     images: int = setting(10_000, at_least(20))
     """for training and validation"""

@@ -30,7 +30,7 @@ class Whitening:
     kind: str = setting("pca", WHITENINGS)
     """the coordinates of whitened patches"""
     epsilon: float = setting(0.03, not_negative(0.03))
-    """regularises the eigenvalues, see formula"""
+    """regularizes the eigenvalues, see formula"""
     formula: str = setting("variance", FORMULAS)
     """what a direction is multiplied by"""
     center: bool = True
@@ -67,7 +67,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Norm:
-    """Normalisation of the averaged embedding."""
+    """Normalization of the averaged embedding."""
 
     kind: str = setting("batch", NORMS)
     """over what"""

@@ -23,7 +23,7 @@ class Optimizer:
     epochs: int = setting(10, at_least(1))
     """passes over the training images, for each layer"""
     batch_size: int = setting(64, at_least(2))
-    """images a step; batch normalisation needs 2"""
+    """images a step; batch normalization needs 2"""
     learning_rate: float = setting(0.003, positive(0.003))
     """highest learning rate"""
     momentum: float = setting(0.9, between(0, 1, 0.9, with_low=True))

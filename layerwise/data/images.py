@@ -42,7 +42,7 @@ class Images:
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: int = 1) -> Tensor:
-    """An uninitialised tensor, in memory; where `count` of them would take over a quarter of that, in a temporary file.
+    """An uninitialized tensor, in memory; where `count` of them would take over a quarter of that, in a temporary file.
 
     The file has no name once it is open, so that it is gone with the process, however that ends.
     """

@@ -23,7 +23,7 @@ def batch_norm(channels: int, eps: float) -> nn.Module:
 
 @NORMS("none")
 def no_norm(channels: int, eps: float) -> nn.Module:
-    """No normalisation."""
+    """No normalization."""
     return nn.Identity()
 
 

@@ -33,7 +33,7 @@ def by_variance(variance: Tensor, epsilon: float) -> Tensor:
 
 @FORMULAS("deviation")
 def by_deviation(variance: Tensor, epsilon: float) -> Tensor:
-    """1 / (√λ + ε), the authors' formula; their ε of 0.001 regularises next to nothing."""
+    """1 / (√λ + ε), the authors' formula; their ε of 0.001 regularizes next to nothing."""
     return 1 / (variance.sqrt() + max(epsilon, 1e-9))
 
 
@@ -64,7 +64,7 @@ def fit_whitening(
 
     Args:
         patches: (M, P).
-        epsilon: regularises the eigenvalues, by the formula. At least 0.
+        epsilon: regularizes the eigenvalues, by the formula. At least 0.
         kind: a name in `WHITENINGS`.
         formula: a name in `FORMULAS`.
         center: whether the mean is subtracted.

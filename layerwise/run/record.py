@@ -57,8 +57,11 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[st
     """What differs between settings, each with both values, by the names that the command uses."""
     before, after = dict(_flat(old, "")), dict(_flat(new, ""))
     told = []
-    for name in before:
-        if before[name] != after.get(name):
+    differing = [name for name in before if before[name] != after.get(name)]
+    if differing == ["data.content"]:  # else it follows from what else differs, such as the seed of the split
+        return [f"data.root: {config.data.root} holds other images than those that were trained on"]
+    for name in differing:
+        if name != "data.content":
             group, _, rest = name.partition(".")
             number = group.removeprefix("layer ")
             shown = config.name_of(int(number), rest) if number != group else name

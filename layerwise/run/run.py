@@ -111,7 +111,7 @@ class Run:
         Raises:
             SettingError: the data is not to be found, or has changed.
         """
-        config, records = self.config, self.records
+        records, config = self.records, self.config  # layers of another version say so best
         where = root or config.data.root
         data = load_data(replace(config.data, root=where, download=False), config.seed)
         if records and data.digest()[:16] != records[0].settings["data"]["content"]:
@@ -201,7 +201,8 @@ class Run:
 
     def save_dictionary(self, number: int, dictionary: PatchDictionary, settings: dict[str, Any]) -> None:
         """Write a layer's dictionary, and the settings that led to it."""
-        metadata = {"settings": json.dumps(settings), "format": str(FORMAT)}
+        # under one name, as safetensors writes several in no fixed order
+        metadata = {"layerwise": json.dumps({"format": FORMAT, "settings": settings})}
         self._save_tensors(number, DICTIONARY, dictionary.state_dict(), metadata)
 
     def dictionary(self, number: int) -> PatchDictionary | None:
@@ -278,9 +279,9 @@ class Run:
             return None
         try:
             with safe_open(path, "pt") as file:
-                metadata = file.metadata()
-                self._check_format(number, int(metadata.get("format", 1)))
-                settings: dict[str, Any] = json.loads(metadata["settings"])
+                held = json.loads((file.metadata() or {}).get("layerwise", "{}"))
+                self._check_format(number, held.get("format"))
+                settings: dict[str, Any] = held["settings"]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(path, number) from error
         return settings

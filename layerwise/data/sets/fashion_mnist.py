@@ -8,7 +8,7 @@ from layerwise.data.torchvision import from_torchvision
 
 @DATASETS("fashion_mnist")
 def fashion_mnist(config: Data) -> RawData:
-    """60,000 + 10,000 grey 28×28 pictures of clothes in 10 classes."""
+    """60,000 + 10,000 gray 28×28 pictures of clothes in 10 classes."""
     return from_torchvision(
         config, "FashionMNIST", "FashionMNIST/raw/train-images-idx3-ubyte (and its three companions)"
     )

@@ -1,4 +1,4 @@
-"""The theorem's world: images of clustered patches, labelled by a random CNN with one hidden layer (paper, section 5).
+"""The theorem's world: images of clustered patches, labeled by a random CNN with one hidden layer (paper, section 5).
 
 A patch is a pixel of many channels, so that patches do not overlap and every patch comes from a cluster.
 
@@ -23,7 +23,7 @@ MARGIN = 0.1
 
 @DATASETS("teacher")
 def teacher(config: Data) -> RawData:
-    """Images whose patches come from clusters, labelled by a random network: the setting of the paper's theorem."""
+    """Images whose patches come from clusters, labeled by a random network: the setting of the paper's theorem."""
     train, test = draw(config.teacher)
     return RawData(["low", "high"], train, test, flip=False)
 

@@ -1,0 +1,208 @@
+"""Settings as dataclasses: what they refuse, and by what name."""
+
+import re
+from typing import Any
+
+import pytest
+
+from layerwise.config import (
+    Config,
+    Data,
+    Features,
+    Gate,
+    Layer,
+    Norm,
+    Optimizer,
+    Probe,
+    Residual,
+    Sampling,
+    SettingError,
+    SingleLayer,
+    Teacher,
+    Trainer,
+    Whitening,
+)
+from layerwise.config.run import plain, restore
+
+UNCONSTRAINED: dict[str, Any] = {"probe": Probe(kind="unconstrained"), "pool": 1, "norm": Norm(kind="none")}
+
+RANGES = [
+    ({"depth": 0}, "depth: 0 is too small; give a whole number of at least 1"),
+    ({"seed": -1}, "seed: -1 is too small; give a whole number of at least 0"),
+    ({"data": Data(name="mine")}, "data.name: mine is not one of "),
+    ({"data": Data(name="svnh")}, "data.name: svnh is not one of .*; did you mean svhn?"),
+    ({"data": Data(image_size=0)}, "data.image_size: 0 is too small"),
+    ({"data": Data(validation=0)}, "data.validation: 0 is out of range; give a number between 0 and 1, such as 0.1"),
+    ({"data": Data(validation=1)}, "data.validation: 1 is out of range"),
+    ({"data": Data(test=-0.5)}, "data.test: -0.5 is out of range"),
+    ({"data": Data(crop=-1)}, "data.crop: -1 is too small"),
+    ({"data": Data(border="white")}, "data.border: white is not one of "),
+    ({"data": Data(teacher=Teacher(images=19))}, "data.teacher.images: 19 is too small; .* 20"),
+    ({"data": Data(teacher=Teacher(clusters=-1))}, "data.teacher.clusters: -1 is too small"),
+    (
+        {"data": Data(teacher=Teacher(radius=1))},
+        "data.teacher.radius: 1 is out of range; give a number from 0 to below 1",
+    ),
+    ({"data": Data(teacher=Teacher(dimension=1))}, "data.teacher.dimension: 1 is too small"),
+    ({"optimizer": Optimizer(name="adm")}, "optimizer.name: adm is not one of .*; did you mean adamw?"),
+    ({"optimizer": Optimizer(schedule="x")}, "optimizer.schedule: x is not one of "),
+    ({"optimizer": Optimizer(epochs=0)}, "optimizer.epochs: 0 is too small"),
+    ({"optimizer": Optimizer(batch_size=1)}, "optimizer.batch_size: 1 is too small; give a whole number of at least 2"),
+    ({"optimizer": Optimizer(learning_rate=0)}, "optimizer.learning_rate: 0 is out of range; give a positive number"),
+    ({"optimizer": Optimizer(learning_rate=float("inf"))}, "optimizer.learning_rate: inf is out of range"),
+    ({"optimizer": Optimizer(learning_rate=float("nan"))}, "optimizer.learning_rate: nan is out of range"),
+    ({"optimizer": Optimizer(momentum=1)}, "optimizer.momentum: 1 is out of range; give a number from 0 to below 1"),
+    (
+        {"optimizer": Optimizer(weight_decay=-1)},
+        "optimizer.weight_decay: -1 is out of range; give 0 or a positive number",
+    ),
+    ({"optimizer": Optimizer(weight_decay=float("nan"))}, "optimizer.weight_decay: nan is out of range"),
+    ({"optimizer": Optimizer(label_smoothing=1)}, "optimizer.label_smoothing: 1 is out of range"),
+    ({"optimizer": Optimizer(warmup=0)}, "optimizer.warmup: 0 is out of range; give a number between 0 and 1"),
+    ({"features": Features(views=-1)}, "features.views: -1 is too small"),
+    ({"features": Features(gigabytes=0)}, "features.gigabytes: 0 is out of range; give a positive number"),
+    ({"trainer": Trainer(devices=2)}, "trainer.devices: 2 devices; training on several is not supported yet: give 1"),
+    ({"layers": {0: SingleLayer()}}, "layers.0: there is no such layer; they are numbered from 1"),
+]
+
+OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
+    ({"patch_size": 0}, "patch_size", "0 is too small"),
+    ({"atoms": 0}, "atoms", "0 is too small"),
+    ({"neighbors": 0}, "neighbors", "0 is too small"),
+    ({"channels": 0}, "channels", "0 is too small"),
+    ({"pool": 0}, "pool", "0 is too small"),
+    ({"embedding": "soft"}, "embedding", "soft is not one of full, hard"),
+    ({"dictionary": "kmean"}, "dictionary", "kmean is not one of .*; did you mean kmeans?"),
+    ({"whitening": Whitening(kind="x")}, "whitening.kind", "x is not one of "),
+    ({"whitening": Whitening(epsilon=-1)}, "whitening.epsilon", "-1 is out of range; give 0 or a positive number"),
+    ({"whitening": Whitening(formula="x")}, "whitening.formula", "x is not one of "),
+    ({"sampling": Sampling(patches=0)}, "sampling.patches", "0 is too small"),
+    ({"sampling": Sampling(pixels="x")}, "sampling.pixels", "x is not one of "),
+    ({"gate": Gate(kind="x")}, "gate.kind", "x is not one of "),
+    ({"gate": Gate(metric="x")}, "gate.metric", "x is not one of "),
+    ({"norm": Norm(kind="x")}, "norm.kind", "x is not one of "),
+    ({"norm": Norm(eps=0)}, "norm.eps", "0 is out of range; give a positive number"),
+    ({"residual": Residual(kind="x")}, "residual.kind", "x is not one of "),
+    ({"probe": Probe(kind="x")}, "probe.kind", "x is not one of "),
+    ({"probe": Probe(pool=0)}, "probe.pool", "0 is too small"),
+    ({"probe": Probe(init="x")}, "probe.init", "x is not one of "),
+    # what does not go together
+    ({"atoms": 8, "neighbors": 9}, "neighbors", "9 of 8 atoms; give at most as many neighbors as atoms"),
+    (
+        {"atoms": 8, "sampling": Sampling(patches=7)},
+        "sampling.patches",
+        "7 sampled patches for 8 atoms; give at least as many patches as atoms, or null",
+    ),
+    (
+        {"gate": Gate(kind="soft", metric="cosine")},
+        "gate.metric",
+        "cosine goes with the gate nearest, not soft; change either",
+    ),
+    (
+        {"gate": Gate(kind="relu"), "embedding": "hard"},
+        "gate.kind",
+        "relu is the sign of a map, and embedding hard has no maps; change either",
+    ),
+    (UNCONSTRAINED | {"channels": None, "pool": 3}, "pool", "3, but the unconstrained probe .*; give 1"),
+    (UNCONSTRAINED | {"channels": 32}, "channels", "32, but the unconstrained probe .*; give null"),
+    (
+        UNCONSTRAINED | {"channels": None, "residual": Residual("concatenate")},
+        "residual.kind",
+        "concatenate, but the unconstrained probe .*; give none",
+    ),
+    (
+        UNCONSTRAINED | {"channels": None, "probe": Probe(kind="unconstrained", pool=2)},
+        "probe.pool",
+        "2, but the unconstrained probe .*; give 1",
+    ),
+]
+
+
+def refusal(**settings: Any) -> str:
+    """What Config says of settings that it refuses."""
+    with pytest.raises(SettingError) as error:
+        Config(**settings)
+    return str(error.value)
+
+
+def begins(message: str, expected: str) -> bool:
+    """Whether a message begins as expected; .* stands for any text."""
+    return re.match(re.escape(expected).replace(r"\.\*", ".*"), message) is not None
+
+
+@pytest.mark.parametrize("settings, expected", RANGES, ids=[expected.split(" is ")[0] for _, expected in RANGES])
+def test_config__refuses_what_is_out_of_range(settings: dict[str, Any], expected: str) -> None:
+    message = refusal(**settings)
+    assert begins(message, expected), message
+
+
+@pytest.mark.parametrize("settings, name, expected", OF_A_LAYER, ids=[name for _, name, _ in OF_A_LAYER])
+def test_config__names_a_layer_s_setting_where_it_was_given(settings: dict[str, Any], name: str, expected: str) -> None:
+    message = refusal(layer=Layer(**settings))
+    assert begins(message, f"layer.{name}: {expected}"), message
+    message = refusal(depth=2, layers={2: SingleLayer(**settings)})
+    assert begins(message, f"layers.2.{name}: {expected}"), message
+
+
+def test_config__names_what_was_given_for_all_layers_by_that_name() -> None:
+    few = SingleLayer(atoms=8, neighbors=16)
+    assert begins(refusal(depth=2, layer=Layer(neighbors=16), layers={2: few}), "layer.neighbors: 16 of 8 atoms")
+    normed = UNCONSTRAINED | {"channels": None, "norm": Norm()}
+    expected = "layer.norm.kind: batch, but the unconstrained probe .*; give none"
+    assert begins(refusal(layer=Layer(**normed)), expected)
+    assert begins(refusal(layers={1: SingleLayer(**normed)}), expected)
+    own = SingleLayer(optimizer=Optimizer(epochs=0))
+    assert begins(refusal(layers={1: own}), "layers.1.optimizer.epochs: 0 is too small")
+    assert begins(refusal(optimizer=Optimizer(epochs=0), layers={1: own}), "optimizer.epochs: 0 is too small")
+
+
+def test_config__checks_what_goes_together_in_the_layers_that_there_are() -> None:
+    bad = SingleLayer(atoms=8, neighbors=9)
+    assert begins(refusal(depth="auto", layers={3: bad}), "layers.3.neighbors: 9 of 8 atoms")
+    assert Config(depth=2, layers={3: bad}).layers[3].neighbors == 9  # a recipe may describe deeper layers
+
+
+@pytest.mark.parametrize("name", ["name", "epochs", "learning_rate", "warmup"])
+def test_config__null_is_no_value(name: str) -> None:
+    nothing: dict[str, Any] = {name: None}
+    assert begins(refusal(optimizer=Optimizer(**nothing)), f"optimizer.{name}: null ")
+    assert begins(refusal(layers={1: SingleLayer(optimizer=Optimizer(**nothing))}), f"layers.1.optimizer.{name}: null ")
+
+
+def test_config__null_is_no_value__of_a_run_its_data_and_a_layer() -> None:
+    nothing: dict[str, Any] = {"depth": None}
+    assert begins(refusal(**nothing), "depth: null ")
+    nothing = {"root": None}
+    assert begins(refusal(data=Data(**nothing)), "data.root: null ")
+    nothing = {"atoms": None}
+    assert begins(refusal(layer=Layer(**nothing)), "layer.atoms: null ")
+    assert Config(layer=Layer(neighbors=None, channels=None), data=Data(flip=None, crop=None)).run_dir is None
+
+
+def test_layer__null_neighbors_are_a_quarter__null_patches_256_an_atom() -> None:
+    assert [Layer(atoms=atoms).k for atoms in (1, 3, 8, 50)] == [1, 1, 2, 12]
+    assert Layer(atoms=50, neighbors=7).k == 7
+    assert (Layer(atoms=50).sample, Layer(atoms=50, sampling=Sampling(patches=60)).sample) == (12_800, 60)
+
+
+def test_layer_at__is_the_single_layer_or_that_of_all() -> None:
+    single = SingleLayer(atoms=50, pool=3, optimizer=Optimizer(epochs=4))
+    config = Config(depth=2, layer=Layer(atoms=100, pool=3), layers={2: single}, optimizer=Optimizer(epochs=7))
+    assert config.layer_at(1) == SingleLayer(atoms=100, pool=3, optimizer=Optimizer(epochs=7))
+    assert config.layer_at(2) == single
+    assert config.layer_at(2).k == 12  # a quarter of its own atoms
+
+
+def test_plain__says_of_single_layers_what_differs() -> None:
+    single = SingleLayer(atoms=50, neighbors=None, whitening=Whitening(epsilon=3), optimizer=Optimizer(epochs=4))
+    values = plain(Config(layer=Layer(atoms=50, neighbors=5), layers={2: single}))
+    assert values["layers"] == {2: {"neighbors": None, "whitening": {"epsilon": 3}, "optimizer": {"epochs": 4}}}
+    assert values["layer"]["neighbors"] == 5
+    assert values["optimizer"] == vars(Optimizer())
+
+
+def test_restore__is_the_opposite_of_plain() -> None:
+    values = plain(Config(depth=3, seed=4, layer=Layer(atoms=9, whitening=Whitening(kind="zca")), data=Data(crop=1)))
+    assert plain(restore(Config, values)) == values
+    with pytest.raises(TypeError):
+        restore(Layer, {"atomz": 3})

@@ -1,0 +1,125 @@
+import gzip
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from layerwise.config import Data, SettingError
+from layerwise.data.splits import load_data
+
+
+def test_digits__are_split_by_seed__the_test_images_are_always_the_same() -> None:
+    first, second = load_data(Data(), 0), load_data(Data(), 1)
+    assert (len(first.train), len(first.val), len(first.test)) == (1294, 144, 359)
+    assert torch.equal(first.test.pixels, second.test.pixels)
+    assert not torch.equal(first.val.pixels, second.val.pixels)
+    assert first.shape == (1, 8, 8)
+    assert not first.augmentation.flip
+    assert first.digest() == load_data(Data(), 0).digest() != second.digest()
+
+
+def test_image_folder__holds_out_val_and_test(folder: Path) -> None:
+    data = load_data(Data(name="image_folder", root=str(folder)), 0)
+    assert data.classes == ["bright", "dark"]
+    assert (len(data.train), len(data.val), len(data.test)) == (97, 11, 12)
+    assert data.shape == (3, 8, 8)
+    bright = data.train.pixels.float().mean((1, 2, 3)) > 120
+    assert torch.equal(bright, data.train.labels == 0)
+
+
+def test_image_folder__reads_val_and_test_where_they_are(folder: Path) -> None:
+    shutil.copytree(folder / "train", folder / "test")
+    shutil.copytree(folder / "train" / "dark", folder / "val" / "dark")
+    data = load_data(Data(name="image_folder", root=str(folder)), 0)
+    assert (len(data.train), len(data.val), len(data.test)) == (120, 60, 120)
+    assert data.val.labels.tolist() == [1] * 60
+
+
+def test_image_folder__brings_images_to_one_size_and_turns_them_upright(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    wide = np.zeros((10, 30), np.uint8)
+    wide[:, :15] = 255
+    for i in range(10):
+        Image.fromarray(wide).save(tmp_path / "train" / "a" / f"{i}.png", exif=exif)
+        Image.fromarray(wide.T + np.uint8(i)).save(tmp_path / "train" / "b" / f"{i}.jpg")
+    data = load_data(Data(name="image_folder", root=str(tmp_path), image_size=8), 0)
+    assert data.shape == (1, 8, 8)
+    turned = data.train.pixels[data.train.labels == 0][0, 0]
+    assert turned[1].min() > 200 and turned[-2].max() < 50  # left became top
+
+
+def test_fashion_mnist__is_read_where_torchvision_keeps_it(tmp_path: Path) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, n in (("train", 20), ("t10k", 10)):
+        pixels = np.arange(n * 784, dtype=np.int64).astype(np.uint8)
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, n, 28, 28) + pixels.tobytes())
+        labels = struct.pack(">II", 2049, n) + bytes(i % 10 for i in range(n))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(labels)
+        with gzip.open(raw / f"{name}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(labels)
+    data = load_data(Data(name="fashion_mnist", root=str(tmp_path)), 0)
+    assert data.shape == (1, 28, 28)
+    assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 10)
+    assert "Trouser" in data.classes
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("fashion_mnist", "FashionMNIST/raw/train-images-idx3-ubyte"),
+        ("cifar10", "cifar-10-batches-py/data_batch_1"),
+        ("cifar100", "cifar-100-python/train"),
+        ("svhn", "train_32x32.mat"),
+        ("stl10", "stl10_binary/train_X.bin"),
+    ],
+)
+def test_torchvision_sets__say_which_file_belongs_where(name: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="data.root") as error:
+        load_data(Data(name=name, root=str(tmp_path / "none"), download=False), 0)
+    assert str(tmp_path / "none" / expected) in str(error.value)
+
+
+def damage(folder: Path) -> Path:
+    path = folder / "train" / "dark" / "07.png"
+    path.write_bytes(path.read_bytes()[:60])
+    return path
+
+
+def test_image_folder__names_an_unreadable_image__and_leaves_it_out_if_asked(folder: Path) -> None:
+    path = damage(folder)
+    with pytest.raises(SettingError, match=f"{path} is not a readable image.*skip_unreadable"):
+        load_data(Data(name="image_folder", root=str(folder)), 0)
+    (folder / "train" / "dark" / "notes.txt").write_text("not an image")
+    data = load_data(Data(name="image_folder", root=str(folder), skip_unreadable=True), 0)
+    assert sum(map(len, (data.train, data.val, data.test))) == 119
+
+
+def test_image_folder__refuses_what_cannot_be_learned(folder: Path, tmp_path: Path) -> None:
+    def refused(root: Path, message: str) -> None:
+        with pytest.raises(SettingError, match=message):
+            load_data(Data(name="image_folder", root=str(root)), 0)
+
+    refused(tmp_path / "missing", "missing is not a folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "no folder train")
+    (tmp_path / "empty" / "train").mkdir()
+    refused(tmp_path / "empty", "has no class folders")
+    (tmp_path / "empty" / "train" / "only").mkdir()
+    refused(tmp_path / "empty", "has one class, only")
+    Image.new("RGB", (9, 8)).save(folder / "train" / "dark" / "99.png")
+    refused(folder, "differ in size .*99.png is 9×8.*image_size|differ in size .*99.png 9×8.*image_size")
+    (folder / "train" / "dark" / "99.png").unlink()
+    (folder / "val" / "grey").mkdir(parents=True)
+    refused(folder, "grey is a class that .* does not have")
+    shutil.rmtree(folder / "val")
+    for path in folder.glob("train/*/*"):
+        Image.new("RGB", (8, 8)).save(path)
+    refused(folder, "zero covariance")

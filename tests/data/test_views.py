@@ -1,0 +1,92 @@
+"""Stored views of the images: what a layer above the first is trained on."""
+
+import pytest
+import torch
+
+from layerwise.config import Features, Layer
+from layerwise.data.augmentation import Augmentation
+from layerwise.data.images import Images, to_input
+from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
+from layerwise.nn.probe import LinearProbe
+from layerwise.nn.stack import FrozenStack
+from layerwise.seeds import fold_seed
+from tests.nn.layers import make_layer
+
+CPU = torch.device("cpu")
+
+
+def images(n: int, seed: int) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (n, 2, 9, 8), generator=generator, dtype=torch.uint8)
+    return Images(pixels, torch.randint(0, 3, (n,), generator=generator))
+
+
+@pytest.fixture
+def data() -> DataSet:
+    return DataSet(["a", "b", "c"], images(300, 0), images(20, 1), images(10, 2), Augmentation(flip=True, crop=1))
+
+
+@pytest.fixture
+def stack() -> FrozenStack:
+    """Two layers, whose probes are not zero."""
+    lower = make_layer(Layer(patch_size=3, atoms=8, channels=5, pool=1), (2, 9, 8))
+    upper = make_layer(Layer(patch_size=2, atoms=6, channels=4, pool=2), lower.shape)
+    for layer in (lower, upper):
+        assert isinstance(layer.probe, LinearProbe)
+        torch.nn.init.normal_(layer.probe.linear.weight)
+    return FrozenStack([lower, upper])
+
+
+def test_views__are_the_stack_s_output_on_augmented_images(data: DataSet, stack: FrozenStack) -> None:
+    stack = stack.below(2)  # above it, half precision may decide a near tie otherwise
+    store = ViewStore(Features(views=2), data, 7, CPU)
+    store.raise_to(stack)
+    assert [tuple(view.features.shape) for view in store.train] == [(300, *stack.layers[-1].shape)] * 2
+    for number, view in enumerate(store.train):
+        generator = torch.Generator().manual_seed(fold_seed(7, number, 1))
+        pixels = torch.cat([data.augmentation(part, generator) for part in torch.split(data.train.pixels, 256)])
+        features, logits = stack(to_input(pixels))
+        torch.testing.assert_close(view.features.float(), features, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(view.logits, logits, atol=1e-4, rtol=1e-4)
+        assert torch.equal(view.labels, data.train.labels)
+    assert not torch.equal(store.train[0].features, store.train[1].features)
+    features, logits = stack(to_input(data.val.pixels))
+    torch.testing.assert_close(store.val[0].features, features)
+    torch.testing.assert_close(store.val[0].logits, logits)
+
+
+def test_views__raised_layer_by_layer__are_those_made_at_once(data: DataSet, stack: FrozenStack) -> None:
+    """A process that starts at layer 3 trains on what one that trained layer 2 trains on, bit for bit."""
+    stepwise, at_once = (ViewStore(Features(views=3), data, 7, CPU) for _ in range(2))
+    stepwise.raise_to(FrozenStack())
+    assert not stepwise.train and not stepwise.val
+    stepwise.raise_to(stack.below(2))
+    stepwise.raise_to(stack)
+    at_once.raise_to(stack)
+    for a, b in zip(stepwise.train + stepwise.val, at_once.train + at_once.val, strict=True):
+        assert torch.equal(a.features, b.features)
+        assert torch.equal(a.logits, b.logits)
+
+
+def test_views__fit_the_room_given__and_say_so(
+    data: DataSet, stack: FrozenStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = torch.tensor(stack.layers[-1].shape).prod().item()
+    view, validation = 300 * (2 * numbers + 12), 20 * (4 * numbers + 12)
+    store = ViewStore(Features(views=4, gigabytes=(2.5 * view + validation) / 1e9), data, 0, CPU)
+    store.raise_to(stack)
+    assert len(store.train) == 2
+    assert "more than --features.gigabytes" in (message := capsys.readouterr().out) and "storing 2" in message
+
+    store = ViewStore(Features(views=4, gigabytes=1e-6), data, 0, CPU)
+    store.raise_to(stack)
+    assert not store.train and not store.val
+    assert "computing them anew in every step, which is slower" in capsys.readouterr().out
+
+
+def test_views__of_images_that_are_not_augmented__are_one(data: DataSet, stack: FrozenStack) -> None:
+    plain = DataSet(data.classes, data.train, data.val, data.test, Augmentation(flip=False, crop=0))
+    store = ViewStore(Features(views=4), plain, 0, CPU)
+    store.raise_to(stack)
+    assert len(store.train) == 1

@@ -1,0 +1,77 @@
+"""The benchmark measures what it says."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from layerwise.experiments.benchmark.layers import agrees, alternate, embed_plain, natural_images
+from layerwise.experiments.benchmark.memory import PeakMemory
+from layerwise.ops import embed, reference
+from tests.conftest import Command
+
+CPU = torch.device("cpu")
+KEYS = {"atoms", "neighbors", "batch", "patch_size", "backend", "device"}
+KEYS |= {"images_per_second", "vs_plain", "vs_floor", "peak_bytes", "agrees"}
+
+
+def test_benchmark__prints_a_table_and_writes_its_rows(command: Command, tmp_path: Path) -> None:
+    done = command("benchmark", "--quick", "--json", "rows.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["backend"] for row in rows] == ["plain", "reference", "cuda" if torch.cuda.is_available() else "cpu"]
+    for row in rows:
+        assert set(row) >= KEYS
+        assert row["agrees"] and row["images_per_second"] > 0 and row["vs_floor"] > 0
+    assert rows[0]["vs_plain"] == 1
+    assert "layer 4 in a stack" in done.stdout and "dictionary: " in done.stdout
+
+
+def test_benchmark__refuses_a_file_it_could_not_write__before_it_measures(command: Command) -> None:
+    done = command("benchmark", "--json", "nowhere/rows.json")
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: --json: nowhere/rows.json cannot be written, since its folder is not there; create it first\n"
+    )
+
+
+@pytest.mark.parametrize("pool", [1, 3, 4])
+def test_embed_plain__is_the_embedding(pool: int, generator: torch.Generator) -> None:
+    x = torch.randn(2, 3, 9, 8, generator=generator, dtype=torch.float64)
+    scorer, maps = torch.randn(2, 28, 11, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(embed_plain(x, scorer, maps, 3, 4, pool), reference.embed(x, scorer, maps, 3, 4, pool))
+
+
+def test_agrees__tells_a_wrong_gate_and_a_wrong_gradient(generator: torch.Generator) -> None:
+    x = natural_images(2, generator)
+    scorer = torch.randn(76, 20, generator=generator)
+
+    def one_more(x: Tensor, scorer: Tensor, maps: Tensor, size: int, k: int, pool: int) -> Tensor:
+        return reference.embed(x, scorer, maps, size, k + 1, pool)
+
+    def half_gradient(x: Tensor, scorer: Tensor, maps: Tensor, size: int, k: int, pool: int) -> Tensor:
+        return reference.embed(x, scorer, maps * 0.5 + maps.detach() * 0.5, size, k, pool)
+
+    assert agrees(embed, x, scorer, 5)
+    assert not agrees(one_more, x, scorer, 5)
+    assert not agrees(half_gradient, x, scorer, 5)
+
+
+def test_peak_memory__holds_what_was_allocated_and_freed() -> None:
+    with PeakMemory(CPU) as before:
+        pass
+    with PeakMemory(CPU) as peak:
+        torch.ones(50_000_000)
+    if before.bytes is None or peak.bytes is None:
+        pytest.skip("this system does not tell")
+    assert 190e6 < peak.bytes - before.bytes < 260e6
+
+
+def test_alternate__gives_the_median_of_each(generator: torch.Generator) -> None:
+    calls: list[str] = []
+    seconds = alternate({"a": lambda: calls.append("a"), "b": lambda: sum(range(200_000))}, 2, CPU)
+    assert 0 <= seconds["a"] < seconds["b"]
+    assert len(calls) == 2 + 2 * 10  # warm-ups, then ten a turn, since it is so short

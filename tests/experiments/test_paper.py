@@ -1,0 +1,212 @@
+"""The paper's tables, by one command each."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from layerwise.config import SettingError
+from layerwise.data.splits import load_data
+from layerwise.experiments.paper import job
+from layerwise.experiments.paper.reproduce import Result, configured, estimate, markdown, reproduce, rows_at
+from layerwise.experiments.paper.tables import TABLES, small
+from layerwise.run.run import DamagedRun, Run
+from layerwise.training.depth import check_fit
+from tests.conftest import Command
+
+QUICK = ["--data.name=digits", "--optimizer.epochs=1", "--layer.atoms=16", "--layer.neighbors=4", "--layer.channels=8"]
+QUICK += ["--layers.1.neighbors=4", "--layers.1.patch_size=3", "--layers.1.pool=1", "--layer.sampling.patches=2000"]
+QUICK += ["--layer.patch_size=1", "--wandb.mode=disabled"]
+
+FOLDER = ["--data.name=image_folder", "--wandb.mode=disabled"]
+
+
+@pytest.mark.parametrize("scale", ["full", "small"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row__is_a_configuration_with_a_run_directory_of_its_own(name: str, scale: str) -> None:
+    rows = rows_at(TABLES[name], scale)
+    runs = configured(rows, scale, 1, name, [])
+    jobs = [job for seeds in runs.values() for job in seeds]
+    configs = [job.config for job in jobs]
+    assert len({config.run_dir for config in configs}) == len(configs) == len(runs) > 1
+    assert all(config.optimizer.epochs == (200 if scale == "full" else 10) for config in configs)
+    different = {repr((job.config.layer, job.config.layers, job.config.optimizer, job.convolutions)) for job in jobs}
+    assert len(different) == len(runs)
+    for row in rows:
+        assert all(job.config.deepest >= row.depth for job in runs[row.stack or row.name])
+    for config in configs:
+        check_fit(config, (3, 32, 32), 50_000)
+
+
+def test_table_4__has_four_depths_of_each_model__stacks_are_trained_once() -> None:
+    rows = rows_at(TABLES["table4"], "small")
+    runs = configured(rows, "small", 1, "table4", [])
+    assert len(rows) == 16
+    assert {name: jobs[0].config.depth for name, jobs in runs.items()} == {
+        "Φ_full": 4,
+        "Φ_hard": 4,
+        "CNN layer by layer": 4,
+        **{f"CNN end to end, depth {depth}": 1 for depth in range(2, 5)},
+    }
+    assert [jobs[0].convolutions for jobs in runs.values()] == [1, 1, 1, 2, 3, 4]
+    full = runs["Φ_full"][0].config
+    assert [full.layer_at(number).k for number in range(1, 5)] == [64, 32, 32, 32]
+    assert [full.layer_at(number).patch_size for number in range(1, 5)] == [5, 3, 3, 3]
+    assert [full.layer_at(number).pool for number in range(1, 5)] == [2, 1, 1, 1]
+    assert [full.layer_at(number).norm.kind for number in range(1, 5)] == ["batch", "none", "none", "none"]
+
+
+def test_small__is_a_quarter__and_leaves_out_what_has_no_neighbor() -> None:
+    settings = {"layer.atoms": 256, "layers.1.neighbors": 64, "layer.sampling.patches": 65_536, "optimizer.epochs": 10}
+    assert small({}, 4) == settings | {"layer.neighbors": 32, "features.views": 10}
+    assert small({"layers.1.neighbors": 2}, 4) is None
+    assert small({"layer.atoms": 256, "layers.1.neighbors": 64}, 4)["layers.1.neighbors"] == 64  # type: ignore[index]
+    assert [row.name for row in rows_at(TABLES["figure8"], "small")][:2] == ["k = 1", "k = 2"]
+    figure9 = rows_at(TABLES["figure9"], "small")
+    assert [row.name for row in figure9] == [f"N = {n}" for n in (64, 128, 256, 512, 1024)]
+    assert [row.settings["layers.1.neighbors"] for row in figure9] == [16, 32, 64, 128, 256]
+    assert not any("optimizer.learning_rate" in row.settings for row in figure9)  # points differ in nothing but size
+
+
+def test_table_3__both_is_table_1s_best_row__batch_norm_goes_with_pooling() -> None:
+    runs = configured(rows_at(TABLES["table3"], "full"), "full", 1, "table3", [])
+    best = configured(rows_at(TABLES["table1"], "full"), "full", 1, "table1", [])["Φ_full, data patches"][0].config
+    assert runs["both"][0].config.layer_at(1) == best.layer_at(1)
+    layers = {name: jobs[0].config.layer_at(1) for name, jobs in runs.items()}
+    assert {name: (layer.pool, layer.norm.kind, layer.channels) for name, layer in layers.items()} == {
+        "neither": (1, "none", None),
+        "average pooling": (4, "batch", None),
+        "bottleneck": (1, "none", 32),
+        "both": (4, "batch", 32),
+    }
+
+
+def test_figure__is_drawn_from_its_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = TABLES["figure8"].rows
+    two = replace(TABLES["figure8"], rows=[row for row in rows if row.settings["layers.1.neighbors"] in (4, 16)])
+    monkeypatch.setitem(TABLES, "figure8", two)
+    quick = [argument for argument in QUICK if "neighbors" not in argument]
+    results = reproduce("figure8", "small", 1, "rows.json", quick)
+    assert [result.row for result in results] == ["k = 1", "k = 4"]
+    (picture,) = tmp_path.glob("runs/figure8-small-digits/*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [row["row"] for row in json.loads(Path("rows.json").read_text())] == ["k = 1", "k = 4"]
+
+
+def test_paper__leaves_a_run_to_the_process_that_trains_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = TABLES["table2"].rows
+    monkeypatch.setitem(TABLES, "table2", replace(TABLES["table2"], rows=rows[1:]))
+    quick = [argument for argument in QUICK if "epochs" in argument or "digits" in argument or "patch" in argument]
+    (own,) = configured(rows_at(TABLES["table2"], "small"), "small", 1, "table2", quick)["constrained"]
+    other = Run(own.folder)
+    other.start(own.config, load_data(own.config.data, 0).digest())  # the lock is the same as another process'
+    with pytest.raises(SettingError, match="another process still trains 1 of the runs"):
+        reproduce("table2", "small", 1, None, quick)
+    other.release()
+    (result,) = reproduce("table2", "small", 1, None, quick)
+    assert result.row == "constrained" and result.seconds > 0
+
+
+def test_estimate__is_less_once_a_layer_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = configured(rows_at(TABLES["table4"], "small"), "small", 1, "table4", [*QUICK, "--layers.1.patch_size=2"])
+    (stack,) = runs["Φ_full"]
+    monkeypatch.setattr(job, "seconds_per_step", lambda *_: 1.0)
+    steps = 1_294 // 64  # of the digits, a fifth of 1,797 is for the test, and a tenth of the rest for validation
+    whole = estimate([stack])
+    assert whole == pytest.approx(steps * (4 * (1 + 0.6 * 143 / 1_294) + 3 * 0.6), rel=0.01)
+    folder = stack.folder / "layer-1"
+    folder.mkdir(parents=True)
+    (folder / "layer.json").touch()
+    assert estimate([stack]) == pytest.approx(whole - steps * (1 + 0.6 * 143 / 1_294), rel=0.01)
+
+
+def test_images_of_another_folder__are_another_run(tmp_path: Path) -> None:
+    configs = [
+        configured(rows_at(TABLES["table1"], "small"), "small", 1, "table1", [f"--data.root={root}", *FOLDER])
+        for root in (tmp_path / "a", tmp_path / "b")
+    ]
+    first, second = (runs["vanilla CNN"][0] for runs in configs)
+    names = [
+        re.fullmatch(r"runs/table1-small-(a|b)-[0-9a-f]{6}/vanilla-cnn-seed0", str(own.folder))
+        for own in (first, second)
+    ]
+    assert [name and name[1] for name in names] == ["a", "b"]
+    same = replace(second.config, run_dir=first.config.run_dir)
+    assert job._deciding(first.config) != job._deciding(same)
+
+
+def test_markdown__has_mean_and_deviation_beside_the_paper() -> None:
+    results = [Result("Φ_full", 81.234, 0.15, 3, 81.23, 12.3), Result("Φ_hard", 70, None, 1, None, 5)]
+    lines = markdown(TABLES["table1"], results).splitlines()
+    assert lines[-2:] == ["| Φ_full | 81.23 ± 0.15 | 81.23 | 12 |", "| Φ_hard | 70.00 |  | 5 |"]
+
+
+def test_paper__trains_each_row_once_and_writes_the_table(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = command("paper", "table1", "--seeds", "2", "--json", "rows.json", *QUICK)
+    assert first.returncode == 0, first.stderr
+    assert "10 runs to train" in first.stdout and "by a short measurement" in first.stdout
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [set(row) for row in rows] == [{"row", "mean", "std", "seeds", "paper", "seconds"}] * 5
+    assert [row["paper"] for row in rows] == [80.08, 71.36, 76.04, 78.80, 81.23]
+    assert all(0 < row["mean"] <= 100 and row["seeds"] == 2 and row["std"] >= 0 for row in rows)
+
+    again = command("paper", "table1", "--seeds", "2", *QUICK)
+    assert "to train" not in again.stdout
+    monkeypatch.chdir(tmp_path)
+    rows_of_it = rows_at(TABLES["table1"], "small")
+    for arguments, same in ((QUICK, True), ([*QUICK, "--data.crop=1"], False)):  # other data are not taken for these
+        runs = configured(rows_of_it, "small", 2, "table1", arguments)
+        assert all((own.tested() is not None) == same for jobs in runs.values() for own in jobs)
+    run = configured(rows_of_it, "small", 2, "table1", QUICK)["vanilla CNN"][0]
+    written = run.folder / "config.yaml"
+    settings = written.read_text()
+    written.write_text(settings.replace("  label_smoothing: 0.0\n", ""))  # as a version without that setting wrote it
+    assert written.read_text() != settings and run.tested() is not None
+    written.write_text("layer: {atoms: many}\n")
+    with pytest.raises(DamagedRun, match="config.yaml is damaged"):
+        run.tested()
+    written.write_text(settings)
+    changed = command("paper", "table1", "--seeds", "2", *QUICK, "--optimizer.momentum=0.5")
+    assert changed.returncode == 2 and "momentum" in changed.stderr
+
+    table = again.stdout.strip()
+    assert table.count("|\n") >= 6 and first.stdout.rstrip().endswith(table)
+
+
+@pytest.mark.slow
+def test_paper__stacks_and_networks_of_table_4(command: Command, tmp_path: Path) -> None:
+    done = command("paper", "table4", "--json", "rows.json", *QUICK, "--layers.1.patch_size=2")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows) == 16 and "6 runs to train" in done.stdout
+    assert [row["row"] for row in rows[:4]] == [f"Φ_full, depth {depth}" for depth in range(1, 5)]
+    assert all(a["seconds"] < b["seconds"] for a, b in zip(rows[:3], rows[1:4], strict=True))
+
+
+def test_paper__errors_name_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seeds, arguments, message in (
+        (0, QUICK, "--seeds: 0 is too few; give 1 or more"),
+        (1, [*QUICK, "--layer.atmos=3"], "layer.atmos: there is no such setting"),
+        (1, [*QUICK, "--seed=3"], "^seed: each run here has its own"),
+        (1, [*QUICK, "--depth", "3"], "^depth: each run here has its own"),
+        (1, [*QUICK, "--config=configs/cifar10.yaml"], "^config: each run here has its own"),
+        (1, [*QUICK, "--layer.embedding=hard"], "^layer.embedding: each run here has its own"),
+        (1, [*QUICK, "--layers.1.dictionary", "sampled"], "^layers.1.dictionary: each run here has its own"),
+        (1, [*QUICK, "--layer={embedding: full}"], "^layer: each run here has its own"),
+        (1, [*QUICK, "--layers", "{1: {dictionary: sampled}}"], "^layers: each run here has its own"),
+        (1, [*QUICK, "--layers.1={dictionary: sampled}"], "^layers.1: each run here has its own"),
+        (1, [*QUICK, "--trainer.accelerator=gpu"], "trainer.accelerator: gpu, but torch finds none"),
+        (1, [*QUICK, "--layer.gate.kind=nearset"], "layer.gate.kind: nearset is not one of"),
+        (1, [*QUICK, "--layer.patch_size=9", "--layers.1.patch_size=9"], "patch_size: 9 does not fit"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            reproduce("table1", "small", seeds, None, arguments)
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,98 @@
+"""Dictionaries: where atoms come from, and what they are near to."""
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from layerwise.config import Whitening
+from layerwise.config.choices import DICTIONARIES
+from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
+from layerwise.nn.kmeans import kmeans
+from layerwise.ops import affine
+
+
+def test_gaussian_and_uniform_atoms__have_mean_0_and_variance_1(generator: torch.Generator) -> None:
+    patches = torch.randn(100, 50, generator=generator)
+    for kind in ("gaussian", "uniform"):
+        atoms = DICTIONARIES[kind](patches, 400, generator, iter)
+        assert atoms.shape == (400, 50)
+        assert abs(float(atoms.mean())) < 0.03
+        assert abs(float(atoms.var()) - 1) < 0.03
+
+
+def test_clustered_gaussian_atoms__know_nothing_of_the_data__and_are_shorter(generator: torch.Generator) -> None:
+    patches = 1000 + torch.randn(2000, 20, generator=generator)
+    atoms = DICTIONARIES["kmeans_gaussian"](patches, 10, generator, iter)
+    assert atoms.shape == (10, 20)
+    assert 0.5 < float(atoms.norm(dim=1).mean()) < 0.5 * 20**0.5
+
+
+def test_sampled_atoms__are_patches(generator: torch.Generator) -> None:
+    patches = torch.randn(30, 4, generator=generator)
+    atoms = DICTIONARIES["sampled"](patches, 10, generator, iter)
+    assert {tuple(row) for row in atoms.tolist()} < {tuple(row) for row in patches.tolist()}
+    assert len({tuple(row) for row in atoms.tolist()}) == 10
+
+
+def test_kmeans_atoms__are_centroids_after_at_most_25_rounds__and_show_their_progress() -> None:
+    patches = torch.randn(2000, 5, generator=torch.Generator().manual_seed(3))
+    rounds: list[int] = []
+
+    def counted(steps: Iterable[int]) -> Iterator[int]:
+        for step in steps:
+            rounds.append(step)
+            yield step
+
+    atoms = DICTIONARIES["kmeans"](patches, 20, torch.Generator().manual_seed(1), counted)
+    assert torch.equal(atoms, kmeans(patches, 20, 25, torch.Generator().manual_seed(1)))
+    assert rounds == list(range(len(rounds))) and 1 < len(rounds) <= 25
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_learn_dictionary__atoms_are_whitened_patches__of_unit_norm_for_cosine(kind: str, metric: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(400, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + 2
+    dictionary = learn_dictionary(patches, 12, generator, kind, metric=metric)
+    assert dictionary.atoms.shape == (12, 6)
+    if metric == "cosine":
+        torch.testing.assert_close(dictionary.atoms.norm(dim=1), torch.ones(12))
+    if kind == "sampled":
+        whitened = dictionary.whiten(patches)
+        points = F.normalize(whitened, dim=1) if metric == "cosine" else whitened
+        away = (dictionary.atoms[:, None] - points).norm(dim=2).min(1).values
+        torch.testing.assert_close(away, torch.zeros(12), atol=1e-5, rtol=0)
+
+
+def test_learn_dictionary__whitens_as_it_is_told(generator: torch.Generator) -> None:
+    patches = torch.tensor([[5.0, 1.0], [-1.0, 1.0], [2.0, 2.0], [2.0, 0.0]])  # variances 9/2 and 1/2
+    scale = 1 / (torch.tensor([4.5, 0.5]).sqrt() + 0.5)
+    settings = Whitening(formula="deviation", epsilon=0.5, center=False)
+    dictionary = learn_dictionary(patches, 4, generator, "sampled", settings)
+    assert dictionary.mean.tolist() == [0, 0]
+    torch.testing.assert_close(dictionary.whitening, torch.diag(scale))
+    torch.testing.assert_close(dictionary.atoms.sort(0).values, (patches * scale).sort(0).values)
+    with pytest.raises(ValueError, match="zero covariance"):
+        learn_dictionary(torch.full((10, 4), 0.3), 2, generator)
+
+
+def test_distance__is_half_the_squared_one__and_patterns_undo_the_whitening(generator: torch.Generator) -> None:
+    patches = torch.randn(300, 6, generator=generator, dtype=torch.float64)
+    patches = patches @ torch.randn(6, 6, generator=generator, dtype=torch.float64) - 1
+    dictionary = learn_dictionary(patches, 9, generator)
+    whitened = dictionary.whiten(patches)
+    expected = torch.cdist(whitened, dictionary.atoms).square() / 2
+    torch.testing.assert_close(dictionary.distance(patches), expected)
+    torch.testing.assert_close(dictionary.whiten(dictionary.patterns() + dictionary.mean), dictionary.atoms)
+    at_atoms = dictionary.distance(dictionary.patterns() + dictionary.mean)
+    assert at_atoms.min() >= 0 and at_atoms.diag().max() < 1e-10
+
+
+def test_unwhiten__turns_maps_of_whitened_patches_into_maps_of_patches(generator: torch.Generator) -> None:
+    dictionary = PatchDictionary(*(torch.randn(*s, generator=generator).double() for s in ((4,), (4, 4), (3, 4))))
+    weight, bias = torch.randn(4, 5, generator=generator).double(), torch.randn(5, generator=generator).double()
+    patches = torch.randn(7, 4, generator=generator).double()
+    expected = (patches - dictionary.mean) @ dictionary.whitening @ weight + bias
+    torch.testing.assert_close(affine(patches, dictionary.unwhiten(weight, bias)), expected)

@@ -1,0 +1,217 @@
+"""A layer and its probe: every choice of every part, shapes, logits."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from layerwise.config import Gate, Layer, Norm, Probe, Residual, SingleLayer
+from layerwise.config.choices import (
+    DICTIONARIES,
+    EMBEDDINGS,
+    FORMULAS,
+    GATES,
+    MAPS,
+    METRICS,
+    NORMS,
+    PROBES,
+    RESIDUALS,
+    STARTS,
+    WHITENINGS,
+)
+from layerwise.config.run import restore
+from layerwise.nn.layer import output_shape, shape_through
+from layerwise.nn.maps import AffineMaps
+from layerwise.nn.probe import LinearProbe
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.record import LayerRecord
+from layerwise.run.run import Run
+from tests.nn.layers import SMALL, make_layer
+
+PARTS = {
+    "embedding": EMBEDDINGS,
+    "dictionary": DICTIONARIES,
+    "whitening.kind": WHITENINGS,
+    "whitening.formula": FORMULAS,
+    "gate.kind": GATES,
+    "gate.metric": METRICS,
+    "maps.kind": MAPS,
+    "norm.kind": NORMS,
+    "residual.kind": RESIDUALS,
+    "probe.kind": PROBES,
+    "probe.init": STARTS,
+}
+BARE = {"pool": 1, "norm": {"kind": "none"}, "channels": None}
+"""what the unconstrained probe goes with"""
+OTHERS: list[dict[str, Any]] = [
+    {"whitening": {"kind": "none", "center": False}},
+    {"norm": {"kind": "none"}, "channels": None},
+    {"norm": {"eps": 0.01}},
+    {"gate": {"kind": "soft"}, "embedding": "hard"},
+    {"gate": {"kind": "relu"}, "maps": {"kind": "raw"}},
+    {"residual": {"kind": "concatenate"}, "channels": None},
+    {"probe": {"pool": 2, "init": "random", "logits": "own"}},
+    {"probe": {"kind": "unconstrained", "init": "random"}, "maps": {"kind": "raw"}} | BARE,
+]
+
+
+def chosen(setting: str, name: str) -> dict[str, Any]:
+    """The settings that make a choice."""
+    group, _, last = setting.partition(".")
+    return {group: {last: name} if last else name} | (BARE if name == "unconstrained" else {})
+
+
+OPTIONS = [chosen(setting, name) for setting, choices in PARTS.items() for name in choices] + OTHERS
+
+
+def small(settings: dict[str, Any]) -> Layer:
+    layer: Layer = restore(Layer, {"patch_size": 3, "atoms": 8, "channels": 5, "pool": 2} | settings)
+    assert layer.conflict() is None
+    return layer
+
+
+@pytest.mark.parametrize("embedding", [*EMBEDDINGS, "unconstrained"])
+@pytest.mark.parametrize("dictionary", DICTIONARIES)
+def test_probed_layer__has_the_shape_it_says(embedding: str, dictionary: str) -> None:
+    expected = 5, 4, 3
+    if embedding == "unconstrained":
+        config, expected = small({"probe": {"kind": "unconstrained"}} | BARE), (8 + 18, 7, 6)
+    else:
+        config = replace(SMALL, probe=Probe(pool=3), embedding=embedding)
+    layer = make_layer(replace(config, dictionary=dictionary), (2, 9, 8))
+    out, logits = layer(torch.randn(4, 2, 9, 8), torch.zeros(4, 3))
+    assert out.shape == (4, *layer.shape) == (4, *expected)
+    assert logits.shape == (4, 3)
+
+
+SHAPES = [
+    (Layer(patch_size=3, atoms=8, channels=5, pool=2), (2, 9, 8), (5, 4, 3)),  # 7 and 6 positions
+    (Layer(patch_size=1, atoms=8, channels=5, pool=1), (3, 5, 4), (5, 5, 4)),
+    (Layer(patch_size=2, atoms=8, channels=3, pool=4), (1, 10, 7), (3, 3, 2)),  # 9 and 6 positions
+    (Layer(patch_size=5, atoms=9, channels=4, pool=3), (2, 14, 11), (4, 4, 3)),  # 10 and 7 positions
+    (Layer(patch_size=3, atoms=8, channels=5, pool=7), (2, 5, 8), (5, 1, 1)),
+    (Layer(patch_size=4, atoms=8, channels=5, pool=2), (2, 4, 4), (5, 1, 1)),
+    (Layer(patch_size=3, atoms=8, channels=None, pool=2), (2, 9, 8), (8, 4, 3)),
+    (Layer(patch_size=3, atoms=8, channels=5, pool=2, embedding="hard"), (2, 9, 8), (5, 4, 3)),
+    (Layer(patch_size=3, atoms=8, channels=5, pool=2, residual=Residual("concatenate")), (2, 9, 8), (7, 4, 3)),
+    (Layer(patch_size=2, atoms=8, channels=None, pool=3, residual=Residual("concatenate")), (4, 9, 8), (12, 3, 3)),
+    (
+        Layer(patch_size=3, atoms=8, pool=1, channels=None, norm=Norm("none"), probe=Probe("unconstrained")),
+        (2, 9, 8),
+        (8 + 18, 7, 6),
+    ),
+    *[
+        (Layer(patch_size=3, atoms=8, channels=5, pool=3, gate=Gate(name)), (2, 10, 7), (5, 3, 2)) for name in GATES
+    ],  # 8 and 5 positions
+]
+
+
+@pytest.mark.parametrize("config, shape, expected", SHAPES, ids=str)
+def test_shape_through__is_the_shape_of_a_real_pass(
+    config: Layer, shape: tuple[int, int, int], expected: tuple[int, int, int]
+) -> None:
+    layer = make_layer(config, shape)
+    out, _ = layer(torch.randn(2, *shape))
+    assert shape_through(config, shape) == layer.shape == tuple(out.shape[1:]) == expected
+
+
+def test_output_shape__leaves_the_module_as_it_was() -> None:
+    layer = make_layer(SMALL, (2, 9, 8)).layer
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    for training in (True, False):
+        layer.train(training)
+        assert output_shape(layer, (2, 9, 8)) == (5, 4, 3)
+        assert all(module.training == training for module in layer.modules())
+    after = layer.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_norms__large_eps_keeps_a_rare_atom_small__small_blows_it_up() -> None:
+    answers = torch.randn(1000, 1, 1, 1).repeat(1, 2, 1, 1)
+    answers[:, 1] *= torch.arange(1000).view(-1, 1, 1) % 100 == 0  # near to one patch in a hundred, and weakly so
+    answers[:, 1] *= 0.1
+    batch, damped = (NORMS["batch"](2, eps)(answers).detach() for eps in (1e-5, 0.01))
+    assert batch[:, 1].abs().max() > 5 and damped[:, 1].abs().max() < 3
+    assert torch.allclose(batch[:, 0], damped[:, 0], rtol=0.01)
+    assert NORMS["none"](2, 0.01)(answers) is answers
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option__keeps_to_its_shape__trains__and_is_read_back_as_it_was(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    config = small(options)
+    layer = make_layer(config, (2, 11, 10))
+    with torch.no_grad():
+        for parameter in layer.probe.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+    x, below = torch.randn(6, 2, 11, 10), torch.zeros(6, 3)
+    out, logits = layer(x, below)
+    assert tuple(out.shape[1:]) == layer.shape == shape_through(config, (2, 11, 10))
+    torch.autograd.backward(logits.square().sum())
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in layer.parameters())
+    usage = layer.layer.embedding.usage(x)
+    assert usage.shape == (8,) and layer.layer.embedding.patterns().shape == (8, 18) and float(usage.detach().sum()) > 0
+
+    run = Run(tmp_path)
+    settings = {"layer 1": asdict(SingleLayer(**{name: getattr(config, name) for name in Layer.__dataclass_fields__}))}
+    run.save_dictionary(1, layer.layer.embedding.dictionary, settings)
+    record = LayerRecord(1, 8, 0.5, [], [2, 11, 10], list(layer.shape), ["a", "b", "c"], 1.0, settings)
+    assert run.save_layer(layer, record) == record
+    assert run.records == [record]
+    stack = run.stack()
+    again_layer = stack.layers[0]
+    assert again_layer.shape == layer.shape
+    stored = layer.state_dict()
+    assert again_layer.state_dict().keys() == stored.keys()
+    assert all(torch.equal(value, stored[name]) for name, value in again_layer.state_dict().items())
+    for again, first in zip(stack(x), layer.eval()(x, below), strict=True):
+        torch.testing.assert_close(again, first)
+
+
+def test_residual__puts_the_averaged_input_beside_the_output() -> None:
+    x = torch.randn(3, 2, 9, 9)
+    averaged = torch.nn.functional.adaptive_avg_pool2d(x, 4)
+    plain = make_layer(replace(SMALL, channels=2), (2, 9, 9)).layer.eval()
+    joined = make_layer(replace(SMALL, channels=2, residual=Residual("concatenate")), (2, 9, 9)).layer.eval()
+    torch.testing.assert_close(joined(x), torch.cat([plain(x), averaged], 1))
+
+
+def test_summed_logits__add_to_those_below__own_do_not() -> None:
+    x, below = torch.randn(2, 2, 8, 8), torch.randn(2, 3)
+    summed = make_layer(SMALL, (2, 8, 8))
+    assert torch.equal(summed(x, below)[1], below)  # the probe starts at zero
+    assert torch.equal(summed(x)[1], torch.zeros(2, 3))
+    own = make_layer(replace(SMALL, probe=Probe(logits="own")), (2, 8, 8))
+    assert torch.equal(own(x, below)[1], torch.zeros(2, 3))
+
+
+def test_probed_layer__no_gradient_flows_to_its_input() -> None:
+    layer, x = make_layer(SMALL, (2, 9, 8)), torch.randn(4, 2, 9, 8, requires_grad=True)
+    assert isinstance(layer.probe, LinearProbe)
+    torch.nn.init.normal_(layer.probe.linear.weight)
+    (gradient,) = torch.autograd.grad(layer(x)[1].square().sum(), x, allow_unused=True)
+    assert gradient is None
+
+
+def test_probed_layer__can_be_compiled__and_trained() -> None:
+    layer = make_layer(SMALL, (2, 9, 8))
+    maps = layer.layer.embedding.maps
+    assert isinstance(maps, AffineMaps) and isinstance(layer.probe, LinearProbe)
+    x, below = torch.randn(4, 2, 9, 8), torch.zeros(4, 3)
+    torch.nn.init.normal_(layer.probe.linear.weight)
+    expected = torch.autograd.grad(layer(x, below)[1].square().sum(), maps.weight)[0]
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    gradient = torch.autograd.grad(compiled(x, below)[1].square().sum(), maps.weight)[0]
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_stack_of_two__has_the_shape_that_its_layers_say() -> None:
+    shape, layers = (2, 12, 11), []
+    for settings in (SMALL, replace(SMALL, patch_size=2, channels=4, residual=Residual("concatenate"))):
+        layers.append(make_layer(settings, shape))
+        shape = shape_through(settings, shape)
+    assert shape == (4 + 5, 2, 2)
+    assert FrozenStack(layers)(torch.randn(3, 2, 12, 11))[0].shape == (3, *shape)

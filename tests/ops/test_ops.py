@@ -1,0 +1,208 @@
+"""The gate and the embedding, against brute force and against each other."""
+
+import itertools
+import sys
+import warnings
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from layerwise import ops
+from layerwise.nn.dictionary import learn_dictionary
+from layerwise.ops import cpu, reference, rows
+from layerwise.ops.patches import extract_patches
+
+
+def brute_force_mask(scores: Tensor, k: int) -> Tensor:
+    """Sort (score, index) pairs in plain Python."""
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    for row, marks in zip(scores.reshape(-1, scores.shape[-1]), mask.view(-1, scores.shape[-1]), strict=True):
+        for _, index in sorted((value, i) for i, value in enumerate(row.tolist()))[:k]:
+            marks[index] = True
+    return mask
+
+
+def compiled_mask(scores: Tensor, k: int) -> Tensor:
+    """The gate of the compiled backend, seen through patches of one number: (rows, N) scores at 1×1 positions."""
+    scorer = torch.cat([scores, torch.zeros(1, scores.shape[1])])
+    _, gates = cpu.forward(torch.eye(len(scores))[:, :, None, None], scorer, None, 1, k, 1)
+    return reference.unpack(gates, 1, 1, 1).reshape(scores.shape)
+
+
+@pytest.mark.parametrize("n, k", [(1, 1), (2, 1), (7, 7), (7, 1), (33, 8), (256, 64), (1000, 999)])
+@pytest.mark.parametrize("kind", ["normal", "ties", "constant", "huge", "tiny"])
+def test_gate__is_the_k_nearest__lowest_index_first(n: int, k: int, kind: str, generator: torch.Generator) -> None:
+    scores = torch.randn(20, n, generator=generator)
+    if kind == "ties":
+        scores = (scores * 2).round()
+    elif kind == "constant":
+        scores = torch.full_like(scores, 0.1)
+    elif kind == "huge":
+        scores[:, 0] = -3e37
+        scores[:, -1] = 3e37
+    elif kind == "tiny":
+        scores = 1 + scores * 2e-7
+    expected = brute_force_mask(scores, k)
+    assert torch.equal(reference.nearest_mask(scores, k), expected)
+    assert torch.equal(compiled_mask(scores, k), expected)
+    assert expected.sum(1).eq(k).all()
+
+
+def test_scorer__ranks_as_distances_do(generator: torch.Generator) -> None:
+    patches = torch.randn(300, 12, generator=generator, dtype=torch.float64)
+    patches = patches @ torch.randn(12, 12, generator=generator, dtype=torch.float64) + 1
+    dictionary = learn_dictionary(patches, 9, generator)
+    whitened = (patches - dictionary.mean) @ dictionary.whitening
+    distance = torch.cdist(whitened, dictionary.atoms).square() / 2
+    scores = reference.affine(patches, dictionary.scorer)
+    torch.testing.assert_close(scores, distance - whitened.square().sum(1, keepdim=True) / 2)
+
+
+SHAPES = list(itertools.product([(1, 3, 8, 8), (3, 2, 9, 7)], [1, 3, 7], [(1, 1), (13, 4), (13, 13)], range(1, 10)))
+# patches of several blocks, atoms of several tasks
+SHAPES += [((2, 40, 9, 7), 3, (300, 75), pool) for pool in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("shape, size, atoms_and_k, pool", SHAPES)
+def test_cpu__agrees_with_the_reference__forward_and_backward(
+    shape: tuple[int, int, int, int], size: int, atoms_and_k: tuple[int, int], pool: int, generator: torch.Generator
+) -> None:
+    atoms, k = atoms_and_k
+    # small whole numbers: distances are exact in both, so that ties are ties in both
+    x = torch.randint(-3, 4, shape, generator=generator).float()
+    x[0, :, :4] = 1  # a constant region
+    numbers = shape[1] * size * size
+    scorer = torch.randint(-3, 4, (numbers + 1, atoms), generator=generator).float()
+    scorer[:, -1] = scorer[:, 0]  # two equal atoms
+    maps = torch.randn(numbers + 1, atoms, generator=generator)
+
+    def run(backend: ModuleType, dtype: torch.dtype) -> list[Tensor]:
+        out, gates = backend.forward(x.to(dtype), scorer.to(dtype), maps.to(dtype), size, k, pool)
+        grad = torch.linspace(-1, 1, out.numel(), dtype=dtype).reshape(out.shape)
+        hard, _ = backend.forward(x.to(dtype), scorer.to(dtype), None, size, k, pool)
+        return [out, backend.backward(x.to(dtype), grad, gates, size, pool), hard, gates]
+
+    *ours, gates = run(cpu, torch.float32)
+    *theirs, expected_gates = run(reference, torch.float64)
+    assert torch.equal(gates, expected_gates)
+    for name, a, b in zip(("out", "gradient", "hard"), ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, atol=1e-4, rtol=1e-4, msg=f"{name} differs")
+
+
+@pytest.mark.parametrize("shape, size, pool", [((3, 2, 9, 7), 3, 1), ((3, 2, 9, 7), 1, 2), ((2, 40, 9, 7), 3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_convolve__is_a_convolution_a_relu_and_an_average(
+    shape: tuple[int, int, int, int], size: int, pool: int, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    x = torch.randn(shape, generator=generator, dtype=dtype)
+    maps = torch.randn(shape[1] * size * size + 1, 13, generator=generator, dtype=dtype).requires_grad_()
+    kernels = maps[:-1].T.reshape(13, size, size, shape[1]).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.avg_pool2d(
+        torch.nn.functional.conv2d(x, kernels, maps[-1]).relu(), pool, ceil_mode=True
+    )
+    out = ops.convolve(x, maps, size, pool)
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    grad = torch.randn(out.shape, generator=generator, dtype=dtype)
+    (ours,), (theirs,) = (torch.autograd.grad(y, maps, grad, retain_graph=True) for y in (out, expected))
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pool", range(1, 6))
+def test_pack__keeps_every_gate__and_zeros_outside(pool: int, generator: torch.Generator) -> None:
+    mask = torch.rand(2, 7, 5, 3, generator=generator) < 0.5
+    gates = reference.pack(mask, pool)
+    assert torch.equal(reference.unpack(gates, 7, 5, pool), mask)
+    ones = sum(int(word).bit_count() for word in gates.flatten())
+    assert ones == mask.sum()
+
+
+def test_reference__its_backward_pass_is_what_torch_differentiates(generator: torch.Generator) -> None:
+    x = torch.randn(2, 2, 7, 6, generator=generator, dtype=torch.float64)
+    scorer, maps = torch.randn(2, 19, 10, generator=generator, dtype=torch.float64)
+    out = reference.embed(x, scorer, maps.requires_grad_(), 3, 4, 2)
+    grad = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    _, gates = reference.forward(x, scorer, maps, 3, 4, 2)
+    (expected,) = torch.autograd.grad(out, maps, grad)
+    torch.testing.assert_close(reference.backward(x, grad, gates, 3, 2), expected)
+
+
+def test_embed__is_the_same_in_chunks(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(5, 2, 8, 8, generator=generator)
+    scorer, maps = torch.randn(2, 19, 10, generator=generator)
+    whole, gates = cpu.forward(x, scorer, maps, 3, 4, 2)
+    gradient = cpu.backward(x, whole, gates, 3, 2)
+    monkeypatch.setattr(rows, "CHUNK_NUMBERS", 1500)
+    torch.testing.assert_close(cpu.forward(x, scorer, maps, 3, 4, 2)[0], whole)
+    torch.testing.assert_close(cpu.backward(x, whole, gates, 3, 2), gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_operator__is_a_well_formed_one(dtype: torch.dtype, generator: torch.Generator) -> None:
+    """PyTorch's own checks: schema, shape function against the real one, autograd, tracing."""
+    x = torch.randn(2, 2, 7, 6, generator=generator, dtype=dtype)
+    scorer, maps = torch.randn(2, 19, 10, generator=generator, dtype=dtype)
+    passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, maps.requires_grad_(), 3, 4, 2))
+    assert set(passed.values()) == {"SUCCESS"}
+    for others in ((scorer, None), (None, maps)):
+        passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, *others, 3, 4, 2))
+        assert set(passed.values()) == {"SUCCESS"}
+
+
+def test_embed__without_numba_is_the_reference__and_says_so_once(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, scorer = torch.randn(1, 1, 5, 5, generator=generator), torch.randn(5, 3, generator=generator)
+    monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
+    for name in ("cpu", "clusters", "rows", "selection"):
+        monkeypatch.delitem(sys.modules, f"layerwise.ops.{name}")
+    monkeypatch.delattr(ops, "cpu")
+    ops._backend.cache_clear()
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            first, second = (ops.embed(x, scorer, None, 2, 2, 1) for _ in range(2))
+    finally:
+        ops._backend.cache_clear()
+    assert [str(warning.message).split(" (")[0] for warning in told] == [
+        "embedding in plain torch, several times slower: Numba cannot be used"
+    ]
+    assert torch.equal(first, reference.embed(x, scorer, None, 2, 2, 1)) and torch.equal(first, second)
+
+
+def test_embed_full__is_the_block_diagonal_linear_map_on_phi_full(generator: torch.Generator) -> None:
+    """The definition: Phi_full = (g_1 z, ..., g_N z) in R^(N P), then a linear map with one block an atom."""
+    n, k, size = 6, 2, 3
+    x = torch.randn(2, 2, 5, 5, generator=generator, dtype=torch.float64)
+    z = extract_patches(x, size)  # whitening is a matter of the maps; here it is the identity
+    atoms, u = torch.randn(2, n, z.shape[-1], generator=generator, dtype=torch.float64)
+    b = torch.randn(n, generator=generator, dtype=torch.float64)
+    gate = brute_force_mask(torch.cdist(z.flatten(0, 2), atoms), k).reshape(*z.shape[:3], n).double()
+    phi_full = (gate[..., None] * z[..., None, :]).flatten(3)  # (B, h, w, N P)
+    blocks: Tensor = torch.block_diag(*u)  # type: ignore[no-untyped-call]
+    expected = phi_full @ blocks.T + gate * b
+
+    scorer = torch.cat([-atoms.T, atoms.square().sum(1)[None] / 2])
+    maps = torch.cat([u.T, b[None]])
+    torch.testing.assert_close(ops.embed(x, scorer, maps, size, k, 1), expected.permute(0, 3, 1, 2))
+    fast = ops.embed(x.float(), scorer.float(), maps.float(), size, k, 1)
+    torch.testing.assert_close(fast.double(), expected.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_embed_full__gradcheck(generator: torch.Generator) -> None:
+    x = torch.randn(2, 1, 5, 5, generator=generator, dtype=torch.float64)
+    scorer, maps = torch.randn(2, 10, 4, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda m: ops.embed(x, scorer, m, 3, 2, 2), maps.requires_grad_())
+
+
+def test_average_pool__averages_what_a_border_window_covers() -> None:
+    pooled = reference.average_pool(torch.arange(9.0).reshape(1, 1, 3, 3), 2)
+    assert pooled.flatten().tolist() == [2.0, 3.5, 6.5, 8.0]
+
+
+def test_backend__is_the_fast_one_or_says_so() -> None:
+    assert ops.backend(torch.zeros(1)) is cpu
+    ops._backend.cache_clear()  # it warns once
+    with pytest.warns(UserWarning, match=r"torch.float64 on cpu has no backend of its own"):
+        assert ops.backend(torch.zeros(1, dtype=torch.float64)) is reference

@@ -1,0 +1,205 @@
+"""A run's directory: its files, what is refused, what is found to be damaged."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+import layerwise
+from layerwise.parsing import parse
+from layerwise.run.run import DamagedRun, Run
+from tests.conftest import QUIET, SMALL, Command
+
+
+def hashes(run: Path, pattern: str = "layer-*/*") -> dict[str, str]:
+    """SHA-256 of the files of a run."""
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in run.glob(pattern)}
+
+
+def test_run__leaves_the_files_it_should(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert {"config.yaml", "summary.json", "report.html", "layer-1", "layer-2", "accuracy.png"} <= names
+    for layer in ("layer-1", "layer-2"):
+        files = {path.name for path in (trained / layer).iterdir()}
+        assert files == {"dictionary.safetensors", "layer.safetensors", "layer.json"}
+    summary = json.loads((trained / "summary.json").read_text())
+    assert set(summary) == {"depth", "test_accuracy", "layers", "seconds"}
+    assert summary["depth"] == 2 and 0 < summary["test_accuracy"] <= 1
+    assert [set(layer) for layer in summary["layers"]] == [
+        {"layer", "atoms", "output_shape", "val_accuracy", "seconds"}
+    ] * 2
+    record = json.loads((trained / "layer-2" / "layer.json").read_text())
+    assert record["output_shape"] == [8, 4, 4]
+    assert record["val_accuracy"] == max(epoch["val_accuracy"] for epoch in record["epochs"])
+    for name, digest in record["files"].items():
+        assert hashlib.sha256((trained / "layer-2" / name).read_bytes()).hexdigest() == digest
+
+
+def test_run__config_yaml_is_the_whole_configuration(trained: Path) -> None:
+    assert Run(trained).config == parse(["--depth=2", *QUIET])[0]
+    assert list(yaml.safe_load((trained / "config.yaml").read_text())) == list(vars(layerwise.Config()))
+
+
+def test_a_finished_run__is_not_trained_again(finished: Path, command: Command) -> None:
+    before = hashes(finished)
+    done = command("train", "--depth=2", *QUIET)
+    assert done.returncode == 0
+    assert "epoch" not in done.stdout and "test accuracy" in done.stdout
+    assert hashes(finished) == before
+
+
+CHANGES = [
+    (["--layer.atoms=20"], r"layer\.atoms: 20, but layer 1 was trained with 16"),
+    (["--layer.neighbors=3"], r"layer\.neighbors: 3, but layer 1 was trained with null"),
+    (["--layers.2.pool=2"], r"layers\.2\.pool: 2, but layer 2 was trained with 1"),
+    (["--seed=1"], r"seed: 1, but was trained with 0"),
+    (["--optimizer.epochs=9"], r"optimizer\.epochs: 9, but layer 1 was trained with 2"),
+    (["--layers.2.optimizer.epochs=9"], r"layers\.2\.optimizer\.epochs: 9, but layer 2 was trained with 2"),
+    (["--data.validation=0.2"], r"data\.validation: 0\.2, but was trained with 0\.1"),
+    (["--features.views=3"], r"features\.views: 3, but was trained with 2"),
+    (["--trainer.precision=bf16-mixed"], r"trainer\.precision: bf16-mixed, but was trained with 32-true"),
+    (
+        ["--layer.whitening.epsilon=1", "--layer.atoms=20", "--seed=1"],
+        r"seed: 1, but was trained with 0; layer\.atoms: 20, but layer 1 was trained with 16; "
+        r"layer\.whitening\.epsilon: 1\.0, but layer 1 was trained with 0\.03",
+    ),
+]
+
+
+@pytest.mark.parametrize("changed, message", CHANGES, ids=[" ".join(changed) for changed, _ in CHANGES])
+def test_a_changed_setting__is_refused_by_name(
+    changed: list[str], message: str, finished: Path, command: Command
+) -> None:
+    before = hashes(finished, "**/*.*")
+    done = command("train", "--depth=2", *QUIET, *changed)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: {message} in r: give that, .*another --run_dir\n", done.stderr), done.stderr
+    assert hashes(finished, "**/*.*") == before
+
+
+def test_changed_images__are_refused(command: Command, folder: Path) -> None:
+    settings = ["train", "--data.name=image_folder", f"--data.root={folder}", "--run_dir=r", "--wandb.mode=disabled"]
+    settings += [*SMALL[1:], "--layer.atoms=4", "--optimizer.epochs=1", "--optimizer.batch_size=16"]
+    assert command(*settings).returncode == 0
+    (folder / "train" / "dark" / "00.png").unlink()
+    done = command(*settings)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: data\.root: .* in r: .*\n", done.stderr), done.stderr
+
+
+def test_what_does_not_touch_the_weights__may_change(finished: Path, command: Command) -> None:
+    same = ["--data.root=elsewhere", "--wandb.name=other", "--trainer.accelerator=cpu", "--layers.2.atoms=16"]
+    before = hashes(finished)
+    done = command("train", "--depth=2", *QUIET, *same)
+    assert done.returncode == 0, done.stderr
+    assert hashes(finished) == before
+
+
+def flip(path: Path) -> None:
+    """Flip a file's last bit."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["layer.safetensors", "dictionary.safetensors"])
+def test_a_damaged_file__is_named(name: str, finished: Path, command: Command) -> None:
+    flip(finished / "layer-1" / name)
+    for arguments in (["train", "--depth=2", *QUIET], ["evaluate", "r"]):
+        done = command(*arguments)
+        assert done.returncode == 1
+        assert f"layer-1/{name} is missing or damaged; delete" in done.stderr
+        assert done.stderr.count("\n") == 1
+    with pytest.raises(DamagedRun, match=name):
+        layerwise.load(finished)
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("layer.safetensors", lambda path: path.unlink()),
+        ("dictionary.safetensors", lambda path: path.unlink()),
+        ("dictionary.safetensors", lambda path: path.write_bytes(path.read_bytes()[:100])),
+        ("layer.json", lambda path: path.write_text(path.read_text()[:-20])),
+        ("layer.json", lambda path: path.write_text("[]")),
+        ("layer.json", lambda path: path.write_text(path.read_text().replace('"atoms": 16', '"atoms": 17', 2))),
+    ],
+)
+def test_a_missing_or_changed_file__is_named(name: str, change: Any, finished: Path) -> None:
+    change(finished / "layer-2" / name)
+    with pytest.raises(
+        DamagedRun, match=rf"layer-2/{name} is missing or damaged; delete .*layer-2 and the layers above"
+    ):
+        layerwise.load(finished)
+
+
+def test_a_damaged_config__is_named__and_written_anew_by_the_command(finished: Path, command: Command) -> None:
+    (finished / "config.yaml").write_text("depth: [")
+    done = command("evaluate", "r")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: r/config\.yaml is damaged.*\n", done.stderr), done.stderr
+    assert command("train", "--depth=2", *QUIET).returncode == 0
+    assert command("evaluate", "r").returncode == 0
+
+
+OLD = {"seed": 0, "optimizer": {"epochs": 2}, "layer 1": {"atoms": 16, "gate": "nearest", "norm": "batch"}}
+"""settings as an older version named them"""
+
+
+@pytest.mark.parametrize("metadata", [{"settings": json.dumps(OLD)}, None], ids=["settings", "nothing"])
+@pytest.mark.parametrize("whole", [True, False], ids=["finished", "begun"])
+def test_a_run_of_an_older_version__gives_one_clear_line(
+    whole: bool, metadata: dict[str, str] | None, finished: Path, command: Command
+) -> None:
+    for folder in finished.glob("layer-?"):
+        path = folder / "dictionary.safetensors"
+        save_file(load_file(path), path, metadata)
+        record = json.loads((folder / "layer.json").read_text())
+        del record["format"]
+        (folder / "layer.json").write_text(json.dumps(record))
+        if not whole:
+            (folder / "layer.json").unlink()
+    (finished / "config.yaml").write_text("depth: 2\nlayer:\n  atoms: 16\n  gate: nearest\n  norm: batch\n")
+    before = hashes(finished, "**/*.*")
+    message = (
+        r"r/layer-1 was written by another version of layerwise \(format 1, this one reads 2\); give another --run_dir"
+    )
+    done = command("train", "--depth=2", *QUIET)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: {message} .*\n", done.stderr), done.stderr
+    if whole:
+        done = command("evaluate", "r")
+        assert done.returncode == 1
+        assert re.fullmatch(rf"error: {message} .*\n", done.stderr), done.stderr
+        with pytest.raises(DamagedRun, match=message.removeprefix("r/")):
+            layerwise.load(finished)
+    assert hashes(finished, "**/*.*") == before
+
+
+def test_save_dictionary__the_same_gives_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    dictionary = Run(trained).dictionary(1)
+    assert dictionary is not None
+    run = Run(tmp_path)
+    written: set[str] = set()
+    for _ in range(20):
+        run.save_dictionary(1, dictionary, OLD)
+        written.update(hashes(tmp_path).values())
+    assert len(written) == 1
+
+
+def test_a_run_directory_in_use__is_refused(finished: Path, command: Command) -> None:
+    lock = os.open(finished / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    done = command("train", "--depth=2", *QUIET)
+    os.close(lock)
+    assert done.returncode == 2
+    assert "r is in use by another process" in done.stderr
+    assert command("train", "--depth=2", *QUIET).returncode == 0
+    assert command("train", "--depth=2", *QUIET).returncode == 0  # each has let go of it

@@ -1,0 +1,139 @@
+"""W&B: real offline runs, read back with W&B's own reader; and that no failure of it stops a training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layerwise.config import Wandb
+from layerwise.run.tracker import Tracker
+from tests.conftest import QUIET, SMALL, Command
+
+
+def read_back(run: Path, process: Command) -> list[dict[str, Any]]:
+    """Every record of every offline run in a run directory, in order of time."""
+    records = []
+    for folder in sorted((run / "wandb").glob("offline-run-*")):
+        done = process("-m", "wandb", "leet", "inspect", "--json", str(folder))
+        done.check_returncode()
+        records += [json.loads(line) for line in done.stdout.splitlines()]
+    return records
+
+
+def test_offline_run__has_each_layers_curves_on_its_own_axis__and_one_id_on_resume(
+    command: Command, process: Command, tmp_path: Path
+) -> None:
+    first = command("train", "--depth=1", *SMALL, "--run_dir=r")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("W&B: tracking offline; to upload: wandb sync ") == 1
+    second = command("train", "--depth=2", *SMALL, "--run_dir=r")
+    assert second.returncode == 0, second.stderr
+
+    records = read_back(tmp_path / "r", process)
+    assert len({record["run"]["run_id"] for record in records if record["type"] == "run"}) == 1
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    for layer in ("layer1", "layer2"):
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            steps = [item[f"{layer}/step"] for item in history if f"{layer}/{name}" in item]
+            assert len(steps) >= 2 and steps == sorted(set(steps)), (layer, name, steps)
+            assert 0 <= steps[0] <= 5 and steps[-1] <= 10  # two epochs of five steps
+    depths = {item["summary/depth"]: item["summary/accuracy"] for item in history if "summary/depth" in item}
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert depths == {layer["layer"]: layer["val_accuracy"] for layer in summary["layers"]}
+    pictures = {name for item in history for name in item if name.endswith("._type")}
+    assert {"layer1/atoms._type", "layer2/usage._type", "accuracy._type", "confusion._type"} <= pictures
+
+
+def test_disabled__writes_nothing(command: Command, tmp_path: Path) -> None:
+    done = command("train", *QUIET)
+    assert done.returncode == 0, done.stderr
+    assert "W&B: disabled" in done.stdout
+    assert not (tmp_path / "r" / "wandb").exists()
+
+
+def test_without_wandb__one_line_says_so(process: Command, tmp_path: Path) -> None:
+    # a process in which `import wandb` fails, as where it is not installed
+    program = (
+        "import sys; sys.modules['wandb'] = None\n"
+        "from layerwise.cli import main\n"
+        f"sys.exit(main({['train', *SMALL, '--run_dir=r']!r}))"
+    )
+    done = process("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the package wandb is not installed") == 1
+    assert (tmp_path / "r" / "summary.json").exists()
+
+
+class Failing:
+    """Stands in for a W&B run; a call of `broken` raises."""
+
+    def __init__(self, broken: str) -> None:
+        self.broken = broken
+        self.calls: list[str] = []
+        self.summary: dict[str, Any] = {}
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name == self.broken:
+            raise OSError(28, "No space left\non device")
+
+    def define_metric(self, name: str, **settings: Any) -> None:
+        self._called("define_metric")
+
+    def log(self, values: dict[str, Any]) -> None:
+        self._called("log")
+
+    def finish(self, exit_code: int) -> None:
+        self._called("finish")
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Callable[[Failing], Tracker]:
+    """A tracker of a W&B run that is given."""
+
+    def make(run: Failing) -> Tracker:
+        made = Tracker(Wandb(mode="disabled"), tmp_path, {})
+        made._run, made.place = run, "offline, somewhere"
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("broken", ["define_metric", "log"])
+def test_a_failing_call__ends_the_tracking_with_one_line(
+    broken: str, tracker: Callable[[Failing], Tracker], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Failing(broken)
+    own = tracker(run)
+    own.logged(1, 0, {"train_loss": 2.0})
+    own.logged(1, 1, {"train_loss": 1.0})
+    own.pictures({"accuracy": np.zeros((2, 2, 3), np.uint8)})
+    own.close()
+    printed = capsys.readouterr()
+    assert printed.out == "W&B: failed ([Errno 28] No space left on device), so nothing more is tracked\n"
+    assert printed.err == ""
+    assert run.calls[-1] == broken and run.calls.count(broken) == 1
+    assert own.place == "offline, somewhere, up to a failure"
+
+
+def test_a_failing_end__is_one_line(tracker: Callable[[Failing], Tracker], capsys: pytest.CaptureFixture[str]) -> None:
+    run = Failing("finish")
+    own = tracker(run)
+    own.logged(1, 0, {"train_loss": 2.0})
+    own.logged(2, 0, {"train_loss": 2.0})
+    own.close()
+    assert run.calls == ["define_metric", "define_metric", "log"] * 2 + ["finish"]
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_wandb_that_cannot_start__is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wandb").write_text("a file where the folder would be")
+    own = Tracker(Wandb(mode="offline"), tmp_path, {})
+    own.logged(1, 0, {"train_loss": 2.0})
+    own.close()
+    assert own.place == "failed to start"
+    printed = capsys.readouterr().out
+    assert printed.startswith("W&B: could not start (") and printed.count("\n") == 1

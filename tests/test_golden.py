@@ -1,0 +1,65 @@
+"""What is computed stays what it was, within rounding.
+
+`python -m tests.golden` compares to the bit, on one processor. Elsewhere sums have another order, which in what is
+trained upon a trained layer is more than rounding: a near tie of k-means, or a gradient of almost nothing whose sign
+AdamW goes by, may be decided otherwise.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numba
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests import golden
+
+EXPECTED = load_file(golden.FILE)
+ABOVE = "weights 2", "logits"
+"""what lies above a trained layer"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums then have one order, however many cores there are; for tensors so small it is also the fastest."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])
+
+
+def agree(found: Iterable[tuple[str, Tensor]], names: set[str]) -> None:
+    """Compare with what the file holds under these names."""
+    computed = dict(found)
+    assert computed.keys() == names and names
+    for name, value in computed.items():
+        expected = EXPECTED[name]
+        assert value.shape == expected.shape, name
+        if name.endswith(ABOVE) and not torch.allclose(value, expected, rtol=1e-4, atol=1e-5):
+            assert float((value - expected).norm() / expected.norm()) < 0.02, name
+        else:
+            torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5, msg=f"{name} differs")
+
+
+def named(names: Iterable[str]) -> set[str]:
+    """The entries of the file that begin so."""
+    return {entry for entry in EXPECTED if entry.split(": ")[0] in set(names)}
+
+
+def test_golden__holds_what_is_computed_and_nothing_else() -> None:
+    assert not golden.LAYERS.keys() & golden.RECIPES.keys()
+    assert named([*golden.LAYERS, *golden.RECIPES]) == EXPECTED.keys()
+
+
+def test_single_layers__are_what_they_were() -> None:
+    agree(golden.single_layers(), named(golden.LAYERS))
+
+
+@pytest.mark.parametrize("recipe", golden.RECIPES)
+def test_recipes__train_to_what_they_did(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "RECIPES", {recipe: golden.RECIPES[recipe]})
+    monkeypatch.chdir(golden.FILE.parent.parent)  # the recipes' place
+    agree(golden.recipes(), named([recipe]))

@@ -1,0 +1,72 @@
+"""How deep a stack can be; depth auto: when a stack stops to grow, and that it says why."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import layerwise
+from layerwise.config import Config, Layer, SettingError, SingleLayer
+from layerwise.run.record import LayerRecord
+from layerwise.training.depth import check_fit, next_shape, no_gain, no_room
+from tests.conftest import SMALL, Command
+
+RECORD = LayerRecord(1, 16, 0.7, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {})
+
+
+def records(*accuracies: float) -> list[LayerRecord]:
+    return [replace(RECORD, layer=number, val_accuracy=p) for number, p in enumerate(accuracies, 1)]
+
+
+def test_next_shape__rounds_up() -> None:
+    config = Config(
+        depth=2, layer=Layer(patch_size=5, pool=4, atoms=4), layers={2: SingleLayer(channels=None, atoms=9)}
+    )
+    assert next_shape(config, 1, (3, 32, 32), 10) == (64, 7, 7)
+    assert next_shape(config, 2, (3, 9, 8), 10) == (9, 4, 3)  # patches of 3, windows of 2
+
+
+def test_check_fit__of_depth_auto_needs_room_for_one_layer() -> None:
+    config = Config(depth="auto", layer=Layer(patch_size=5, atoms=4))
+    check_fit(config, (1, 6, 6), 100)
+    with pytest.raises(SettingError, match=r"^layer\.patch_size: 5 does not fit the 4×4 input of layer 1;"):
+        check_fit(config, (1, 4, 4), 100)
+    with pytest.raises(SettingError, match=r"^layer\.patch_size: 5 does not fit the 1×1 input of layer 2;"):
+        check_fit(replace(config, depth=2), (1, 6, 6), 100)
+
+
+def test_no_gain__is_a_rise_of_no_more_than_a_standard_error() -> None:
+    assert no_gain(records(0.1), 100) is None
+    assert no_gain(records(0.70, 0.80), 1600) is None  # an error of 0.01
+    assert no_gain(records(0.70, 0.7115), 1600) is None  # one of 0.0113
+    why = no_gain(records(0.70, 0.711), 1600)
+    assert why is not None and "71.10%" in why and "70.00%" in why and "1.13%" in why and "1 deep" in why
+    assert no_gain(records(0.70, 0.8, 0.6), 1600) is not None
+
+
+def test_no_room__names_what_does_not_fit() -> None:
+    config = Config(depth="auto", layer=Layer(patch_size=3, atoms=4))
+    assert no_room(config, 3, (1, 3, 3), 100) is None
+    why = no_room(config, 3, (1, 2, 2), 100)
+    assert why is not None and why.startswith("layer.patch_size: 3 does not fit the 2×2 input") and "2 deep" in why
+
+
+def test_depth_auto__excludes_what_does_not_help__says_why__and_takes_it_in_when_asked(
+    command: Command, tmp_path: Path
+) -> None:
+    given = ["train", "--run_dir=run", "--wandb.mode=disabled", *SMALL, "--optimizer.epochs=1"]
+    given += ["--optimizer.learning_rate=1e-60"]  # rounds to zero: every layer answers with one class
+    first = command(*given, "--depth=auto")
+    assert first.returncode == 0, first.stderr
+    (why,) = [line for line in first.stdout.splitlines() if " deep" in line]
+    assert "layer 2" in why and "the stack is 1 deep" in why
+    assert json.loads((tmp_path / "run/summary.json").read_text())["depth"] == 1
+    assert len(layerwise.load(tmp_path / "run").records) == 1
+
+    again = command(*given, "--depth=auto")
+    assert why in again.stdout and "epoch" not in again.stdout
+
+    deeper = command(*given, "--depth=2")
+    assert deeper.returncode == 0 and "epoch" not in deeper.stdout
+    assert len(layerwise.load(tmp_path / "run").records) == 2
