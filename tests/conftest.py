@@ -31,6 +31,7 @@ SMALL = [
     "--layer.pool=1",
     "--optimizer.epochs=2",
     "--optimizer.batch_size=256",
+    "--config=plain_digits",
 ]
 """Settings that make a layer on digits take about a second."""
 

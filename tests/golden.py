@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -65,7 +66,8 @@ LAYERS: dict[str, dict[str, Any]] = {
     "probe": {"probe": {"pool": 2, "init": "random"}},
 }
 RECIPES = {
-    "digits": (1, ["--layer.channels=6", "--layer.atoms=16", "--optimizer.epochs=2"]),
+    "digits": (1, ["--layer.channels=6", "--layer.atoms=16", "--layers.1.atoms=8"]),
+    "plain_digits": (1, ["--layer.channels=6", "--layer.atoms=16", "--optimizer.epochs=2"]),
     "cifar10": (
         3,
         [
@@ -154,7 +156,7 @@ def recipes() -> Iterator[tuple[str, Tensor]]:
     for name, (channels, settings) in RECIPES.items():
         config, _ = parse([f"--config=configs/{name}.yaml", "--depth=2", "--optimizer.batch_size=16", *settings]
                           + (["--optimizer.epochs=1"] if "--optimizer.epochs=2" not in settings else []))  # fmt: skip
-        side = {"digits": 8, "teacher": 8}.get(name, 16)
+        side = {"plain_digits": 8, "teacher": 8}.get(name, 16)
         train, val, test = (images(count, channels, side, seed) for seed, count in enumerate((120, 30, 12)))
         augmentation = Augmentation(name == "cifar10", 2, config.data.border)
         data = DataSet(["a", "b", "c"], train, val, test, augmentation)
@@ -180,6 +182,7 @@ def computed() -> dict[str, Tensor]:
 def main(arguments: list[str]) -> int:
     """Write or compare."""
     torch.set_num_threads(1)
+    numba.set_num_threads(1)
     found = computed()
     if arguments == ["--write"]:
         save_file(found, FILE)

@@ -52,7 +52,7 @@ class Choices(Mapping[str, Any]):
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.ClassDef | ast.FunctionDef):
                     for name in self._names(node):
-                        found[name] = module, (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+                        found[name] = module, _meaning(ast.get_docstring(node))
         return found
 
     def _names(self, node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
@@ -63,7 +63,7 @@ class Choices(Mapping[str, Any]):
 
     def meanings(self) -> dict[str, str]:
         """What each name stands for, in a sentence."""
-        others = {name: (made.__doc__ or "").split("\n\n")[0] for name, made in self._made.items()}
+        others = {name: _meaning(made.__doc__) for name, made in self._made.items()}
         return others | {name: meaning for name, (_, meaning) in self._written.items()}
 
     def __getitem__(self, name: str) -> Any:
@@ -79,6 +79,11 @@ class Choices(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._written or name in self._made
+
+
+def _meaning(docstring: str | None) -> str:
+    """The first paragraph, as one line."""
+    return " ".join((docstring or "").split("\n\n")[0].split())
 
 
 EMBEDDINGS = Choices("EMBEDDINGS", "nn.embedding")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from layerwise.config import Layer
 from layerwise.config.choices import EMBEDDINGS, GATES, NORMS, PROBES, RESIDUALS
@@ -60,7 +61,8 @@ class PatchLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) float32 to (B, D, h', w'). No gradient flows to x."""
-        with torch.autocast(x.device.type, enabled=False):  # half precision would change which atoms are near
+        device = "cpu" if x.is_meta else x.device.type
+        with torch.autocast(device, enabled=False):  # half precision would change which atoms are near
             embedded = self.embedding(x.float())
         return self.residual(self.projection(self.norm(embedded)), x)
 
@@ -116,7 +118,7 @@ def build_layer(settings: Layer, dictionary: PatchDictionary, shape: tuple[int, 
 
 
 def _patch_layer(settings: Layer, dictionary: PatchDictionary) -> PatchLayer:
-    kind = PROBES[settings.probe.kind].embedding or EMBEDDINGS[settings.embedding]
+    kind = getattr(PROBES[settings.probe.kind], "embedding", None) or EMBEDDINGS[settings.embedding]
     gate = GATES[settings.gate.kind](settings.patch_size, settings.k)
     embedding = kind(dictionary, gate, settings.maps.kind, settings.pool)
     norm = NORMS[settings.norm.kind](embedding.channels, settings.norm.eps)
@@ -129,27 +131,24 @@ def shape_through(settings: Layer, shape: tuple[int, int, int]) -> tuple[int, in
     Raises:
         ValueError: nothing is left of such an input.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     dimension = shape[0] * settings.patch_size**2
-    with FakeTensorMode():
+    with torch.device("meta"):
         sides = (dimension,), (dimension, dimension), (settings.atoms, dimension)
         layer = _patch_layer(settings, PatchDictionary(*(torch.empty(side) for side in sides)))
-        return output_shape(layer, shape)
+    return output_shape(layer, shape)
 
 
 def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The shape that a module makes of an input (C, H, W), by a pass of tensors without content.
+    """The shape that a module makes of an input (C, H, W), by a forward pass of tensors without content.
 
     Raises:
         ValueError: nothing is left of such an input.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    training = module.training
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        _, d, h, w = module.eval()(torch.empty(1, *shape)).shape
-    module.train(training)
-    if min(d, h, w) < 1:
-        raise ValueError(f"nothing is left of an input of {shape[1]}×{shape[2]}")
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    hollow = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    try:
+        # two images, since batch norm refuses one
+        _, d, h, w = functional_call(module, hollow, torch.empty(2, *shape, device="meta")).shape
+    except RuntimeError as error:
+        raise ValueError(f"nothing is left of an input of {shape[1]}×{shape[2]}") from error
     return d, h, w

@@ -35,7 +35,13 @@ def test_evaluate__of_a_folder_without_a_run(command: Command) -> None:
 
 
 def test_evaluate__of_moved_and_of_changed_images(command: Command, folder: Path, tmp_path: Path) -> None:
-    settings = ["--data.name=image_folder", f"--data.root={folder}", "--run_dir=r", "--wandb.mode=disabled"]
+    settings = [
+        "--config=plain_digits",
+        "--data.name=image_folder",
+        f"--data.root={folder}",
+        "--run_dir=r",
+        "--wandb.mode=disabled",
+    ]
     settings += ["--layer.atoms=4", "--layer.channels=2", "--optimizer.epochs=1", "--optimizer.batch_size=16"]
     assert command("train", *settings).returncode == 0
     folder.rename(tmp_path / "moved")

@@ -54,7 +54,7 @@ BAD = [
 def test_bad_input__one_line__exit_2__nothing_written(
     arguments: list[str], message: str, command: Command, tmp_path: Path
 ) -> None:
-    done = command("train", *arguments)
+    done = command("train", "--config=plain_digits", *arguments)
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(rf"error: {message}.*\n", done.stderr), done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -204,7 +204,7 @@ def test_paper__errors_name_what_was_wrong(tmp_path: Path, monkeypatch: pytest.M
         (1, [*QUICK, "--layers", "{1: {dictionary: sampled}}"], "^layers: each run here has its own"),
         (1, [*QUICK, "--layers.1={dictionary: sampled}"], "^layers.1: each run here has its own"),
         (1, [*QUICK, "--trainer.accelerator=gpu"], "trainer.accelerator: gpu, but torch finds none"),
-        (1, [*QUICK, "--layer.gate.kind=nearset"], "layer.gate.kind: nearset is not one of"),
+        (1, [*QUICK, "--layer.maps.kind=rwa"], "layer.maps.kind: rwa is not one of whitened, raw"),
         (1, [*QUICK, "--layer.patch_size=9", "--layers.1.patch_size=9"], "patch_size: 9 does not fit"),
     ):
         with pytest.raises(SettingError, match=message):

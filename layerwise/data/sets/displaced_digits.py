@@ -37,8 +37,8 @@ def displaced_digits(config: Data) -> RawData:
     assert scans.test is not None
     train, val = hold_out(scans.train, VALIDATION, SEED, "data.validation")
     rng = np.random.default_rng(SEED)
-    splits = [_displaced(images, rng) for images in (train, scans.test, val)]
-    return RawData(scans.classes, *splits, flip=False)
+    train, test, val = (_displaced(images, rng) for images in (train, scans.test, val))
+    return RawData(scans.classes, train, test, val, flip=False)
 
 
 def _displaced(scans: Images, rng: np.random.Generator) -> Images:

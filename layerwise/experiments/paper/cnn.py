@@ -52,7 +52,7 @@ class EndToEnd(nn.Module):
         self.network = nn.Sequential(*parts)
         try:
             self.shape = output_shape(self.network, shape)
-        except (RuntimeError, ValueError) as error:
+        except ValueError as error:
             raise SettingError(
                 f"convolutions: {convolutions} leave nothing of {shape[1]}×{shape[2]} images; give larger ones"
             ) from error
