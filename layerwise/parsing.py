@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +27,6 @@ PACKAGE = Path(__file__).parent
 RECIPES = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 """in an installed package, and in a checkout"""
 DEFAULT_RECIPE = "digits"
-OF_A_LAYER = re.compile(r"--layers\.([^.=]+)\.(.*)", re.DOTALL)
 OTHERS = "Single layers: --layers.2.atoms 512, or `layers: {2: {atoms: 512}}` in a recipe; of their own training, too: "
 OTHERS += "--layers.2.optimizer.epochs 20."
 
@@ -41,7 +40,7 @@ class _Parser(ArgumentParser):
         raise SettingError(_explain(message, settings_of(self), self.prefix))
 
 
-def parse(arguments: list[str], program: str = "layerwise train") -> tuple[Config, str]:
+def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[Config, str]:
     """Read a command line, and the recipe that it names.
 
     Returns:
@@ -54,16 +53,27 @@ def parse(arguments: list[str], program: str = "layerwise train") -> tuple[Confi
     if "--help" in arguments or "-h" in arguments:
         run_parser(program).print_help()
         raise SystemExit(0)
-    typed = list(_normalized(arguments))
-    name, recipe = _chosen([word.partition("=")[2] for word in typed if word.startswith("--config=")])
-    print_only = "--print_config" in typed
-    typed = [word for word in typed if word != "--print_config" and not word.startswith("--config=")]
-    config = configure(recipe, typed)
-    _refuse_layers_above(config, typed)
-    if print_only:
+    typed = _nested([word for word in arguments if word != "--print_config"])
+    path = _recipe(typed.pop("config", DEFAULT_RECIPE))
+    recipe = _read(path)
+    config = _configure(recipe, typed)
+    above = [number for number in dict(_numbered(typed)) if number > config.deepest]  # a recipe may describe them
+    if above:
+        depth, remedy = config.depth, "raise --depth or remove the setting"
+        raise SettingError(f"layers.{above[0]}: there is no layer {above[0]} at depth {depth}; {remedy}")
+    if "--print_config" in arguments:
         yaml.safe_dump(plain(config), sys.stdout, sort_keys=False, allow_unicode=True)
         raise SystemExit(0)
-    return config, config.run_dir or default_run_dir(config, configure(recipe, []), name)
+    return config, config.run_dir or default_run_dir(config, _configure(recipe, {}), path.stem)
+
+
+def configure(recipe: dict[str, Any], words: Sequence[str]) -> Config:
+    """A configuration from a recipe's values and a command line.
+
+    Raises:
+        SettingError: something that was given is not right.
+    """
+    return _configure(recipe, _nested(words))
 
 
 def read_config(path: Path) -> Config:
@@ -72,61 +82,7 @@ def read_config(path: Path) -> Config:
     Raises:
         SettingError: it holds something else.
     """
-    return configure(_read(path), [])
-
-
-def configure(recipe: dict[str, Any], typed: list[str]) -> Config:
-    """A configuration from a recipe's values and options, each written --name=value.
-
-    Raises:
-        SettingError: something that was given is not right.
-    """
-    recipe = dict(recipe)
-    singles = dict(_numbered(recipe.pop("layers", {})))
-    for_all = [word for word in typed if not word.startswith("--layers.")]
-    parser = run_parser()
-    read = parser.parse_args(for_all, namespace=parser.parse_object(recipe))
-    own_words = [(_number(found[1]), f"--{found[2]}") for word in typed if (found := OF_A_LAYER.match(word))]
-    layers = {}
-    for number in sorted({*singles, *(number for number, _ in own_words)}):
-        parser = layer_parser()
-        parser.prefix = f"layers.{number}."
-        groups = {name: recipe.get(name, {}) for name in ("layer", "optimizer")}
-        own = _merged(groups["layer"] | {"optimizer": groups["optimizer"]}, singles.get(number, {}))
-        words = [word.replace("--layer.", "--", 1) for word in for_all if word.startswith(("--layer.", "--optimizer."))]
-        words += [word for of, word in own_words if of == number]
-        values = parser.instantiate(parser.parse_args(words, namespace=parser.parse_object(own)))
-        layers[number] = SingleLayer(**vars(values))
-    return Config(**vars(run_parser().instantiate(read)), layers=layers)
-
-
-@cache
-def run_parser(program: str | None = None) -> _Parser:
-    """The parser of a whole run, but for its single layers; with `program` it is one to print help of."""
-    what = "Train a deep patch-based network, one layer at a time."
-    parser = _Parser(prog=program, allow_abbrev=False, description=what, epilog=OTHERS)
-    if program is not None:
-        names = f"recipe, by name ({', '.join(recipes())}) or file; unset: {DEFAULT_RECIPE}"
-        parser.add_argument("--config", metavar="NAME|FILE", help=names)
-        parser.add_argument("--print_config", action="store_true", help="print all settings, and do nothing else")
-    parser.add_class_arguments(Config, skip={"layers"})
-    _explain_choices(parser, Config())
-    return parser
-
-
-@cache
-def layer_parser() -> _Parser:
-    """The parser of a single layer's settings."""
-    parser = _Parser(prog="layer", allow_abbrev=False)
-    parser.add_class_arguments(SingleLayer)
-    return parser
-
-
-def settings_of(parser: ArgumentParser) -> list[str]:
-    """The names of a parser's settings."""
-    own = ("help", "print_shtab")  # jsonargparse's
-    names = (option[2:] for action in parser._actions for option in action.option_strings if option[:2] == "--")
-    return [name for name in names if name not in own]
+    return _configure(_read(path), {})
 
 
 def recipes() -> list[str]:
@@ -158,28 +114,81 @@ def default_run_dir(config: Config, recipe: Config | None = None, name: str = "p
     return "-".join([base, *([folder] if own["data"]["root"] and folder else []), digest])
 
 
-def _normalized(arguments: list[str]) -> Iterator[str]:
-    """Each option as --name=value; a group given as a whole, such as --layer={atoms: 8}, as the settings in it."""
-    waiting = arguments[::-1]
-    groups = {*_groups(run_parser()), "layers"}
+@cache
+def run_parser(program: str | None = None) -> _Parser:
+    """The parser of a whole run, but for its single layers; with `program` it is one to print help of."""
+    what = "Train a deep patch-based network, one layer at a time."
+    parser = _Parser(prog=program, allow_abbrev=False, description=what, epilog=OTHERS)
+    if program is not None:
+        names = f"recipe, by name ({', '.join(recipes())}) or file; unset: {DEFAULT_RECIPE}"
+        parser.add_argument("--config", metavar="NAME|FILE", help=names)
+        parser.add_argument("--print_config", action="store_true", help="print all settings, and do nothing else")
+    parser.add_class_arguments(Config, skip={"layers"})
+    choices = dict(choices_of(Config()))
+    for action in parser._actions:
+        if action.dest in choices:
+            meanings = (f"{name}: {meaning.rstrip('.')}" for name, meaning in choices[action.dest].meanings().items())
+            action.help = f"{action.help}. {'; '.join(meanings)}".replace("%", "%%")
+    return parser
+
+
+@cache
+def layer_parser() -> _Parser:
+    """The parser of a single layer's settings."""
+    parser = _Parser(prog="layer", allow_abbrev=False)
+    parser.add_class_arguments(SingleLayer)
+    return parser
+
+
+def settings_of(parser: ArgumentParser) -> list[str]:
+    """The names of a parser's settings."""
+    own = ("help", "print_shtab")  # jsonargparse's
+    names = (option[2:] for action in parser._actions for option in action.option_strings if option[:2] == "--")
+    return [name for name in names if name not in own]
+
+
+def _configure(recipe: dict[str, Any], typed: dict[str, Any]) -> Config:
+    """A configuration from nested values: those of a recipe, and those that were typed, which win."""
+    parser = run_parser()
+    run = {name: value for name, value in _merged(recipe, typed).items() if name != "layers"}
+    values = vars(parser.instantiate(parser.parse_object(run)))
+    layers, given = {}, (dict(_numbered(recipe)), dict(_numbered(typed)))
+    for number in sorted({*given[0], *given[1]}):
+        own: dict[str, Any] = {}
+        for source, singles in zip((recipe, typed), given, strict=True):
+            of_all = source.get("layer", {}) | {"optimizer": source.get("optimizer", {})}
+            own = _merged(_merged(own, of_all), singles.get(number, {}))
+        parser = layer_parser()
+        parser.prefix = f"layers.{number}."
+        layers[number] = SingleLayer(**vars(parser.instantiate(parser.parse_object(own))))
+    return Config(**values, layers=layers)
+
+
+def _nested(words: Sequence[str]) -> dict[str, Any]:
+    """Options, --name=value or --name value, as nested values; a value may be a whole group, such as {atoms: 8}."""
+    values: dict[str, Any] = {}
+    waiting = list(words)[::-1]
     while waiting:
         word = waiting.pop()
-        if word.startswith("--") and "=" not in word and waiting and not waiting[-1].startswith("--"):
-            word = f"{word}={waiting.pop()}"
-        name, _, value = word.partition("=")
-        within = re.sub(r"^layers\.[^.]+", "layer", name[2:]).replace("layer.optimizer", "optimizer")
-        if within in groups:
-            waiting += [*_leaves(name, _mapping(name[2:], value))][::-1]  # some of which may name groups, too
-        elif word in ("--config", "--config="):
-            raise SettingError("config: nothing is given; give a settings file, or the name of a recipe")
-        else:
-            yield word
+        if not word.startswith("--"):
+            raise SettingError(f"not a setting: {word}; settings are written --name value, see --help")
+        name, _, value = word[2:].partition("=")
+        if "=" not in word and waiting and not waiting[-1].startswith("--"):
+            value = waiting.pop()
+        elif "=" not in word or (name == "config" and not value):
+            raise SettingError(f"{name}: nothing is given; write such as --{name}=VALUE, see --help")
+        whole: Any = _mapping(name, value) if _names_group(name) else value
+        for part in name.split(".")[::-1]:
+            whole = {part: whole}
+        values = _merged(values, whole)
+    _check_groups(values, "")
+    return values
 
 
-def _groups(parser: ArgumentParser) -> set[str]:
-    """The names that settings stand below, such as layer and layer.whitening."""
-    parts = [setting.split(".")[:-1] for setting in settings_of(parser)]
-    return {".".join(names[:i]) for names in parts for i in range(1, len(names) + 1)}
+def _names_group(name: str) -> bool:
+    """Whether settings stand below a name, such as layer, layer.whitening and layers.2.optimizer."""
+    within = re.sub(r"^layers\.[^.]+", "layer", name).replace("layer.optimizer", "optimizer")
+    return within == "layers" or any(setting.startswith(f"{within}.") for setting in settings_of(run_parser()))
 
 
 def _mapping(name: str, text: str) -> dict[str, Any]:
@@ -188,31 +197,22 @@ def _mapping(name: str, text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict):
-        raise SettingError(f"{name}: {text or 'nothing'} is not settings; write such as --{name}={{atoms: 512}}")
+        raise SettingError(f"{name}: {text or 'nothing'} is not settings; write such as --{name}={{NAME: VALUE}}")
     return value
 
 
-def _leaves(name: str, values: dict[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(f"{name}.{key}", value)
-        else:
-            yield f"{name}.{key}={'null' if value is None else value}"
-
-
-def _chosen(given: list[str]) -> tuple[str, dict[str, Any]]:
-    """Name and values of the recipe: the last one given, of the package or of a file."""
-    asked = given[-1] if given else DEFAULT_RECIPE
+def _recipe(asked: str) -> Path:
+    """The file of a recipe that is asked for by its name or as a file."""
     path = Path(asked)
     if asked in recipes() and not path.is_file():
-        path = RECIPES / f"{asked}.yaml"
-    elif not path.is_file() and path.parent.name == "configs" and (RECIPES / path.name).is_file():
-        path = RECIPES / path.name  # as the README writes it, from a folder that is no checkout
-    return path.stem, _read(path)
+        return RECIPES / f"{asked}.yaml"
+    if not path.is_file() and path.parent.name == "configs" and (RECIPES / path.name).is_file():
+        return RECIPES / path.name  # as the README writes it, from a folder that is no checkout
+    return path
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The values of a settings file; a group with nothing after its colon is refused."""
+    """The values of a settings file."""
     if not path.is_file():
         names = ", ".join(recipes())
         raise SettingError(f"config: {path} is not a file; give a settings file, or the name of a recipe: {names}")
@@ -225,42 +225,31 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = {list: "a list", type(None): "empty"}.get(type(content), "a single value")
         raise SettingError(f"config: {path} is {kind}, not settings; write lines such as `depth: 2`")
-    _check_groups(content, {*_groups(run_parser()), "layers"}, "", path)
-    for number, values in content.get("layers", {}).items():
-        if isinstance(values, dict):
-            _check_groups(values, _groups(layer_parser()), f"layers.{number}.", path)
+    _check_groups(content, "")
     return content
 
 
-def _check_groups(values: dict[Any, Any], groups: set[str], prefix: str, path: Path, above: str = "") -> None:
+def _check_groups(values: dict[Any, Any], above: str) -> None:
     """Refuse a group without settings, and names with dots, of which what is said of all layers would be lost."""
     for key, value in values.items():
         name = f"{above}{key}"
         if "." in str(key):
-            raise SettingError(f"{prefix}{name}: names with dots are for the command line; indent what follows the dot")
-        if name in groups and not isinstance(value, dict):
+            raise SettingError(f"{name}: names with dots are for the command line; indent what follows the dot")
+        if isinstance(value, dict):
+            _check_groups(value, f"{name}.")
+        elif _names_group(name):
             shown = "null" if value is None else value
+            raise SettingError(f"{name}: {shown} is not settings; indent them below it, or remove the line")
+
+
+def _numbered(values: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The settings of single layers, by number."""
+    for given, own in values.get("layers", {}).items():
+        if not str(given).isdecimal():
             raise SettingError(
-                f"{prefix}{name}: {shown} in {path} is not settings; indent them below it, or remove the line"
+                f"layers: {given} is not the number of a layer; write --layers.2.atoms 512 for the second"
             )
-        if isinstance(value, dict) and name != "layers":
-            _check_groups(value, groups, prefix, path, f"{name}.")
-
-
-def _numbered(singles: dict[Any, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, values in singles.items():
-        if not isinstance(values, dict):
-            shown = "null" if values is None else values
-            raise SettingError(f"layers.{number}: {shown} is not settings; write such as {{atoms: 512}}")
-        yield _number(number), values
-
-
-def _number(given: object) -> int:
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given
-    if not str(given).isdecimal():
-        raise SettingError(f"layers: {given} is not the number of a layer; write --layers.2.atoms 512 for the second")
-    return int(str(given))
+        yield int(given), own
 
 
 def _merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -270,17 +259,6 @@ def _merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(name)
         merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _refuse_layers_above(config: Config, typed: list[str]) -> None:
-    """Refuse a layer above the stack on the command line; a recipe may describe deeper ones, too."""
-    for word in typed:
-        number = re.match(r"--layers\.(\d+)\.", word)
-        if number and int(number[1]) > config.deepest:
-            raise SettingError(
-                f"layers.{number[1]}: there is no layer {number[1]} at depth {config.depth}; "
-                "raise --depth or remove the setting"
-            )
 
 
 def choices_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Choices]]:
@@ -293,14 +271,6 @@ def choices_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Choices]]:
             yield from choices_of(value, f"{prefix}{field.name}.")
 
 
-def _explain_choices(parser: ArgumentParser, config: Config) -> None:
-    choices = dict(choices_of(config))
-    for action in parser._actions:
-        if action.dest in choices:
-            meanings = (f"{name}: {meaning.rstrip('.')}" for name, meaning in choices[action.dest].meanings().items())
-            action.help = f"{action.help}. {'; '.join(meanings)}".replace("%", "%%")
-
-
 def _explain(message: str, settings: list[str], prefix: str) -> str:
     """Turn jsonargparse's message into one line that names the setting, the value and the remedy."""
     unknown = re.search(
@@ -311,9 +281,6 @@ def _explain(message: str, settings: list[str], prefix: str) -> str:
     if unknown:
         name = unknown[1] or (f"{group[1]}." if group else "") + unknown[2]
         return f"{prefix}{name}: there is no such setting, did you mean {prefix}{nearest(name, settings)}; see --help"
-    empty = re.search(r"argument --(\S+): expected one argument", message)
-    if empty:
-        return f"{prefix}{empty[1]}: nothing is given; write such as --{prefix}{empty[1]}=VALUE, see --help"
     value = re.search(r"Got value: (.*)|Given value: (.*)", message)
     if keys and value:
         kinds = re.findall(r"Expected an? (.*?)(?:\. Got|\n|$)", message)

@@ -139,7 +139,7 @@ def single_layers() -> Iterator[tuple[str, Tensor]]:
         x, below = torch.randn(6, *shape, generator=generator), torch.randn(6, 3, generator=generator)
         with torch.no_grad():
             for parameter in own.probe.parameters():
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         out, logits = own(x, below)
         loss = F.cross_entropy(logits, torch.arange(6) % 3)
         torch.autograd.backward(loss)

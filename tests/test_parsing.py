@@ -160,7 +160,7 @@ def test_groups__may_be_given_whole() -> None:
 @pytest.mark.parametrize(
     "option, beginning",
     [
-        ("--layer", "layer: nothing is not settings;"),
+        ("--layer", "layer: nothing is given;"),
         ("--layer=8", "layer: 8 is not settings;"),
         ("--layer.whitening=null", "layer.whitening: null is not settings;"),
         ("--layer={whitening: 5}", "layer.whitening: 5 is not settings;"),
