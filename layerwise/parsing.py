@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 
 from layerwise.config import Config, SettingError, SingleLayer
 from layerwise.config.choices import Choices
@@ -118,7 +118,8 @@ def default_run_dir(config: Config, recipe: Config | None = None, name: str = "p
 def run_parser(program: str | None = None) -> _Parser:
     """The parser of a whole run, but for its single layers; with `program` it is one to print help of."""
     what = "Train a deep patch-based network, one layer at a time."
-    parser = _Parser(prog=program, allow_abbrev=False, description=what, epilog=OTHERS)
+    usage = f"{program} [--depth K] [--config NAME|FILE] [--SETTING VALUE …]"
+    parser = _Parser(prog=program, usage=usage, allow_abbrev=False, description=what, epilog=OTHERS)
     if program is not None:
         names = f"recipe, by name ({', '.join(recipes())}) or file; unset: {DEFAULT_RECIPE}"
         parser.add_argument("--config", metavar="NAME|FILE", help=names)
@@ -127,8 +128,10 @@ def run_parser(program: str | None = None) -> _Parser:
     choices = dict(choices_of(Config()))
     for action in parser._actions:
         if action.dest in choices:
-            meanings = (f"{name}: {meaning.rstrip('.')}" for name, meaning in choices[action.dest].meanings().items())
+            meanings = (f"{name}: {_clause(meaning)}" for name, meaning in choices[action.dest].meanings().items())
             action.help = f"{action.help}. {'; '.join(meanings)}".replace("%", "%%")
+        elif _names_group(action.dest, parser):
+            action.help = SUPPRESS
     return parser
 
 
@@ -185,10 +188,17 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _names_group(name: str) -> bool:
+def _names_group(name: str, parser: ArgumentParser | None = None) -> bool:
     """Whether settings stand below a name, such as layer, layer.whitening and layers.2.optimizer."""
     within = re.sub(r"^layers\.[^.]+", "layer", name).replace("layer.optimizer", "optimizer")
-    return within == "layers" or any(setting.startswith(f"{within}.") for setting in settings_of(run_parser()))
+    return within == "layers" or any(
+        setting.startswith(f"{within}.") for setting in settings_of(parser or run_parser())
+    )
+
+
+def _clause(sentence: str) -> str:
+    """A sentence as part of another."""
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
 
 
 def _mapping(name: str, text: str) -> dict[str, Any]:

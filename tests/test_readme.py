@@ -10,6 +10,7 @@ import pytest
 
 from layerwise.parsing import parse
 from tests.conftest import ROOT
+from tests.settings_page import PAGE, page
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"(?:\btrain\.py|\blayerwise train)\b(?!`)(.*)")
@@ -50,3 +51,7 @@ def test_recipes__say_what_they_are_and_how_to_run_them(path: Path) -> None:
     assert any(COMMAND.search(line) for line in text.splitlines() if line.startswith("#   "))
     assert path.stem == "digits" or path.stem in text  # the command names it
     assert re.search(r"accuracy", text) and re.search(r"\d seconds|minutes|hours", text)
+
+
+def test_settings_page__is_what_the_program_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page()  # else: python -m tests.settings_page
