@@ -33,6 +33,10 @@ class FrozenStack(nn.Module):
     def __len__(self) -> int:
         return len(self._layers)
 
+    def shape(self, images: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(D, h', w') of the stack's output for images (C, H, W) that it was made for."""
+        return self.layers[-1].shape if len(self) else images
+
     def below(self, number: int) -> "FrozenStack":
         """The layers under layer `number`, from 1."""
         return FrozenStack(self.layers[: number - 1])

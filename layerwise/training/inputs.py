@@ -90,7 +90,7 @@ def sample_inputs(
         (M, P), fewer where there are fewer.
     """
     images = store.data.train
-    _, h, w = stack.layers[-1].shape if len(stack) else images.shape
+    _, h, w = stack.shape(images.shape)
     each = min(16, (h - patch_size + 1) * (w - patch_size + 1))
     chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values
     if store.train and pixels == "input":

@@ -43,27 +43,30 @@ def train_stack(
     """
     stack, records = FrozenStack(), list[LayerRecord]()
     inputs = ViewStore(config.features, data, config.seed, device)
-    shape = data.shape
+    stop = None
     for number in range(1, config.deepest + 1):
-        if why := no_room(config, number, shape, len(data.train)):
-            print(why)
+        if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
             break
-        record = run.record(number)
-        if record is not None:
-            print(f"layer {number}: trained before, validation accuracy {record.val_accuracy:.2%}", flush=True)
-        else:
-            record = train_layer(config, number, stack, inputs, run, listeners)
-        why = no_gain([*records, record], len(data.val)) if config.depth == "auto" else None
-        run.exclude(number, why is not None)
-        if why:
-            print(why)
+        record = _finished(run, number) or train_layer(config, number, stack, inputs, run, listeners)
+        stop = no_gain([*records, record], len(data.val)) if config.depth == "auto" else None
+        run.exclude(number, stop is not None)
+        if stop:
             break
         # what is stacked upon is what was saved, whether by this process or an earlier one
-        layer = run.load_layer(record)
-        stack, shape = stack.with_layer(layer).to(device), layer.shape
+        stack = stack.with_layer(run.load_layer(record)).to(device)
         records.append(record)
         tell(listeners, "layer_finished", stack, records)
+    if stop:
+        print(stop)
     return stack, records
+
+
+def _finished(run: Run, number: int) -> LayerRecord | None:
+    """The record of a layer that an earlier process has finished."""
+    record = run.record(number)
+    if record is not None:
+        print(f"layer {number}: trained before, validation accuracy {record.val_accuracy:.2%}", flush=True)
+    return record
 
 
 def train_layer(
@@ -71,8 +74,7 @@ def train_layer(
 ) -> LayerRecord:
     """Train layer `number` on top of a stack and save it; a layer begun earlier goes on from its last epoch."""
     own, seed = config.layer_at(number), fold_seed(config.seed, number)
-    data = inputs.data
-    shape = stack.layers[-1].shape if len(stack) else data.shape
+    data, shape = inputs.data, stack.shape(inputs.data.shape)
     settings = settings_of(config, number, data.digest())
 
     start = time.perf_counter()
@@ -107,9 +109,8 @@ def train_layer(
 def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, seed: int) -> PatchDictionary:
     """Sample patches of a layer's input, whiten them, choose atoms."""
     generator = torch.Generator().manual_seed(seed)
-    what, pixels = f"layer {number}: sampling patches", own.sampling.pixels
-    patches = sample_inputs(stack, inputs, own.patch_size, own.sample, generator, pixels, what)
-
+    what = f"layer {number}: sampling patches"
+    patches = sample_inputs(stack, inputs, own.patch_size, own.sample, generator, own.sampling.pixels, what)
     try:
         return learn_dictionary(
             patches,

@@ -78,8 +78,7 @@ def _stack(config: Config, data: DataSet, device: torch.device) -> FrozenStack:
 
 def _layer(config: Config, stack: FrozenStack, store: ViewStore, number: int) -> ProbedLayer:
     own = config.layer_at(number)
-    shape = stack.layers[-1].shape if len(stack) else store.data.shape
-    return build_layer(own, learn(own, number, stack, store, config.seed), shape, CLASSES)
+    return build_layer(own, learn(own, number, stack, store, config.seed), stack.shape(store.data.shape), CLASSES)
 
 
 def _train(config: Config, stack: FrozenStack, store: ViewStore) -> float:

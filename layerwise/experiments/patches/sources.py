@@ -79,7 +79,7 @@ def _positions(shape: tuple[int, int, int], patch_size: int) -> int:
 
 def _of_features(stack: FrozenStack, data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
     """Patches of a stack's output, with nothing stored."""
-    shape = stack.layers[-1].shape if len(stack) else data.shape
+    shape = stack.shape(data.shape)
     _, h, w = shape
     if patch_size > min(h, w):
         raise SettingError(f"--patch_size: {patch_size} does not fit the {h}×{w} images; give a smaller one")
