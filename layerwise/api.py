@@ -11,7 +11,7 @@ from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
 from layerwise.parsing import default_run_dir
-from layerwise.report.results import Figures
+from layerwise.report.listener import Figures
 from layerwise.report.summary import rows, summarize
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker

@@ -121,7 +121,7 @@ def run_parser(program: str | None = None) -> _Parser:
     usage = f"{program} [--depth K] [--config NAME|FILE] [--SETTING VALUE …]"
     parser = _Parser(prog=program, usage=usage, allow_abbrev=False, description=what, epilog=OTHERS)
     if program is not None:
-        names = f"recipe, by name ({', '.join(recipes())}) or file; unset: {DEFAULT_RECIPE}"
+        names = f"recipe, by name ({', '.join(recipes())}) or file; {DEFAULT_RECIPE} if none is given"
         parser.add_argument("--config", metavar="NAME|FILE", help=names)
         parser.add_argument("--print_config", action="store_true", help="print all settings, and do nothing else")
     parser.add_class_arguments(Config, skip={"layers"})

@@ -4,7 +4,7 @@ from layerwise.cli.options import Options
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print a table for each source, write pictures and JSON."""
+    """Measure, print a table for each source, write figures and JSON."""
     settings = "config, data, seed, run_dir and wandb"
     options = Options("patches", "How clustered the patches of images or features are.", settings)
     options.add_argument("--patch_size", type=int, metavar="S", help="5, or that of the layer")

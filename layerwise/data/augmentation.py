@@ -1,4 +1,4 @@
-"""What training images go through: flips and shifts, drawn for each image.
+"""Augmentation of training images: flips and shifts, drawn for each image.
 
 Shapes: B batch, C channels, H W image side.
 """

@@ -1,4 +1,4 @@
-"""Pictures of a stack, as arrays (H, W, 3) of uint8."""
+"""Figures of a stack, as arrays (H, W, 3) of uint8."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from torch import Tensor
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.record import LayerRecord
 
-Picture = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
 
-def atoms_picture(patches: Tensor, channels: int, width: int = 640) -> Picture:
+def atoms_figure(patches: Tensor, channels: int, width: int = 640) -> Pixels:
     """All atoms as one grid, each as the patch that it stands for, less the mean patch; of a CNN its kernels.
 
     More than three channels are shown as the three directions, in red, green and blue, along which the atoms'
@@ -28,7 +28,7 @@ def atoms_picture(patches: Tensor, channels: int, width: int = 640) -> Picture:
     Args:
         patches: (N, P), `patterns` of a layer's embedding.
         channels: C, of the layer's input.
-        width: of the picture, about.
+        width: of the figure, about.
     """
     side = round((patches.shape[1] / channels) ** 0.5)
     tiles = patches.reshape(-1, side, side, channels).cpu()
@@ -42,11 +42,11 @@ def atoms_picture(patches: Tensor, channels: int, width: int = 640) -> Picture:
     grid = torch.ones(rows * columns, cell, cell, 3)
     large = tiles.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     grid[: len(tiles), 1:-1, 1:-1] = large.expand(-1, -1, -1, 3)
-    picture = grid.reshape(rows, columns, cell, cell, 3).permute(0, 2, 1, 3, 4).reshape(rows * cell, -1, 3)
-    return (picture * 255).round().byte().numpy()
+    figure = grid.reshape(rows, columns, cell, cell, 3).permute(0, 2, 1, 3, 4).reshape(rows * cell, -1, 3)
+    return (figure * 255).round().byte().numpy()
 
 
-def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
+def usage_figure(stack: FrozenStack, x: Tensor) -> Pixels:
     """How often each atom of the top layer takes part, over all positions of images `x` (B, C, H, W)."""
     below, top = stack.below(len(stack)), stack.layers[-1].layer.embedding
     with torch.no_grad():
@@ -59,7 +59,7 @@ def usage_picture(stack: FrozenStack, x: Tensor) -> Picture:
     return as_array(figure)
 
 
-def curve_picture(x: Sequence[float], y: Sequence[float], spread: Sequence[float | None], axis: str) -> Picture:
+def curve_figure(x: Sequence[float], y: Sequence[float], spread: Sequence[float | None], axis: str) -> Pixels:
     """Test accuracy in per cent, with a band of one standard deviation, against what is varied, in powers of two."""
     figure, axes = blank(5, 3.5)
     axes.errorbar(x, y, yerr=[value or 0 for value in spread], marker="o", capsize=3, color="tab:blue")
@@ -70,7 +70,7 @@ def curve_picture(x: Sequence[float], y: Sequence[float], spread: Sequence[float
     return as_array(figure)
 
 
-def accuracy_picture(records: Sequence[LayerRecord]) -> Picture:
+def accuracy_figure(records: Sequence[LayerRecord]) -> Pixels:
     """Validation accuracy against depth."""
     figure, axes = blank(6, 3)
     depths = [record.layer for record in records]
@@ -83,7 +83,7 @@ def accuracy_picture(records: Sequence[LayerRecord]) -> Picture:
     return as_array(figure)
 
 
-def confusion_picture(counts: Tensor, classes: Sequence[str]) -> Picture:
+def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Pixels:
     """Counts (true class, predicted class) as shares of the true class."""
     shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     side = 2 + 0.4 * min(len(classes), 40)
@@ -114,7 +114,7 @@ def panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]
     return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
 
 
-def as_array(figure: Figure) -> Picture:
+def as_array(figure: Figure) -> Pixels:
     """Draw a figure, with no screen and no state of the process; names are shown as they are, not as TeX."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)

@@ -15,13 +15,13 @@ from layerwise.run.files import commit
 from layerwise.run.run import Run
 
 
-def save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    """Write a picture (H, W, 3) as a PNG file."""
-    commit(path, lambda temporary: Image.fromarray(picture).save(temporary, "PNG"))
+def save_figure(path: Path, figure: npt.NDArray[np.uint8]) -> None:
+    """Write a figure (H, W, 3) as a PNG file."""
+    commit(path, lambda temporary: Image.fromarray(figure).save(temporary, "PNG"))
 
 
 def write_report(run: Run, summary: Mapping[str, Any]) -> Path:
-    """Write report.html, one file that holds the table, the settings and every picture of the run directory.
+    """Write report.html, one file that holds the table, the settings and every figure of the run directory.
 
     Returns:
         Its path.
@@ -30,7 +30,7 @@ def write_report(run: Run, summary: Mapping[str, Any]) -> Path:
     settings = (run.path / "config.yaml").read_text(encoding="utf-8")
     cells = "".join(f"<th>{name}</th>" for name in header)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    figures = "".join(_figure(path) for path in _pictures(run, summary["depth"]))
+    figures = "".join(_figure(path) for path in _paths(run, summary["depth"]))
     name = html.escape(run.path.resolve().name)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name} – layerwise</title>
@@ -65,7 +65,7 @@ CAPTIONS = {
 }
 
 
-def _pictures(run: Run, depth: int) -> list[Path]:
+def _paths(run: Run, depth: int) -> list[Path]:
     names = ["accuracy", "confusion"]
     names += [f"layer-{number}-{kind}" for number in range(1, depth + 1) for kind in ("atoms", "usage")]
     return [path for name in names if (path := run.path / f"{name}.png").exists()]

@@ -53,13 +53,13 @@ class Tracker:
         for name in ("test_accuracy", "depth"):
             self._summarize(name, summary[name])
 
-    def pictures(self, pictures: Mapping[str, np.ndarray]) -> None:
-        """Record pictures (H, W, 3) of uint8."""
+    def figures(self, figures: Mapping[str, np.ndarray]) -> None:
+        """Record figures (H, W, 3) of uint8."""
 
         def log(run: Any) -> None:
             import wandb
 
-            run.log({name: wandb.Image(picture) for name, picture in pictures.items()})
+            run.log({name: wandb.Image(figure) for name, figure in figures.items()})
 
         self._attempt(log)
 

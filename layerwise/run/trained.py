@@ -45,7 +45,7 @@ class TrainedStack:
         Args:
             images: (n, C, H, W) or one image (C, H, W); uint8 in [0, 255] or floating point in [0, 1]; a tensor or an
                 array. Any n, 0 included.
-            layer: its number, from 1; the top layer if unset.
+            layer: its number, from 1; None: the top layer.
 
         Returns:
             (n, D, h', w') float32, on the CPU.

@@ -1,4 +1,4 @@
-"""What stops a training."""
+"""The error that stops a training."""
 
 
 class TrainingFailed(RuntimeError):

@@ -110,7 +110,7 @@ def test_a_failing_call__ends_the_tracking_with_one_line(
     own = tracker(run)
     own.logged(1, 0, {"train_loss": 2.0})
     own.logged(1, 1, {"train_loss": 1.0})
-    own.pictures({"accuracy": np.zeros((2, 2, 3), np.uint8)})
+    own.figures({"accuracy": np.zeros((2, 2, 3), np.uint8)})
     own.close()
     printed = capsys.readouterr()
     assert printed.out == "W&B: failed ([Errno 28] No space left on device), so nothing more is tracked\n"

@@ -12,8 +12,8 @@ from layerwise.data.splits import load_data
 from layerwise.experiments.paper.job import Job
 from layerwise.experiments.paper.tables import TABLES, Row, Table, small
 from layerwise.parsing import parse
-from layerwise.report.figures import curve_picture
-from layerwise.report.page import save_picture
+from layerwise.report.figures import curve_figure
+from layerwise.report.page import save_figure
 from layerwise.run.files import check_writable, write_json
 from layerwise.run.run import RunInUse
 
@@ -73,10 +73,10 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
     print("\n" + markdown(table, results))
     if table.axis is not None:
         points = [float(str(row.settings[table.axis[1]])) for row in rows]
-        picture = curve_picture(points, [result.mean for result in results], [r.std for r in results], table.axis[0])
+        figure = curve_figure(points, [result.mean for result in results], [r.std for r in results], table.axis[0])
         place = runs[rows[0].name][0].folder.parent / f"{name}.png"
-        save_picture(place, picture)
-        print(f"\npicture: {place}")
+        save_figure(place, figure)
+        print(f"\nfigure: {place}")
     if path is not None:
         write_json(Path(path), [asdict(result) for result in results])
     return results

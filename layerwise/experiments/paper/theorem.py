@@ -13,8 +13,8 @@ from layerwise.console import print_table
 from layerwise.experiments.paper.job import Job
 from layerwise.experiments.paper.reproduce import check_sweep
 from layerwise.parsing import parse
-from layerwise.report.figures import Picture, as_array, panels
-from layerwise.report.page import save_picture
+from layerwise.report.figures import Pixels, as_array, panels
+from layerwise.report.page import save_figure
 from layerwise.run.files import write_json
 
 CLUSTERS = 64
@@ -86,8 +86,8 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
             ]
             results.append(_errors(panel, learner.name, samples, runs))
         _print([result for result in results if result.panel == panel])
-    save_picture(folder / "theorem.png", theorem_picture(results))
-    print(f"\npicture: {folder / 'theorem.png'}")
+    save_figure(folder / "theorem.png", theorem_figure(results))
+    print(f"\nfigure: {folder / 'theorem.png'}")
     if path is not None:
         write_json(Path(path), [asdict(result) for result in results])
     return results
@@ -138,7 +138,7 @@ def _print(results: list[Errors]) -> None:
     print()
 
 
-def theorem_picture(results: list[Errors]) -> Picture:
+def theorem_figure(results: list[Errors]) -> Pixels:
     """Test error against samples, a panel for clustered and one for unclustered patches."""
     names = list(dict.fromkeys(result.panel for result in results))
     figure, all_axes = panels(9, 4, len(names))

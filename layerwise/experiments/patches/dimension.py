@@ -1,4 +1,4 @@
-"""Intrinsic dimension: on how many numbers a patch depends, judged by the distances to its nearest patches.
+"""Intrinsic dimension: how many coordinates describe a patch, judged by the distances to its nearest patches.
 
 Shapes: M points, P numbers of each, q neighbors.
 """

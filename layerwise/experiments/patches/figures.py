@@ -1,10 +1,10 @@
-"""Pictures of what was measured, as arrays (H, W, 3) of uint8."""
+"""Figures of what was measured, as arrays (H, W, 3) of uint8."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from layerwise.experiments.patches.measured import Band
-from layerwise.report.figures import Picture, as_array, blank
+from layerwise.report.figures import Pixels, as_array, blank
 
 LABELS = {
     "original": ("original", "tab:blue", "-"),
@@ -15,7 +15,7 @@ LABELS = {
 }
 
 
-def clusters_picture(curves: Mapping[str, Band], title: str) -> Picture:
+def clusters_figure(curves: Mapping[str, Band], title: str) -> Pixels:
     """Distance to the nearest centroid against the number of centroids; a band is a deviation over seeds."""
     figure, axes = blank(6, 4)
     for kind, band in curves.items():
@@ -29,7 +29,7 @@ def clusters_picture(curves: Mapping[str, Band], title: str) -> Picture:
     return as_array(figure)
 
 
-def covering_picture(covers: Mapping[str, Mapping[str, Any]], title: str) -> Picture:
+def covering_figure(covers: Mapping[str, Mapping[str, Any]], title: str) -> Pixels:
     """Balls that cover the patches against their radius, both logarithmic."""
     figure, axes = blank(6, 4)
     for kind, cover in covers.items():
@@ -43,7 +43,7 @@ def covering_picture(covers: Mapping[str, Mapping[str, Any]], title: str) -> Pic
     return as_array(figure)
 
 
-def layers_picture(curves: Mapping[str, Mapping[str, Band]]) -> Picture:
+def layers_figure(curves: Mapping[str, Mapping[str, Band]]) -> Pixels:
     """Of each layer's input, how much closer to centroids whitened patches are than Gaussian ones."""
     figure, axes = blank(6, 4)
     for name, bands in curves.items():

@@ -13,13 +13,13 @@ from layerwise.console import print_table
 from layerwise.data.splits import load_data
 from layerwise.experiments.patches.clusters import HELD_OUT, contrast, log_spaced, unit, whitened
 from layerwise.experiments.patches.dimension import spectrum
-from layerwise.experiments.patches.figures import clusters_picture, covering_picture, layers_picture
+from layerwise.experiments.patches.figures import clusters_figure, covering_figure, layers_figure
 from layerwise.experiments.patches.measured import Band, bands, covering, dimensions, recommended_atoms
 from layerwise.experiments.patches.sources import FEWEST, Source, of_data, of_layer, of_photographs
 from layerwise.experiments.step import seconds_per_step, untrained_layer
 from layerwise.parsing import parse
-from layerwise.report.figures import Picture
-from layerwise.report.page import save_picture
+from layerwise.report.figures import Pixels
+from layerwise.report.page import save_figure
 from layerwise.run.files import check_writable, write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
@@ -48,7 +48,7 @@ SHOWN_RADII = [1.2, 1.0, 0.8, 0.6, 0.4, 0.2]
 
 
 def patches(asked: Asked) -> dict[str, Any]:
-    """Measure, print a table for each source, write pictures and JSON.
+    """Measure, print a table for each source, write figures and JSON.
 
     Returns:
         What the JSON file holds: of the source, or of the last one, `curves`, `covering`, `dimension`, `recommended`;
@@ -62,22 +62,22 @@ def patches(asked: Asked) -> dict[str, Any]:
     folder = Path(config.run_dir or f"runs/patches-{_file_name(_title(asked, config))}")
     if (folder / "config.yaml").exists():
         raise SettingError(f"run_dir: {folder} holds a training; give another folder")
-    results, curves, pictures = dict[str, dict[str, Any]](), dict[str, dict[str, Band]](), dict[str, Picture]()
+    results, curves, figures = dict[str, dict[str, Any]](), dict[str, dict[str, Band]](), dict[str, Pixels]()
     for sources in _sources(asked, config):
         name, counts = sources[0].name, _counts(sources[0], asked)
         curves[name] = bands([source.patches for source in sources], counts, config.seed)
         results[name] = _result(sources[0], curves[name], config.seed)
-        pictures[f"clusters-{_file_name(name)}"] = clusters_picture(curves[name], name)
-        pictures[f"covering-{_file_name(name)}"] = covering_picture(results[name]["covering"], name)
+        figures[f"clusters-{_file_name(name)}"] = clusters_figure(curves[name], name)
+        figures[f"covering-{_file_name(name)}"] = covering_figure(results[name]["covering"], name)
         _print(sources[0], curves[name], results[name])
     if len(curves) > 1:
-        pictures["layers"] = layers_picture(curves)
+        figures["layers"] = layers_figure(curves)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        save_picture(folder / f"{name}.png", picture)
-        print(f"picture: {folder / f'{name}.png'}")
+    for name, figure in figures.items():
+        save_figure(folder / f"{name}.png", figure)
+        print(f"figure: {folder / f'{name}.png'}")
     tracker = Tracker(config.wandb, folder, plain(config))
-    tracker.pictures(pictures)
+    tracker.figures(figures)
     tracker.close()
     value = next(reversed(results.values())) | ({"layers": results} if len(results) > 1 else {})
     if asked.json is not None:

@@ -1,4 +1,4 @@
-"""What is measured of one source of patches."""
+"""The measurements of one source of patches: curves, covering numbers, dimensions, and a number of atoms."""
 
 import math
 from dataclasses import dataclass

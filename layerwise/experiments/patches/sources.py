@@ -92,9 +92,9 @@ def of_photographs(folder: str | None, side: int | None, patch_size: int, count:
     """Patches at random positions of photographs of any size, in a folder and those below it.
 
     Args:
-        folder: holds the photographs; unset: the two that scikit-learn brings along.
+        folder: holds the photographs; None: the two that scikit-learn brings along.
         side: shrink photographs to so many pixels on the shorter side; a JPEG file is then decoded no finer than that
-            takes. Unset: as they are.
+            takes. None: as they are.
         patch_size: s.
         count: how many patches, equally many of each photograph; no position is drawn twice, so fewer where there are
             fewer.

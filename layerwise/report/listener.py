@@ -1,4 +1,4 @@
-"""What is made of a trained layer and a trained stack: figures and the report page."""
+"""The listener that draws each layer and the whole stack, and writes the report page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from layerwise.data.batches import Batches
 from layerwise.data.splits import DataSet
 from layerwise.nn.stack import FrozenStack
-from layerwise.report.page import save_picture, write_report
+from layerwise.report.page import save_figure, write_report
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
@@ -41,28 +41,28 @@ class Figures:
         files = {name: self.run.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
         if all(file.exists() for file in files.values()):
             return
-        from layerwise.report.figures import atoms_picture, usage_picture  # imports matplotlib, once there is time
+        from layerwise.report.figures import atoms_figure, usage_figure  # imports matplotlib, once there is time
 
         some, _, _ = next(iter(Batches(self.data.val, device=self.device)))
-        pictures = {
-            "atoms": atoms_picture(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0]),
-            "usage": usage_picture(stack, some),
+        figures = {
+            "atoms": atoms_figure(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0]),
+            "usage": usage_figure(stack, some),
         }
-        self.tracker.pictures({f"layer{record.layer}/{name}": picture for name, picture in pictures.items()})
-        for name, picture in pictures.items():
-            save_picture(files[name], picture)
+        self.tracker.figures({f"layer{record.layer}/{name}": figure for name, figure in figures.items()})
+        for name, figure in figures.items():
+            save_figure(files[name], figure)
 
     def stack_finished(
         self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
     ) -> None:
         """Draw the whole stack, and write the report."""
-        from layerwise.report.figures import accuracy_picture, confusion_picture
+        from layerwise.report.figures import accuracy_figure, confusion_figure
 
-        pictures: dict[str, np.ndarray] = {
-            "accuracy": accuracy_picture(records),
-            "confusion": confusion_picture(counts, self.data.classes),
+        figures: dict[str, np.ndarray] = {
+            "accuracy": accuracy_figure(records),
+            "confusion": confusion_figure(counts, self.data.classes),
         }
-        for name, picture in pictures.items():
-            save_picture(self.run.path / f"{name}.png", picture)
-        self.tracker.pictures(pictures)
+        for name, figure in figures.items():
+            save_figure(self.run.path / f"{name}.png", figure)
+        self.tracker.figures(figures)
         write_report(self.run, summary)
