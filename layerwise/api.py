@@ -43,7 +43,7 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
         ahead.finish()
     data = data or load_data(config.data, config.seed)
     check_fit(config, data.shape, len(data.train))
-    run, digest = Run(run_dir or config.run_dir or default_run_dir(config)), data.digest()
+    run, digest = Run(run_dir or config.run_dir or default_run_dir(config)), data.digest
     run.check(config, digest)
     shape = "×".join(map(str, data.shape))
     print(

@@ -162,7 +162,7 @@ def recipes() -> Iterator[tuple[str, Tensor]]:
         data = DataSet(["a", "b", "c"], train, val, test, augmentation)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(folder)
-            run.start(config, data.digest())
+            run.start(config, data.digest)
             stack, records = train_stack(config, data, run, CPU)
             run.release()
         epochs = [list(epoch.values()) for record in records for epoch in record.epochs]

@@ -50,6 +50,7 @@ def allocate(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: in
     if count * size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
         return torch.empty(shape, dtype=dtype)
     file = tempfile.TemporaryFile()  # noqa: SIM115  (the mapping keeps it open)
+    os.posix_fallocate(file.fileno(), 0, size)  # an error now, where the disk is too small, and no SIGBUS later
     return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)
 
 

@@ -38,13 +38,20 @@ class LayerRecord:
         return own
 
 
-def settings_of(config: Config, number: int, digest: str) -> dict[str, Any]:
-    """All that the weights of layer `number` depend on: of every layer up to it, too."""
+def settings_of(config: Config, number: int, digest: str, below: str = "") -> dict[str, Any]:
+    """All that the weights of layer `number` depend on: of every layer up to it, too.
+
+    Args:
+        config: of the run.
+        number: of the layer, from 1.
+        digest: of the data.
+        below: stands for the files of the layer that it is stacked on; see `Run.identity`.
+    """
     data = {name: value for name, value in asdict(config.data).items() if name not in ("root", "download")}
     settings: dict[str, Any] = {"seed": config.seed, "data": data | {"content": digest[:16]}}
     settings["trainer"] = {"precision": config.trainer.precision}
     if number > 1:
-        settings["features"] = asdict(config.features)
+        settings |= {"features": asdict(config.features), "below": below}
     return settings | {f"layer {i}": asdict(config.layer_at(i)) for i in range(1, number + 1)}
 
 
@@ -61,7 +68,7 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[st
     if differing == ["data.content"]:  # else it follows from what else differs, such as the seed of the split
         return [f"data.root: {config.data.root} holds other images than those that were trained on"]
     for name in differing:
-        if name != "data.content":
+        if name not in ("data.content", "below"):
             group, _, rest = name.partition(".")
             number = group.removeprefix("layer ")
             shown = config.name_of(int(number), rest) if number != group else name

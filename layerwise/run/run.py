@@ -114,7 +114,7 @@ class Run:
         records, config = self.records, self.config  # layers of another version say so best
         where = root or config.data.root
         data = load_data(replace(config.data, root=where, download=False), config.seed)
-        if records and data.digest()[:16] != records[0].settings["data"]["content"]:
+        if records and data.digest[:16] != records[0].settings["data"]["content"]:
             raise SettingError(
                 f"data.root: {where} does not hold the data that {self.path} was trained on; give --data.root"
             )
@@ -147,7 +147,11 @@ class Run:
             raise SettingError(f"run_dir: {self.path} holds files but no run; give an empty or a new folder")
         for number in range(1, config.deepest + 1):
             begun = self._begun_with(number)
-            told = changes(begun, settings_of(config, number, digest), config) if begun is not None else []
+            if begun is None:
+                continue
+            self.record(number)  # finds what is damaged
+            self._check_below(number, begun)
+            told = changes(begun, settings_of(config, number, digest), config)
             if told:
                 raise SettingError(
                     f"{'; '.join(told)} in {self.path}: give that, move the folder away, or give another --run_dir"
@@ -254,7 +258,23 @@ class Run:
             file = self.layer(number) / name
             if not file.exists() or sha256(file) != files.get(name):
                 raise self._damaged(file, number)
+        self._check_below(number, record.settings)
         return record
+
+    def identity(self, number: int) -> str:
+        """What stands for the files of a layer, to the layer above it; nothing where the layer is not finished."""
+        files = [self.layer(number) / name for name in (DICTIONARY, LAYER)]
+        if not all(file.exists() for file in files):
+            return ""
+        return fingerprint({file.name: sha256(file) for file in files})
+
+    def _check_below(self, number: int, settings: dict[str, Any]) -> None:
+        """Refuse a layer that was trained on another layer than the one that the run holds now."""
+        if number > 1 and settings.get("below") != self.identity(number - 1):
+            raise DamagedRun(
+                f"{self.layer(number)} was trained on another layer {number - 1} than {self.layer(number - 1)} holds; "
+                f"delete {self.layer(number)} and the layers above it to train them again"
+            )
 
     def load_layer(self, record: LayerRecord) -> ProbedLayer:
         """Read a finished layer.

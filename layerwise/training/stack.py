@@ -75,7 +75,7 @@ def train_layer(
     """Train layer `number` on top of a stack and save it; a layer begun earlier goes on from its last epoch."""
     own, seed = config.layer_at(number), fold_seed(config.seed, number)
     data, shape = inputs.data, stack.shape(inputs.data.shape)
-    settings = settings_of(config, number, data.digest())
+    settings = settings_of(config, number, data.digest, run.identity(number - 1))
 
     start = time.perf_counter()
     inputs.raise_to(stack)

@@ -19,7 +19,7 @@ def test_digits__are_split_by_seed__the_test_images_are_always_the_same() -> Non
     assert not torch.equal(first.val.pixels, second.val.pixels)
     assert first.shape == (1, 8, 8)
     assert not first.augmentation.flip
-    assert first.digest() == load_data(Data(), 0).digest() != second.digest()
+    assert first.digest == load_data(Data(), 0).digest != second.digest
 
 
 def test_image_folder__holds_out_val_and_test(folder: Path) -> None:

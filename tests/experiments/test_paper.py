@@ -103,7 +103,7 @@ def test_paper__leaves_a_run_to_the_process_that_trains_it(monkeypatch: pytest.M
     quick = [argument for argument in QUICK if "epochs" in argument or "digits" in argument or "patch" in argument]
     (own,) = configured(rows_at(TABLES["table2"], "small"), "small", 1, "table2", quick)["constrained"]
     other = Run(own.folder)
-    other.start(own.config, load_data(own.config.data, 0).digest())  # the lock is the same as another process'
+    other.start(own.config, load_data(own.config.data, 0).digest)  # the lock is the same as another process'
     with pytest.raises(SettingError, match="another process still trains 1 of the runs"):
         reproduce("table2", "small", 1, None, quick)
     other.release()

@@ -5,11 +5,14 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import layerwise
@@ -203,3 +206,31 @@ def test_a_run_directory_in_use__is_refused(finished: Path, command: Command) ->
     assert "r is in use by another process" in done.stderr
     assert command("train", "--depth=2", *QUIET).returncode == 0
     assert command("train", "--depth=2", *QUIET).returncode == 0  # each has let go of it
+
+
+def test_a_layer__is_not_put_on_another_than_it_was_trained_on(finished: Path, command: Command) -> None:
+    retrained = ["train", "--depth=1", *QUIET, "--run_dir=other", "--seed=0"]
+    assert command(*retrained, "--layers.1.dictionary=sampled").returncode == 0
+    for name in ("dictionary.safetensors", "layer.safetensors", "layer.json"):
+        shutil.copy(finished.parent / "other" / "layer-1" / name, finished / "layer-1" / name)
+    with pytest.raises(
+        DamagedRun, match=r"layer-2 was trained on another layer 1 than .*layer-1 holds; delete .*layer-2"
+    ):
+        layerwise.load(finished)
+    done = command("train", "--depth=2", *QUIET, "--layers.1.dictionary=sampled")
+    assert done.returncode in (1, 2) and "layer-2" in done.stderr and done.stderr.count("\n") == 1
+    shutil.rmtree(finished / "layer-2")
+    assert command("train", "--depth=2", *QUIET, "--layers.1.dictionary=sampled").returncode == 0
+
+
+def test_any_image__that_changed_is_noticed(command: Command, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "train", folder / "test")
+    settings = ["train", "--config=plain_digits", "--data.name=image_folder", f"--data.root={folder}", "--run_dir=r"]
+    settings += ["--wandb.mode=disabled", "--layer.atoms=4", "--optimizer.epochs=1", "--optimizer.batch_size=16"]
+    assert command(*settings).returncode == 0
+    path = folder / "test" / "dark" / "59.png"
+    pixels = np.array(Image.open(path))
+    pixels[7, 7, 2] ^= 1  # the last bit of one pixel of one test image
+    Image.fromarray(pixels).save(path)
+    done = command(*settings)
+    assert done.returncode == 2 and "holds other images" in done.stderr

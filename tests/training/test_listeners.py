@@ -67,7 +67,7 @@ def test_train_stack__is_not_stopped_by_a_listener__tells_every_layer(
     listeners = Noting(ValueError("broken")), Noting()
     for name, some in (("with", listeners), ("without", ())):
         run = Run(tmp_path / name)
-        run.start(config, data.digest())
+        run.start(config, data.digest)
         stack, records = train_stack(config, data, run, torch.device("cpu"), some)
         run.release()
         assert [record.layer for record in records] == [1, 2]

@@ -75,7 +75,7 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
     """
     data, device, own = load_data(config.data, config.seed), device_of(config.trainer), config.layer_at(1)
     seed = fold_seed(config.seed, 1)
-    run.start(config, data.digest())
+    run.start(config, data.digest)
     tracker = Tracker(config.wandb, run.path, plain(config))
     try:
         torch.manual_seed(seed)
