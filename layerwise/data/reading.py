@@ -1,7 +1,8 @@
 """Pictures from files: the one reader, for training, statistics and use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,15 +23,14 @@ def read_header(path: Path) -> tuple[tuple[int, int], bool]:
     Raises:
         Exception: of any kind, as decoders raise; it is not a picture that can be read.
     """
-    with Image.open(path) as image:
-        _refuse_unknown_range(image)
+    with _opened(path) as image:
         turned = image.getexif().get(ORIENTATION, 1) >= 5
         size = (image.height, image.width) if turned else (image.width, image.height)
         return size, image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
 
 
 def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Image:
-    """Decode a picture upright.
+    """Decode a picture: upright, 16 bits brought to 8, what is transparent on white, of several frames the first.
 
     Args:
         path: of the file.
@@ -40,18 +40,16 @@ def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Ima
     Raises:
         Exception: of any kind, as decoders raise; it is not a picture that can be read.
     """
-    with Image.open(path) as image:
-        _refuse_unknown_range(image)
-        size = image.size
+    with _opened(path) as image:
         if shorter is not None:
-            share = shorter / min(size)
+            share = shorter / min(image.size)
             size = max(1, round(image.width * share)), max(1, round(image.height * share))
             image.draft(mode, size)  # a JPEG decoder can skip what would be shrunk away
-        picture = ImageOps.exif_transpose(_to_bytes(image)).convert(mode)
+        picture = _flat(ImageOps.exif_transpose(image)).convert(mode)
     if shorter is not None and min(picture.size) != shorter:
         share = shorter / min(picture.size)
-        upright = max(1, round(picture.width * share)), max(1, round(picture.height * share))
-        picture = picture.resize(upright, Image.Resampling.LANCZOS)
+        size = max(1, round(picture.width * share)), max(1, round(picture.height * share))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
     return picture
 
 
@@ -61,13 +59,22 @@ def each(what: str, read: Callable[[T], S], items: Sequence[T]) -> list[S]:
         return list(progress(pool.map(read, items), what, total=len(items)))
 
 
-def _refuse_unknown_range(image: Image.Image) -> None:
-    if image.mode in ("I", "F"):
-        raise ValueError(f"{image.mode} pixels have no known range")
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    # as a stream: from a path, Pillow maps an uncompressed TIFF into memory, and garbles one that is to be turned
+    with path.open("rb") as file, Image.open(file) as image:
+        if image.mode in ("I", "F"):
+            raise ValueError(f"its {image.mode} pixels have no known range; save it with 8 or 16 bits a channel")
+        if image.format == "TIFF":
+            image.load()  # which turns it
+        yield image
 
 
-def _to_bytes(image: Image.Image) -> Image.Image:
-    """Bring 16-bit gray to 8 bits, which Pillow itself would cut off at 255."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+def _flat(picture: Image.Image) -> Image.Image:
+    """Without transparency, and with 8 bits a channel: Pillow itself would cut 16 off at 255."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    if picture.has_transparency_data:
+        colors = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors)
+    return picture

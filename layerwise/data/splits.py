@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from layerwise.config import Data, SettingError
 from layerwise.config.choices import DATASETS
@@ -24,6 +25,9 @@ class RawData:
     val: Images | None = None
     flip: bool = True
     """whether a mirrored image still shows its class"""
+    names: list[str] | None = None
+    """of the training images, class/path: what is held out of them then follows from the name, and one more image
+    moves no other; None: from the position"""
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,14 @@ def load_data(config: Data, seed: int) -> DataSet:
         SettingError: the data is missing, damaged, or cannot be learned from.
     """
     raw: RawData = DATASETS[config.name](config)
-    train, test, val = raw.train, raw.test, raw.val
-    if test is None:
-        train, test = hold_out(train, config.test, fold_seed(seed, 1), "data.test")
+    train, test, val, names = raw.train, raw.test, raw.val, raw.names
+    if test is None:  # by name, the test does not depend on the seed
+        held = _chosen(train, config.test, fold_seed(seed, 1), names, "test")
+        train, test = _split(train, held, config.test, "data.test", raw.classes)
+        names = names and [name for name, is_held in zip(names, held.tolist(), strict=True) if not is_held]
     if val is None:
-        train, val = hold_out(train, config.validation, fold_seed(seed, 2), "data.validation")
+        held = _chosen(train, config.validation, fold_seed(seed, 2), names, f"validation {seed}")
+        train, val = _split(train, held, config.validation, "data.validation", raw.classes)
     present = len(set(train.labels.tolist()))
     if present < 2:
         raise SettingError(
@@ -85,10 +92,36 @@ def hold_out(images: Images, share: float, seed: int, setting: str) -> tuple[Ima
     Raises:
         SettingError: one of the two is empty.
     """
-    count = round(len(images) * share)
-    if not 0 < count < len(images):
+    return _split(images, _chosen(images, share, seed, None, ""), share, setting, [])
+
+
+def _chosen(images: Images, share: float, seed: int, names: list[str] | None, salt: str) -> Tensor:
+    """Which images are held out, (n,) bool: by a hash of the name, or a random share of the positions."""
+    if names is not None:
+        digests = (hashlib.sha256(f"{salt}\0{name}".encode()).digest() for name in names)
+        return torch.tensor([int.from_bytes(digest[:8]) < share * 2**64 for digest in digests])
+    held = torch.zeros(len(images), dtype=torch.bool)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    held[order[: round(len(images) * share)]] = True
+    return held
+
+
+def _split(images: Images, held: Tensor, share: float, setting: str, classes: list[str]) -> tuple[Images, Images]:
+    """Those that stay, and those that are held out.
+
+    Raises:
+        SettingError: one of the two is empty, or a class is missing in one of them.
+    """
+    if held.all() or not held.any():
         raise SettingError(
             f"{setting}: {share} of {len(images)} images leaves a split empty; give more images or another share"
         )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images.subset(order[count:].sort().values), images.subset(order[:count].sort().values)
+    for label, name in enumerate(classes):
+        own = held[images.labels == label]
+        if len(own) and (own.all() or not own.any()):
+            print(
+                f"{setting}: class {name} has {len(own)} images, {int(own.sum())} of which are held out; "
+                "give more of them for a fair measurement",
+                flush=True,
+            )
+    return images.subset((~held).nonzero()[:, 0]), images.subset(held.nonzero()[:, 0])

@@ -70,3 +70,52 @@ def test_picture__of_an_unknown_range_is_refused(mode: str, tmp_path: Path) -> N
 
 def test_each__keeps_the_order() -> None:
     assert each("counting", lambda number: number**2, range(100)) == [number**2 for number in range(100)]
+
+
+@pytest.mark.parametrize("suffix, depth", [("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("jpg", 8), ("webp", 8)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_picture__of_every_format_depth_and_orientation(
+    suffix: str, depth: int, orientation: int, tmp_path: Path
+) -> None:
+    stored = np.zeros((16, 48), np.uint16 if depth == 16 else np.uint8)
+    stored[:8, :16] = 65535 if depth == 16 else 255  # the first corner is bright: a wide third, the upper half
+    path = save(tmp_path / f"picture.{suffix}", stored, orientation)
+    # what the EXIF standard says: where row 0 and column 0 of what is stored are to be seen
+    rows, columns = {
+        1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+        5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+    }[orientation]  # fmt: skip
+    turned = orientation >= 5
+    assert read_header(path)[0] == ((16, 48) if turned else (48, 16))
+    pixels = np.asarray(read_picture(path, "L")).astype(int)
+    expected = np.zeros((48, 16) if turned else (16, 48), int)
+    up, left = "top" in (rows, columns), "left" in (rows, columns)
+    tall, wide = (16, 8) if turned else (8, 16)
+    expected[slice(None, tall) if up else slice(-tall, None), slice(None, wide) if left else slice(-wide, None)] = 255
+    assert np.abs(pixels - expected).max() < 40  # lossy formats ring a little
+
+
+def test_picture__with_transparency_lies_on_white(tmp_path: Path) -> None:
+    icon = np.zeros((2, 3, 4), np.uint8)
+    icon[0, 0, 3], icon[1, 1] = 255, (255, 0, 0, 128)  # black drawn in the alpha channel alone; half-transparent red
+    Image.fromarray(icon).save(tmp_path / "icon.png")
+    expected = np.full((2, 3, 3), 255)
+    expected[0, 0], expected[1, 1] = 0, (255, 127, 127)
+    assert np.abs(np.asarray(read_picture(tmp_path / "icon.png", "RGB")).astype(int) - expected).max() <= 1
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([10, 20, 30, 0, 0, 0])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "palette.gif", transparency=1)
+    assert np.asarray(read_picture(tmp_path / "palette.gif", "RGB")).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    gray = np.array([[[7, 255], [7, 0]]], np.uint8)
+    Image.fromarray(gray, "LA").save(tmp_path / "gray.png")
+    assert read_header(tmp_path / "gray.png") == ((2, 1), True)
+    assert np.asarray(read_picture(tmp_path / "gray.png", "L")).tolist() == [[7, 255]]
+
+
+def test_picture__faults_are_named(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(ValueError, match="F pixels have no known range; save it with 8 or 16 bits"):
+        read_picture(tmp_path / "f.tif", "L")
+    with pytest.raises(IsADirectoryError, match="directory"):
+        read_header(tmp_path)

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import shutil
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from layerwise.config import Data, SettingError
+from layerwise.data.images import Images
 from layerwise.data.splits import load_data
 
 
@@ -25,7 +27,11 @@ def test_digits__are_split_by_seed__the_test_images_are_always_the_same() -> Non
 def test_image_folder__holds_out_val_and_test(folder: Path) -> None:
     data = load_data(Data(name="image_folder", root=str(folder)), 0)
     assert data.classes == ["bright", "dark"]
-    assert (len(data.train), len(data.val), len(data.test)) == (97, 11, 12)
+    names = [f"{name}/{i:02}.png" for name in data.classes for i in range(60)]
+    test = [name for name in names if hashed("test", name) < 0.1]
+    val = [name for name in names if hashed("validation 0", name) < 0.1 and name not in test]
+    assert (len(data.train), len(data.val), len(data.test)) == (120 - len(test) - len(val), len(val), len(test))
+    assert 5 < len(test) < 20 and 5 < len(val) < 20
     assert data.shape == (3, 8, 8)
     bright = data.train.pixels.float().mean((1, 2, 3)) > 120
     assert torch.equal(bright, data.train.labels == 0)
@@ -87,6 +93,64 @@ def test_torchvision_sets__say_which_file_belongs_where(name: str, expected: str
     assert str(tmp_path / "none" / expected) in str(error.value)
 
 
+def hashed(salt: str, name: str) -> float:
+    """A number from 0 to 1 that follows from a name, by the formula that splits are said to keep to."""
+    return int(hashlib.sha256(f"{salt}\0{name}".encode()).hexdigest()[:16], 16) / 2**64
+
+
+def content(images: Images) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images.pixels}
+
+
+def test_image_folder__one_more_image_moves_no_other__another_seed_no_test_image(folder: Path) -> None:
+    config = Data(name="image_folder", root=str(folder))
+    before = load_data(config, 0)
+    assert content(load_data(config, 1).test) == content(before.test)
+    assert content(load_data(config, 1).val) != content(before.val)
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(folder / "train" / "bright" / "05a.png")
+    after = load_data(config, 0)
+    for split in ("train", "val", "test"):
+        assert content(getattr(before, split)) <= content(getattr(after, split))
+
+
+def test_image_folder__without_splits__in_subfolders__by_other_names(folder: Path) -> None:
+    config = Data(name="image_folder", root=str(folder))
+    expected = load_data(config, 0)
+    assert load_data(Data(name="image_folder", root=str(folder / "train")), 0).digest == expected.digest
+    (folder / "train" / "dark" / "Thumbs.db").write_bytes(b"x")
+    assert load_data(config, 0).digest == expected.digest
+    deep = folder / "train" / "dark" / "deep" / "deeper"
+    deep.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(deep / "0.png")
+    total = sum(map(len, (expected.train, expected.val, expected.test)))
+    found = load_data(config, 0)
+    assert sum(map(len, (found.train, found.val, found.test))) == total + 1
+    shutil.copytree(folder / "train", folder / "valid")
+    assert len(load_data(config, 0).val) == 121
+    shutil.copytree(folder / "train", folder / "validation")
+    with pytest.raises(SettingError, match="several folders of validation images"):
+        load_data(config, 0)
+
+
+def test_image_folder__says_what_it_excluded__and_refuses_to_lose_a_class_or_a_split(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Data(name="image_folder", root=str(folder), skip_unreadable=True)
+    for i in range(3):
+        (folder / "train" / "dark" / f"{i:02}.png").write_bytes(b"not an image")
+    load_data(config, 0)
+    assert "excluded 3 files of class dark that are not readable images" in capsys.readouterr().out
+    (folder / "val" / "dark").mkdir(parents=True)
+    (folder / "val" / "dark" / "x.png").write_bytes(b"not an image")
+    with pytest.raises(SettingError, match="no val image under .* is readable"):
+        load_data(config, 0)
+    shutil.rmtree(folder / "val")
+    for path in (folder / "train" / "dark").iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(SettingError, match="no training image of class dark"):
+        load_data(config, 0)
+
+
 def damage(folder: Path) -> Path:
     path = folder / "train" / "dark" / "07.png"
     path.write_bytes(path.read_bytes()[:60])
@@ -109,7 +173,7 @@ def test_image_folder__refuses_what_cannot_be_learned(folder: Path, tmp_path: Pa
 
     refused(tmp_path / "missing", "missing is not a folder")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "no folder train")
+    refused(tmp_path / "empty", "has no class folders")
     (tmp_path / "empty" / "train").mkdir()
     refused(tmp_path / "empty", "has no class folders")
     (tmp_path / "empty" / "train" / "only").mkdir()

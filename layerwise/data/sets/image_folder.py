@@ -1,6 +1,7 @@
-"""The user's own images, root/{train,val,test}/<class>/*, decoded once into uint8 tensors."""
+"""The user's own images, root/{train,val,test}/<class>/* or root/<class>/*, decoded once into uint8 tensors."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,92 +18,120 @@ from layerwise.data.reading import each, read_header, read_picture
 from layerwise.data.splits import RawData
 
 T = TypeVar("T")
+SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+"""names of folders, and what they hold"""
+NO_IMAGES = {"thumbs.db", "desktop.ini"}
+"""files that systems leave in folders"""
 
 
 @dataclass(frozen=True)
 class _File:
-    split: str
     path: Path
+    split: str
     label: int
+    name: str
+    """class and relative path, which decide whether it is held out"""
+    row: int = 0
 
 
 @DATASETS("image_folder")
 def image_folder(config: Data) -> RawData:
-    """Your own images, in root/{train,val,test}/<class>/*.
+    """Your own images, in root/{train,val,test}/<class>/*, or in root/<class>/* where nothing is split yet.
 
-    Classes are the subfolders of root/train, in alphabetical order. Images are gray if all files are, else color.
-    What does not fit in memory lies in a temporary file.
+    Classes are the subfolders of root/train, in alphabetical order; images may lie deeper in them. Images are gray if
+    all files are, else color. What does not fit in memory lies in a temporary file.
 
     Raises:
         SettingError: root is missing or empty, has one class, an unreadable file, or images of different sizes.
     """
     root = Path(config.root)
-    classes = _classes(root)
-    listed = [file for split in ("train", "val", "test") for file in _files(root / split, split, classes)]
-    headers = _attempt("reading headers", lambda file: read_header(file.path), listed, config.skip_unreadable)
+    classes, files = _listed(root)
+    headers, excluded = _attempt("reading headers", lambda file: read_header(file.path), files, config)
     if not headers:
         raise SettingError(f"data.root: no file under {root} is a readable image")
     size = _common_size(config.image_size, {size: file.path for file, (size, _) in reversed(headers)})
     mode = "L" if all(is_gray for _, (_, is_gray) in headers) else "RGB"
     pixels = allocate((len(headers), len(mode), size[1], size[0]))
 
-    def store(item: tuple[int, _File]) -> None:
-        row, file = item
+    def store(file: _File) -> None:
         picture = read_picture(file.path, mode)
         if picture.size != size:
             picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
         array = np.asarray(picture).reshape(size[1], size[0], len(mode))
-        pixels[row] = torch.from_numpy(array.transpose(2, 0, 1).copy())
+        pixels[file.row] = torch.from_numpy(array.transpose(2, 0, 1).copy())
 
-    numbered = [(row, file) for row, (file, _) in enumerate(headers)]
-    stored = [item for item, _ in _attempt("reading images", store, numbered, config.skip_unreadable)]
+    numbered = [_File(file.path, file.split, file.label, file.name, row) for row, (file, _) in enumerate(headers)]
+    stored, more = _attempt("reading images", store, numbered, config)
+    kept = [file for file, _ in stored]
+    _tell_excluded(root, classes, kept, [*excluded, *more], {file.split for file in files})
 
     def images(split: str) -> Images | None:
-        rows = [row for row, file in stored if file.split == split]
-        if not rows:
+        own = [file for file in kept if file.split == split]
+        if not own:
             return None
         # files of a split follow one another, so that a slice, not a copy, will nearly always do
-        whole = rows[-1] - rows[0] + 1 == len(rows)
+        whole = own[-1].row - own[0].row + 1 == len(own)
+        rows = [file.row for file in own]
         index: slice | Tensor = slice(rows[0], rows[-1] + 1) if whole else torch.tensor(rows)
-        return Images(pixels[index], torch.tensor([file.label for _, file in stored if file.split == split]))
+        return Images(pixels[index], torch.tensor([file.label for file in own]))
 
     train = images("train")
-    if train is None:
-        raise SettingError(f"data.root: no file under {root}/train is a readable image")
-    return RawData(classes, train, images("test"), images("val"))
+    assert train is not None
+    names = [file.name for file in kept if file.split == "train"]
+    return RawData(classes, train, images("test"), images("val"), names=names)
 
 
-def _classes(root: Path) -> list[str]:
+def _listed(root: Path) -> tuple[list[str], list[_File]]:
+    """The classes, and every file of every split, split by split and class by class."""
     if not root.is_dir():
         raise SettingError(f"data.root: {root} is not a folder; give the folder that holds train/<class>/*")
-    if not (root / "train").is_dir():
-        raise SettingError(f"data.root: {root} has no folder train; images are expected in {root}/train/<class>/*")
-    classes = sorted(path.name for path in _visible(root / "train") if path.is_dir())
+    folders = {split: path for path in _visible(root) if path.is_dir() and (split := SPLITS.get(path.name.lower()))}
+    twice = [name for name, n in Counter(SPLITS.get(path.name.lower()) for path in _visible(root)).items() if n > 1]
+    if "val" in twice:
+        raise SettingError(f"data.root: {root} has several folders of validation images; keep one of them, as val")
+    if "train" not in folders:
+        if folders:
+            raise SettingError(
+                f"data.root: {root} has {next(iter(folders.values())).name}, but no folder train; images are expected "
+                f"in {root}/train/<class>/*, or without any split in {root}/<class>/*"
+            )
+        folders = {"train": root}
+    classes = sorted(path.name for path in _visible(folders["train"]) if path.is_dir())
     if len(classes) < 2:
         found = f"one class, {classes[0]}" if classes else "no class folders"
-        raise SettingError(f"data.root: {root}/train has {found}; classification needs at least two, one folder each")
-    return classes
-
-
-def _files(folder: Path, split: str, classes: Sequence[str]) -> Iterator[_File]:
-    """The files of a split, class by class; none where there is no such folder."""
-    if not folder.is_dir():
-        return
-    for path in _visible(folder):
-        if path.is_dir() and path.name not in classes:
-            raise SettingError(
-                f"data.root: {path} is a class that {folder.parent}/train does not have; add it there or remove it"
-            )
-    found = [_visible(folder / name) if (folder / name).is_dir() else [] for name in classes]
-    for name, files in zip(classes, found, strict=True):
-        if split == "train" and not files:
-            raise SettingError(f"data.root: {folder / name} is empty; add images of this class or remove the folder")
-    if not any(found):
         raise SettingError(
-            f"data.root: {folder} has no images in class folders; put them into {folder}/<class>/, or remove it"
+            f"data.root: {folders['train']} has {found}; classification needs at least two, one folder each"
         )
-    for label, files in enumerate(found):
-        yield from (_File(split, path, label) for path in files)
+    files = []
+    for split in ("train", "val", "test"):
+        if split not in folders:
+            continue
+        strange = [path for path in _visible(folders[split]) if path.is_dir() and path.name not in classes]
+        if strange:
+            raise SettingError(
+                f"data.root: {strange[0]} is a class that {folders['train']} does not have; add it there or remove it"
+            )
+        for label, name in enumerate(classes):
+            place = folders[split] / name
+            paths = sorted(path for path in place.rglob("*") if path.is_file() and _is_visible(path, place))
+            if split == "train" and not paths:
+                raise SettingError(f"data.root: {place} is empty; add images of this class or remove the folder")
+            files += [_File(path, split, label, f"{name}/{path.relative_to(place).as_posix()}") for path in paths]
+        if not any(file.split == split for file in files):
+            where = folders[split]
+            raise SettingError(
+                f"data.root: {where} has no images in class folders; put them into {where}/<class>/, or remove it"
+            )
+    return classes, files
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_visible(path, folder))
+
+
+def _is_visible(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and path.name.lower() not in NO_IMAGES
 
 
 def _common_size(side: int | None, examples: dict[tuple[int, int], Path]) -> tuple[int, int]:
@@ -118,25 +147,38 @@ def _common_size(side: int | None, examples: dict[tuple[int, int], Path]) -> tup
     return next(iter(examples))
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _attempt(
+    what: str, read: Callable[[_File], T], files: Sequence[_File], config: Data
+) -> tuple[list[tuple[_File, T]], list[tuple[_File, str]]]:
+    """Call `read` on every file; what cannot be read is excluded, with the reason, where that is asked for."""
 
-
-Item = TypeVar("Item", _File, tuple[int, _File])
-
-
-def _attempt(what: str, read: Callable[[Item], T], items: Sequence[Item], skip: bool) -> list[tuple[Item, T]]:
-    """Call `read` on every file; what cannot be read is excluded if `skip`."""
-
-    def attempt(item: Item) -> list[tuple[Item, T]]:
+    def attempt(file: _File) -> tuple[tuple[_File, T] | None, str]:
         try:
-            return [(item, read(item))]
+            return (file, read(file)), ""
         except Exception as error:  # a damaged file can make a decoder raise anything
-            if skip:
-                return []
-            path = item.path if isinstance(item, _File) else item[1].path
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if config.skip_unreadable:
+                return None, reason
             raise SettingError(
-                f"data.root: {path} is not a readable image; mend or remove it, or give --data.skip_unreadable true"
+                f"data.root: {file.path} is not a readable image ({reason}); mend or remove it, or give "
+                "--data.skip_unreadable true"
             ) from error
 
-    return [pair for found in each(what, attempt, items) for pair in found]
+    done = each(what, attempt, files)
+    excluded = [(file, reason) for file, (pair, reason) in zip(files, done, strict=True) if pair is None]
+    return [pair for pair, _ in done if pair is not None], excluded
+
+
+def _tell_excluded(
+    root: Path, classes: list[str], kept: list[_File], excluded: list[tuple[_File, str]], splits: set[str]
+) -> None:
+    """Say what was not used, and why; refuse to go on without a class, or without a split that there was."""
+    for label, name in enumerate(classes):
+        own = [reason for file, reason in excluded if file.label == label]
+        if own:
+            print(f"data.root: excluded {len(own)} files of class {name} that are not readable images ({own[0]})")
+        if not any(file.label == label and file.split == "train" for file in kept):
+            raise SettingError(f"data.root: no training image of class {name} under {root} is readable; add some")
+    for split in sorted(splits):
+        if not any(file.split == split for file in kept):
+            raise SettingError(f"data.root: no {split} image under {root} is readable; mend or remove its folder")
