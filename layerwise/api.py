@@ -52,8 +52,9 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
         flush=True,
     )
     run.start(config, digest)
-    tracker = Tracker(config.wandb, run.path, plain(config))
+    tracker = None
     try:
+        tracker = Tracker(config.wandb, run.path, plain(config))
         figures = Figures(run, tracker, data, device)
         stack, records = train_stack(config, data, run, device, [tracker, figures])
         counts = confusion(stack.layers, data.test, len(data.classes), device)  # the only time that they are looked at
@@ -65,7 +66,8 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
         print(f"\ntest accuracy at depth {summary['depth']}: {summary['test_accuracy']:.2%}")
         print(f"run directory: {run.path}\nreport: {run.path / 'report.html'}\nW&B: {tracker.place}")
     except BaseException:
-        tracker.close(1)
+        if tracker is not None:
+            tracker.close(1)
         raise
     finally:
         run.release()

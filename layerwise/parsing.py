@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[C
     path = _recipe(typed.pop("config", DEFAULT_RECIPE))
     recipe = _read(path)
     config = _configure(recipe, typed)
-    above = [number for number in dict(_numbered(typed)) if number > config.deepest]  # a recipe may describe them
+    above = [number for number in _numbered(typed) if number > config.deepest]  # a recipe may describe them
     if above:
         depth, remedy = config.depth, "raise --depth or remove the setting"
         raise SettingError(f"layers.{above[0]}: there is no layer {above[0]} at depth {depth}; {remedy}")
@@ -155,7 +155,7 @@ def _configure(recipe: dict[str, Any], typed: dict[str, Any]) -> Config:
     parser = run_parser()
     run = {name: value for name, value in _merged(recipe, typed).items() if name != "layers"}
     values = vars(parser.instantiate(parser.parse_object(run)))
-    layers, given = {}, (dict(_numbered(recipe)), dict(_numbered(typed)))
+    layers, given = {}, (_numbered(recipe), _numbered(typed))
     for number in sorted({*given[0], *given[1]}):
         own: dict[str, Any] = {}
         for source, singles in zip((recipe, typed), given, strict=True):
@@ -179,7 +179,7 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
         if "=" not in word and waiting and not waiting[-1].startswith("--"):
             value = waiting.pop()
         elif "=" not in word or (name == "config" and not value):
-            raise SettingError(f"{name}: nothing is given; write such as --{name}=VALUE, see --help")
+            raise SettingError(f"{name}: no value is given; write, for example, --{name} VALUE; see --help")
         whole: Any = _mapping(name, value) if _names_group(name) else value
         for part in name.split(".")[::-1]:
             whole = {part: whole}
@@ -207,7 +207,9 @@ def _mapping(name: str, text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict):
-        raise SettingError(f"{name}: {text or 'nothing'} is not settings; write such as --{name}={{NAME: VALUE}}")
+        raise SettingError(
+            f"{name}: {text or 'nothing'} is not a group of settings; write, for example, --{name}={{NAME: VALUE}}"
+        )
     return value
 
 
@@ -249,17 +251,19 @@ def _check_groups(values: dict[Any, Any], above: str) -> None:
             _check_groups(value, f"{name}.")
         elif _names_group(name):
             shown = "null" if value is None else value
-            raise SettingError(f"{name}: {shown} is not settings; indent them below it, or remove the line")
+            raise SettingError(f"{name}: {shown} is not a group of settings; indent them below it, or remove the line")
 
 
-def _numbered(values: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _numbered(values: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The settings of single layers, by number."""
+    found: dict[int, dict[str, Any]] = {}
     for given, own in values.get("layers", {}).items():
         if not str(given).isdecimal():
             raise SettingError(
                 f"layers: {given} is not the number of a layer; write --layers.2.atoms 512 for the second"
             )
-        yield int(given), own
+        found[int(given)] = _merged(found.get(int(given), {}), own)
+    return found
 
 
 def _merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -314,6 +318,6 @@ def _plain_kind(kind: str) -> str:
     choices = re.search(r"Literal\[(.*)\]", kind)
     if choices:
         return "one of " + choices[1].replace("'", "")
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     name = kind.removeprefix("<class '").removesuffix("'>")
     return names.get(name, name)

@@ -10,6 +10,6 @@ def fold_seed(seed: int, *path: int) -> int:
 
     Args:
         seed: of the run; at least 0.
-        path: numbers that tell the stream, each at least 0.
+        path: numbers that identify the stream, each at least 0.
     """
     return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0] >> np.uint64(1))

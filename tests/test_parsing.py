@@ -160,16 +160,16 @@ def test_groups__may_be_given_whole() -> None:
 @pytest.mark.parametrize(
     "option, beginning",
     [
-        ("--layer", "layer: nothing is given;"),
-        ("--layer=8", "layer: 8 is not settings;"),
-        ("--layer.whitening=null", "layer.whitening: null is not settings;"),
-        ("--layer={whitening: 5}", "layer.whitening: 5 is not settings;"),
-        ("--layers=", "layers: nothing is not settings;"),
-        ("--layers.1=5", "layers.1: 5 is not settings;"),
-        ("--layers={1: 8}", "layers.1: 8 is not settings;"),
-        ("--layers={1: {whitening: 8}}", "layers.1.whitening: 8 is not settings;"),
-        ("--layers.1.whitening=8", "layers.1.whitening: 8 is not settings;"),
-        ("--data={teacher: 3}", "data.teacher: 3 is not settings;"),
+        ("--layer", "layer: no value is given;"),
+        ("--layer=8", "layer: 8 is not a group of settings;"),
+        ("--layer.whitening=null", "layer.whitening: null is not a group of settings;"),
+        ("--layer={whitening: 5}", "layer.whitening: 5 is not a group of settings;"),
+        ("--layers=", "layers: nothing is not a group of settings;"),
+        ("--layers.1=5", "layers.1: 5 is not a group of settings;"),
+        ("--layers={1: 8}", "layers.1: 8 is not a group of settings;"),
+        ("--layers={1: {whitening: 8}}", "layers.1.whitening: 8 is not a group of settings;"),
+        ("--layers.1.whitening=8", "layers.1.whitening: 8 is not a group of settings;"),
+        ("--data={teacher: 3}", "data.teacher: 3 is not a group of settings;"),
     ],
 )
 def test_groups__that_hold_no_settings_are_refused_by_name(option: str, beginning: str) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from layerwise.config import SettingError
+from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 
 VERBS = ["train", "evaluate", "paper", "theorem", "patches", "benchmark"]
 
@@ -40,13 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         import_module(f"layerwise.cli.{verb}").main(rest)
     except SettingError as error:
         return _complain(error, 2)
-    except (RuntimeError, OSError) as error:
-        from layerwise.run.run import DamagedRun
-        from layerwise.training.failure import TrainingFailed
-
-        if isinstance(error, TrainingFailed | DamagedRun | OSError):
-            return _complain(error, 1)
-        raise
+    except (TrainingFailed, DamagedRun, OSError) as error:
+        return _complain(error, 1)
     return 0
 
 

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     from layerwise.training.evaluation import accuracies
 
     run = Run(given.run)
-    data, records = run.data(given.root), run.records
+    records, data = run.finished(), run.data(given.root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stack = run.stack().to(device)
     columns = {"test": accuracies(stack, data.test, device)}

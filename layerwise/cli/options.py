@@ -7,7 +7,7 @@ from layerwise.config import SettingError
 
 
 class Options(argparse.ArgumentParser):
-    """The options of one verb; a mistake is one line.
+    """The options of one verb; errors are one line.
 
     Args:
         verb: its name.
@@ -16,7 +16,7 @@ class Options(argparse.ArgumentParser):
     """
 
     def __init__(self, verb: str, meaning: str, settings: str | None = None) -> None:
-        also = f"Settings of `layerwise train` that also work: {settings}." if settings else None
+        also = f"Also accepts these settings of `layerwise train`: {settings}." if settings else None
         super().__init__(f"layerwise {verb}", allow_abbrev=False, description=meaning, epilog=also)
         self.takes_settings = settings is not None
 

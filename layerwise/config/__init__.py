@@ -1,9 +1,9 @@
 """Everything a run can be told, as plain frozen dataclasses: the standard library alone, so that --help is instant."""
 
-from layerwise.config.checks import SettingError
 from layerwise.config.data import Data, Teacher
 from layerwise.config.layer import Gate, Layer, Maps, Norm, Probe, Residual, Sampling, Whitening
 from layerwise.config.run import Config, Features, Optimizer, SingleLayer, Trainer, Wandb
+from layerwise.errors import SettingError
 
 __all__ = [
     "Config",

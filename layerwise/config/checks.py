@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from layerwise.config.choices import Choices
+from layerwise.errors import SettingError
 
 Rule = Callable[[Any], str | None]
 """gives what to say of a value that is not right, to follow its name, or None"""
-
-
-class SettingError(ValueError):
-    """A setting that cannot work: the message names the setting, its value, and what to do."""
 
 
 def setting(default: Any, rule: Rule | Choices, **values: Any) -> Any:
@@ -77,7 +74,7 @@ def check_ranges(config: Any, name: Callable[[str], str]) -> None:
     for own, value, field in _fields(config, ""):
         if value is None:
             if type(None) not in get_args(field.type):
-                raise SettingError(f"{name(own)}: null is no value for it; give one, or leave it out")
+                raise SettingError(f"{name(own)}: null is not allowed; give a value, or omit the setting")
         elif rule := field.metadata.get("rule"):
             complaint = (one_of(rule) if isinstance(rule, Choices) else rule)(value)
             if complaint:

@@ -54,7 +54,7 @@ class Gate:
     kind: str = setting("nearest", GATES)
     """how much of each atom's map a patch gets"""
     metric: str = setting("euclidean", METRICS)
-    """what is near"""
+    """the distance that decides which atoms are near"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Norm:
     """Normalization of the averaged embedding."""
 
     kind: str = setting("batch", NORMS)
-    """over what"""
+    """the statistics it uses"""
     eps: float = setting(1e-5, positive(1e-5))
     """added to the variances; 0.01 keeps atoms that are seldom near from being blown up"""
 
@@ -80,7 +80,7 @@ class Residual:
     """What is done with the layer's input beside embedding it."""
 
     kind: str = setting("none", RESIDUALS)
-    """how it joins the output"""
+    """whether it is appended to the output"""
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,12 @@ class Layer:
             )
         if self.gate.metric == "cosine" and self.gate.kind != "nearest":
             return "gate.metric", f"cosine goes with the gate nearest, not {self.gate.kind}; change either"
-        if self.gate.kind == "relu" and self.embedding != "full":
-            return "gate.kind", f"relu is the sign of a map, and embedding {self.embedding} has no maps; change either"
+        if self.gate.kind == "relu" and (self.embedding != "full" or self.probe.kind == "unconstrained"):
+            return "gate.kind", "relu is the sign of a map, but here there are no maps; change gate, embedding or probe"
         if self.probe.kind == "unconstrained":
             bare = {"pool": (self.pool, 1), "norm.kind": (self.norm.kind, "none"), "channels": (self.channels, None)}
             bare |= {"residual.kind": (self.residual.kind, "none"), "probe.pool": (self.probe.pool, 1)}
+            bare |= {"embedding": (self.embedding, "full")}
             for name, (value, only) in bare.items():
                 if value != only:
                     wanted = "null" if only is None else only

@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from layerwise.config.checks import SettingError, at_least, between, check_ranges, not_negative, positive, setting
+from layerwise.config.checks import at_least, between, check_ranges, not_negative, positive, setting
 from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 from layerwise.config.data import Data
 from layerwise.config.layer import Layer
+from layerwise.errors import SettingError
 
 DEEPEST = 100
 """layers of a stack whose depth is auto, at most"""
@@ -59,7 +60,7 @@ class Trainer:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """processor"""
-    devices: int = setting(1, lambda n: None if n == 1 else "devices; training on several is not supported yet: give 1")
+    devices: int = setting(1, lambda n: None if n == 1 else "devices are not supported yet; give 1")
     """how many of them"""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """number format of the products that do not decide a gate"""

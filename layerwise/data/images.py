@@ -41,16 +41,24 @@ class Images:
         return Images(pixels, self.labels[index])
 
 
-def allocate(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: int = 1) -> Tensor:
+def allocate(
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.uint8,
+    count: int = 1,
+    device: torch.device = torch.device("cpu"),  # noqa: B008  (immutable)
+) -> Tensor:
     """An uninitialized tensor, in memory; where `count` of them would take over a quarter of that, in a temporary file.
 
     The file has no name once it is open, so that it is gone with the process, however that ends.
     """
     size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
     if count * size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
         return torch.empty(shape, dtype=dtype)
     file = tempfile.TemporaryFile()  # noqa: SIM115  (the mapping keeps it open)
-    os.posix_fallocate(file.fileno(), 0, size)  # an error now, where the disk is too small, and no SIGBUS later
+    if hasattr(os, "posix_fallocate"):  # an error now, where the disk is too small, and no SIGBUS later
+        os.posix_fallocate(file.fileno(), 0, size)
     return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)
 
 

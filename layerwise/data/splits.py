@@ -65,11 +65,11 @@ def load_data(config: Data, seed: int) -> DataSet:
     raw: RawData = DATASETS[config.name](config)
     train, test, val, names = raw.train, raw.test, raw.val, raw.names
     if test is None:  # by name, the test does not depend on the seed
-        held = _chosen(train, config.test, fold_seed(seed, 1), names, "test")
+        held = _chosen(train, config.test, fold_seed(seed, 0, 2), names, "test")
         train, test = _split(train, held, config.test, "data.test", raw.classes)
         names = names and [name for name, is_held in zip(names, held.tolist(), strict=True) if not is_held]
     if val is None:
-        held = _chosen(train, config.validation, fold_seed(seed, 2), names, f"validation {seed}")
+        held = _chosen(train, config.validation, fold_seed(seed, 1, 2), names, f"validation {seed}")
         train, val = _split(train, held, config.validation, "data.validation", raw.classes)
     present = len(set(train.labels.tolist()))
     if present < 2:

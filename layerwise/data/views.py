@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from layerwise.config import Features
 from layerwise.console import progress
@@ -42,7 +41,7 @@ class ViewStore:
         self.val: list[View] = []
 
     def raise_to(self, stack: FrozenStack) -> None:
-        """Make the views that the layer above `stack` is trained on; none for the first, none where none are wanted."""
+        """Make the views that the layer above `stack` is trained on; none for the first layer, or if views is 0."""
         if self.train and self.depth == len(stack):
             return
         count = self._affordable(stack) if len(stack) else 0
@@ -79,11 +78,12 @@ class ViewStore:
     ) -> Iterator[View]:
         """Push each view through the layers that it has not seen yet; those in `below` are let go one by one."""
         shape, classes = (len(images), *stack.layers[-1].shape), len(self.data.classes)
+        place = self._place(count * math.prod(shape) * dtype.itemsize)
         steps = iter(progress(range(count * -(-len(images) // EVALUATION_BATCH)), what))
         for number in range(count):
             view = View(
-                self._allocate(shape, dtype, count),
-                self._allocate((len(images), classes), torch.float32, count),
+                allocate(shape, dtype, count, place),
+                allocate((len(images), classes), torch.float32, count, place),
                 images.labels,
             )
             augmentation = self.data.augmentation if dtype == torch.float16 and not below else None
@@ -102,9 +102,7 @@ class ViewStore:
             yield view
         next(steps, None)
 
-    def _allocate(self, shape: tuple[int, ...], dtype: torch.dtype, count: int) -> Tensor:
-        """Room for one of `count` views: on the GPU if all fit into half of what is free there."""
-        size = math.prod(shape) * dtype.itemsize
-        if self.device.type == "cuda" and count * size < torch.cuda.mem_get_info(self.device)[0] // 2:
-            return torch.empty(shape, dtype=dtype, device=self.device)
-        return allocate(shape, dtype, count)
+    def _place(self, size: int) -> torch.device:
+        """Where views of `size` bytes together are kept: on the GPU if they fit into half of what is free there."""
+        on_gpu = self.device.type == "cuda" and size < torch.cuda.mem_get_info(self.device)[0] // 2
+        return self.device if on_gpu else torch.device("cpu")

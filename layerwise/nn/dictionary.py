@@ -52,13 +52,13 @@ def clustered_gaussian(patches: Tensor, count: int, generator: torch.Generator, 
 
 @METRICS("euclidean")
 def by_distance(points: Tensor) -> Tensor:
-    """By distance."""
+    """Of whitened patches."""
     return points
 
 
 @METRICS("cosine")
 def by_direction(points: Tensor) -> Tensor:
-    """By direction: patches are clustered, and atoms kept, at unit norm."""
+    """The angle: patches are clustered, and atoms kept, at unit norm."""
     return F.normalize(points, dim=1)
 
 

@@ -13,7 +13,7 @@ from layerwise.config.choices import GATES
 from layerwise.nn.dictionary import PatchDictionary
 
 TOGETHER = 1 << 25
-"""numbers (images, positions, atoms) that a gate in plain torch works on at a time: 128 MiB of float32"""
+"""elements (images, positions, atoms) that a gate in plain torch processes at once: 128 MiB of float32"""
 
 
 class Gate(ABC):
@@ -47,7 +47,7 @@ class Gate(ABC):
         return self.pooled(x, dictionary, None, max(x.shape[2:])).mean((0, 2, 3))
 
     def patterns(self, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
-        """The patch that each gate answers to most, less the mean patch, (N, P)."""
+        """The patch that each gate responds to most, less the mean patch, (N, P)."""
         return dictionary.patterns()
 
 
@@ -89,8 +89,7 @@ class DistanceGate(Gate):
     def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
         """A few images at a time, since all gates of a batch can be many."""
         step = max(1, TOGETHER // (x.shape[2] * x.shape[3] * len(dictionary.atoms)))
-        parts = torch.split(x, step) if len(x) > step else [x]
-        return torch.cat([self._pooled(part, dictionary, maps, window) for part in parts])
+        return torch.cat([self._pooled(part, dictionary, maps, window) for part in torch.split(x, step)])
 
     def _pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
         patches = ops.extract_patches(x, self.patch_size)
@@ -125,6 +124,6 @@ class Triangle(DistanceGate):
     """By how much an atom is nearer than atoms are on average, else 0 (Coates, Ng & Lee 2011), whatever k is."""
 
     def weights(self, distance: Tensor, k: int) -> Tensor:
-        """In the unit of the distance."""
+        """In units of Euclidean distance."""
         plain = (2 * distance.clamp_min(1e-12)).sqrt()
         return (plain.mean(-1, keepdim=True) - plain).relu()

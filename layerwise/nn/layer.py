@@ -18,7 +18,7 @@ from layerwise.nn.embedding import Embedding
 
 @NORMS("batch")
 def batch_norm(channels: int, eps: float) -> nn.Module:
-    """Each atom over the images and positions of a batch."""
+    """Of each atom, over the images and positions of a batch."""
     return nn.BatchNorm2d(channels, eps=eps)
 
 
@@ -30,18 +30,18 @@ def no_norm(channels: int, eps: float) -> nn.Module:
 
 @RESIDUALS("none")
 def alone(out: Tensor, x: Tensor) -> Tensor:
-    """Nothing: the output is the layer's own."""
+    """The input is not used further."""
     return out
 
 
 @RESIDUALS("concatenate")
 def concatenated(out: Tensor, x: Tensor) -> Tensor:
-    """Beside it, averaged to the output's size."""
+    """The input's channels, averaged to the output's size, are appended."""
     return torch.cat([out, F.adaptive_avg_pool2d(x, (out.shape[-2], out.shape[-1]))], 1)
 
 
 class PatchLayer(nn.Module):
-    """Embedding, averaged over windows; norm; projection to channels; what comes in may be put beside.
+    """Embedding, averaged over windows; norm; projection to channels; the input may be appended.
 
     Args:
         embedding: of the input, to N channels.

@@ -14,7 +14,7 @@ from layerwise.config.choices import PROBES, STARTS
 from layerwise.nn.embedding import Embedding, Factors
 
 TOGETHER = 1 << 22
-"""numbers (positions, B, N, classes) that the unconstrained probe works on at a time: 16 MiB"""
+"""elements (positions, B, N, classes) that the unconstrained probe processes at once: 16 MiB"""
 
 
 @STARTS("zero")

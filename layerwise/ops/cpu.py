@@ -140,7 +140,7 @@ def _gate_and_pool(rows, scores, maps, k, quantile, pool, gates, out):  # type: 
 
 @njit(parallel=True, cache=True)
 def _rectify_and_pool(responses, pool, gates, out):  # type: ignore[no-untyped-def]
-    """Mark where an response is above 0, (b, R, C, bytes, N), and average those that are, (b, R, C, N)."""
+    """Mark where a response is above 0, (b, R, C, bytes, N), and average those that are, (b, R, C, N)."""
     images, h, w, atoms = responses.shape
     _, tall, wide, _, _ = gates.shape
     for task in prange(images * tall):

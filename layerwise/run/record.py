@@ -27,7 +27,7 @@ class LayerRecord:
     """(D, h', w')"""
     classes: list[str]
     seconds: float
-    """of sampling, clustering and every epoch that was finished; a dictionary read back on a resume costs nothing"""
+    """of sampling, clustering and every finished epoch, but not of a dictionary that was learned before a resume"""
     settings: dict[str, Any]
     """all that the weights depend on"""
 

@@ -22,9 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from layerwise.config import Config, SettingError
+from layerwise.config import Config
 from layerwise.config.run import plain
 from layerwise.data.splits import DataSet, load_data
+from layerwise.errors import DamagedRun, RunInUse, SettingError
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.nn.stack import FrozenStack
@@ -32,17 +33,9 @@ from layerwise.parsing import read_config
 from layerwise.run.files import commit, sha256, write_json
 from layerwise.run.record import LayerRecord, changes, fingerprint, settings_of
 
-FORMAT = 2
-"""of the files; 1, without the number, had other names of settings and tensors"""
+FORMAT = 3
+"""of the files; 1 had no number and other names of settings and tensors, 2 did not tie a layer to the one below"""
 DICTIONARY, LAYER = "dictionary.safetensors", "layer.safetensors"
-
-
-class RunInUse(SettingError):
-    """Another process is training in the run directory."""
-
-
-class DamagedRun(RuntimeError):
-    """A file of a run directory is not what was written; the message names it and says what to do."""
 
 
 class Run:
@@ -102,6 +95,19 @@ class Run:
             )
         return FrozenStack(self.load_layer(record) for record in records)
 
+    def finished(self) -> list[LayerRecord]:
+        """The records of a run that has a finished layer.
+
+        Raises:
+            SettingError: it has none, or is no run.
+            DamagedRun: a file of a layer is not as it was written.
+        """
+        if not (self.path / "config.yaml").is_file():
+            raise SettingError(f"RUN: {self.path} is not a run directory; give one, such as runs/digits-seed0")
+        if not self.records:
+            raise SettingError(f"RUN: {self.path} holds no finished layer; train one first")
+        return self.records
+
     def data(self, root: str | None = None) -> DataSet:
         """The data that the run was trained on.
 
@@ -149,8 +155,8 @@ class Run:
             begun = self._begun_with(number)
             if begun is None:
                 continue
-            self.record(number)  # finds what is damaged
-            self._check_below(number, begun)
+            if self.record(number) is None:  # which finds what is damaged
+                self._check_below(number, begun)
             told = changes(begun, settings_of(config, number, digest), config)
             if told:
                 raise SettingError(
@@ -203,11 +209,16 @@ class Run:
 
     # layers
 
-    def save_dictionary(self, number: int, dictionary: PatchDictionary, settings: dict[str, Any]) -> None:
-        """Write a layer's dictionary, and the settings that led to it."""
+    def save_dictionary(self, number: int, dictionary: PatchDictionary, settings: dict[str, Any]) -> PatchDictionary:
+        """Write a layer's dictionary, and the settings that led to it.
+
+        Returns:
+            What `dictionary` will read, so that a resumed training has the same to the bit, on a GPU, too.
+        """
         # under one name, as safetensors writes several in no fixed order
         metadata = {"layerwise": json.dumps({"format": FORMAT, "settings": settings})}
         self._save_tensors(number, DICTIONARY, dictionary.state_dict(), metadata)
+        return PatchDictionary(dictionary.mean.cpu(), dictionary.whitening.cpu(), dictionary.atoms.cpu())
 
     def dictionary(self, number: int) -> PatchDictionary | None:
         """Read a layer's dictionary; None where there is none yet.
@@ -263,10 +274,8 @@ class Run:
 
     def identity(self, number: int) -> str:
         """What stands for the files of a layer, to the layer above it; nothing where the layer is not finished."""
-        files = [self.layer(number) / name for name in (DICTIONARY, LAYER)]
-        if not all(file.exists() for file in files):
-            return ""
-        return fingerprint({file.name: sha256(file) for file in files})
+        path = self.layer(number) / "layer.json"
+        return fingerprint(json.loads(path.read_text(encoding="utf-8"))["files"]) if path.exists() else ""
 
     def _check_below(self, number: int, settings: dict[str, Any]) -> None:
         """Refuse a layer that was trained on another layer than the one that the run holds now."""
@@ -287,7 +296,8 @@ class Run:
         c, h, w = record.input_shape
         layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
         try:
-            layer.load_state_dict(layer.state_dict() | self._load_tensors(record.layer, LAYER))
+            fixed = {name: value for name, value in layer.state_dict().items() if ".dictionary." in name}
+            layer.load_state_dict(fixed | self._load_tensors(record.layer, LAYER))
         except RuntimeError as error:
             raise self._damaged(self.layer(record.layer) / LAYER, record.layer) from error
         return layer

@@ -29,6 +29,7 @@ class Tracker:
 
     def __init__(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> None:
         self._run, self.place = _open(config, run_dir, values)
+        self._run_dir = run_dir
         self._axes: set[str] = set()
 
     def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
@@ -40,8 +41,10 @@ class Tracker:
         self._log(f"layer{layer}", "step", named | {f"layer{layer}/step": step})
 
     def layer_finished(self, stack: object, records: Sequence[LayerRecord]) -> None:
-        """Record the top layer: its row of accuracy against depth, and its summary."""
+        """Record the top layer: its row of accuracy against depth, and its summary; once, as its figures are drawn."""
         record = records[-1]
+        if (self._run_dir / f"layer-{record.layer}-atoms.png").exists():
+            return
         self._log("summary", "depth", {"summary/depth": record.layer, "summary/accuracy": record.val_accuracy})
         for name in ("val_accuracy", "atoms", "seconds", "output_shape"):
             self._summarize(f"layer{record.layer}/{name}", getattr(record, name))
@@ -87,7 +90,7 @@ class Tracker:
         try:
             call(self._run)
         except Exception as error:
-            print(f"W&B: failed ({_line(error)}), so nothing more is tracked", flush=True)
+            print(f"W&B: failed ({_line(error)}); tracking stops here", flush=True)
             self._run, self.place = None, f"{self.place}, up to a failure"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from layerwise.training.failure import TrainingFailed
+from layerwise.errors import TrainingFailed
 from layerwise.training.module import LayerModule
 
 

@@ -14,7 +14,7 @@ from layerwise.nn.stack import FrozenStack
 def accuracies(
     stack: FrozenStack, images: Images, device: torch.device, what: str = "testing", mirrored: bool = False
 ) -> list[float]:
-    """The share of images classified rightly at depth 1, 2, … of the stack.
+    """The share of images classified correctly at depth 1, 2, … of the stack.
 
     Args:
         stack: of one layer or more.

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from layerwise import config
 from layerwise.console import bar
+from layerwise.errors import DamagedRun
 from layerwise.run.files import commit
-from layerwise.run.run import DamagedRun
 from layerwise.training.best import BestEpoch
 from layerwise.training.inputs import LayerData
 from layerwise.training.listeners import Listener, tell
@@ -84,7 +84,9 @@ class _Shown(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.steps, self.done, self.since = trainer.estimated_stepping_batches, trainer.global_step, time.perf_counter()
         self.began = self.done
-        self.bar = bar(self.name, int(self.steps)) if sys.stderr.isatty() else None
+        if sys.stderr.isatty():
+            self.bar = bar(self.name, int(self.steps))
+            self.bar.initial = self.bar.n = self.done
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self.done += 1
@@ -92,14 +94,14 @@ class _Shown(Callback):
             return
         per_step = (time.perf_counter() - self.since) / (self.done - self.began)
         left = per_step * (self.steps - self.done + self.above * self.steps)
-        self.bar.n = self.done
         self.bar.set_description_str(f"{self.name}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", False)
         whole = [f"stack {tqdm.format_interval(left)}"] if self.above else []
-        self.bar.set_postfix_str(", ".join([*whole, *self.accuracy]))
+        self.bar.set_postfix_str(", ".join([*whole, *self.accuracy]), False)
+        self.bar.update()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         accuracy = float(trainer.callback_metrics["val_accuracy"])
-        self.accuracy = [f"{accuracy:.1%} right"]
+        self.accuracy = [f"{accuracy:.1%} correct"]
         if self.bar is None:
             print(
                 f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, "
@@ -148,7 +150,7 @@ def fit_layer(
     # monitor=None and one file: after every epoch last.ckpt is replaced
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     if last.exists():
-        print(f"layer {number}: going on from its last finished epoch")
+        print(f"layer {number}: resuming after its last finished epoch")
     quiet(logging.WARNING)
     fitting = Trainer(
         accelerator="gpu" if data.device.type == "cuda" else "cpu",

@@ -10,7 +10,7 @@ from layerwise.run.record import LayerRecord
 
 
 class Listener(Protocol):
-    """What a listener hears."""
+    """The calls that a listener receives."""
 
     def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of a layer's training, at a step that counts from the layer's start."""
@@ -25,9 +25,9 @@ class Listener(Protocol):
 
 
 def tell(listeners: Sequence[Listener], occasion: str, *what: object) -> None:
-    """Call a method of every listener; what one of them raises is printed, and stops nobody."""
+    """Call a method of every listener; what one of them raises is printed, and does not stop the others."""
     for listener in listeners:
         try:
             getattr(listener, occasion)(*what)
         except Exception as error:
-            print(f"{type(listener).__name__} failed, which costs only what it makes: {error!r}", flush=True)
+            print(f"{type(listener).__name__} failed; the training continues without its output: {error!r}", flush=True)

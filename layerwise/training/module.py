@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from layerwise.config import Optimizer
 from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 from layerwise.data.batches import Batch
-from layerwise.training.failure import TrainingFailed
+from layerwise.errors import TrainingFailed
 
 
 class LayerModule(LightningModule):
@@ -51,7 +51,7 @@ class LayerModule(LightningModule):
         _, logits = self.layer(features, below)
         self.val_accuracy(logits, labels)
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels))
-        self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
+        self.log("val_accuracy", self.val_accuracy, batch_size=len(labels))
 
     def on_validation_start(self) -> None:
         """Stop before a broken state is measured or saved."""

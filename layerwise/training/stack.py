@@ -9,6 +9,7 @@ from layerwise.config import Config, SingleLayer
 from layerwise.console import progress
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
+from layerwise.errors import TrainingFailed
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.layer import build_layer
 from layerwise.nn.stack import FrozenStack
@@ -16,7 +17,6 @@ from layerwise.run.record import LayerRecord, settings_of
 from layerwise.run.run import Run
 from layerwise.seeds import fold_seed
 from layerwise.training.depth import no_gain, no_room
-from layerwise.training.failure import TrainingFailed
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData, sample_inputs
 from layerwise.training.listeners import Listener, tell
@@ -65,7 +65,7 @@ def _finished(run: Run, number: int) -> LayerRecord | None:
     """The record of a layer that an earlier process has finished."""
     record = run.record(number)
     if record is not None:
-        print(f"layer {number}: trained before, validation accuracy {record.val_accuracy:.2%}", flush=True)
+        print(f"layer {number}: already trained, validation accuracy {record.val_accuracy:.2%}", flush=True)
     return record
 
 
@@ -81,11 +81,10 @@ def train_layer(
     inputs.raise_to(stack)
     dictionary = run.dictionary(number)
     if dictionary is None:
-        dictionary = learn(own, number, stack, inputs, seed)
-        run.save_dictionary(number, dictionary, settings)
+        dictionary = run.save_dictionary(number, learn(own, number, stack, inputs, seed), settings)
     prepared = time.perf_counter() - start
 
-    torch.manual_seed(seed)  # for the first weights
+    torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes))
     batches = LayerData(stack, inputs, own.optimizer.batch_size, seed)
     depth = None if config.depth == "auto" else config.deepest

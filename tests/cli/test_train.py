@@ -72,7 +72,7 @@ def test_bad_input__one_line__exit_2__nothing_written(
         ("layers: {0: {atoms: 9}}\n", r"layers\.0: there is no such layer"),
         ("layers: {one: {atoms: 9}}\n", r"layers: one is not the number of a layer"),
         ("layers: {2: {atomz: 9}}\n", r"layers\.2\.atomz: there is no such setting, did you mean layers\.2\.atoms;"),
-        ("layers: {2: 9}\n", r"layers\.2: 9 is not settings"),
+        ("layers: {2: 9}\n", r"layers\.2: 9 is not a group of settings"),
         ("layer: {atoms: 9, neighbors: 10}\n", r"layer\.neighbors: 10 of 9 atoms"),
     ],
 )

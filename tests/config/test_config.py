@@ -61,7 +61,7 @@ RANGES = [
     ({"optimizer": Optimizer(warmup=0)}, "optimizer.warmup: 0 is out of range; give a number between 0 and 1"),
     ({"features": Features(views=-1)}, "features.views: -1 is too small"),
     ({"features": Features(gigabytes=0)}, "features.gigabytes: 0 is out of range; give a positive number"),
-    ({"trainer": Trainer(devices=2)}, "trainer.devices: 2 devices; training on several is not supported yet: give 1"),
+    ({"trainer": Trainer(devices=2)}, "trainer.devices: 2 devices are not supported yet; give 1"),
     ({"layers": {0: SingleLayer()}}, "layers.0: there is no such layer; they are numbered from 1"),
 ]
 
@@ -101,7 +101,7 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
     (
         {"gate": Gate(kind="relu"), "embedding": "hard"},
         "gate.kind",
-        "relu is the sign of a map, and embedding hard has no maps; change either",
+        "relu is the sign of a map, but here there are no maps; change gate, embedding or probe",
     ),
     (UNCONSTRAINED | {"channels": None, "pool": 3}, "pool", "3, but the unconstrained probe .*; give 1"),
     (UNCONSTRAINED | {"channels": 32}, "channels", "32, but the unconstrained probe .*; give null"),

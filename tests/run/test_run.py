@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import layerwise
+from layerwise.errors import DamagedRun
 from layerwise.parsing import parse
-from layerwise.run.run import DamagedRun, Run
+from layerwise.run.run import Run
 from tests.conftest import QUIET, SMALL, Command
 
 
@@ -172,7 +173,7 @@ def test_a_run_of_an_older_version__gives_one_clear_line(
     (finished / "config.yaml").write_text("depth: 2\nlayer:\n  atoms: 16\n  gate: nearest\n  norm: batch\n")
     before = hashes(finished, "**/*.*")
     message = (
-        r"r/layer-1 was written by another version of layerwise \(format 1, this one reads 2\); give another --run_dir"
+        r"r/layer-1 was written by another version of layerwise \(format 1, this one reads 3\); give another --run_dir"
     )
     done = command("train", "--depth=2", *QUIET)
     assert done.returncode == 1

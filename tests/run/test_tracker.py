@@ -113,7 +113,7 @@ def test_a_failing_call__ends_the_tracking_with_one_line(
     own.figures({"accuracy": np.zeros((2, 2, 3), np.uint8)})
     own.close()
     printed = capsys.readouterr()
-    assert printed.out == "W&B: failed ([Errno 28] No space left on device), so nothing more is tracked\n"
+    assert printed.out == "W&B: failed ([Errno 28] No space left on device); tracking stops here\n"
     assert printed.err == ""
     assert run.calls[-1] == broken and run.calls.count(broken) == 1
     assert own.place == "offline, somewhere, up to a failure"

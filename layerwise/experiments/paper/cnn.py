@@ -97,7 +97,10 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
         summary = {"depth": 1, "test_accuracy": tested, "layers": [layer], "seconds": layer["seconds"]}
         run.save_json("summary.json", summary)
         (run.path / "last.ckpt").unlink(missing_ok=True)
+    except BaseException:
+        tracker.close(1)
+        raise
     finally:
-        tracker.close()
         run.release()
+    tracker.close()
     return tested

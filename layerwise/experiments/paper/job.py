@@ -8,11 +8,12 @@ from typing import Any
 from layerwise.api import device_of, train
 from layerwise.config import Config, SettingError
 from layerwise.data.splits import DataSet
+from layerwise.errors import DamagedRun
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.experiments.step import seconds_per_step, untrained_layer
 from layerwise.parsing import read_config
 from layerwise.run.record import fingerprint, settings_of
-from layerwise.run.run import DamagedRun, Run
+from layerwise.run.run import Run
 from layerwise.training.depth import check_fit, next_shape
 from layerwise.training.evaluation import accuracies
 

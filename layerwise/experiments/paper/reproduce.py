@@ -9,13 +9,13 @@ from pathlib import Path
 from layerwise.config import Data, SettingError
 from layerwise.console import in_words
 from layerwise.data.splits import load_data
+from layerwise.errors import RunInUse
 from layerwise.experiments.paper.job import Job
 from layerwise.experiments.paper.tables import TABLES, Row, Table, small
 from layerwise.parsing import parse
 from layerwise.report.figures import curve_figure
 from layerwise.report.page import save_figure
 from layerwise.run.files import check_writable, write_json
-from layerwise.run.run import RunInUse
 
 
 @dataclass(frozen=True)

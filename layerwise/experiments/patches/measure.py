@@ -110,7 +110,7 @@ def _sources(asked: Asked, config: Config) -> Iterator[list[Source]]:
         path, _, number = asked.layer.partition(":") if not Path(asked.layer).is_dir() else (asked.layer, "", "")
         moved = any(setting.startswith("--data.root") for setting in asked.settings)
         run = Run(path)
-        data, records = run.data(config.data.root if moved else None), run.records
+        records, data = run.finished(), run.data(config.data.root if moved else None)
         if number and not (number.isdecimal() and 1 <= int(number) <= len(records)):
             raise SettingError(f"--layer: {number} is not one of the layers 1 to {len(records)} of {path}")
         for i in [int(number)] if number else range(1, len(records) + 1):
