@@ -1,18 +1,18 @@
 """Train deep patch-based networks greedily, one layer at a time.
 
-`train(config)` trains a stack as the command does, and `load(run_dir)` gives one that was trained, with
-`.transform(images)` and `.predict(images)`. Settings are dataclasses: `Config(depth=2, layer=Layer(atoms=512))`.
+`train(recipe("digits", "--depth=2"))` trains a stack as the command does, and `load(run_dir)` gives one that was
+trained, with `.transform(images)` and `.predict(images)`. Settings are dataclasses, `layerwise.config`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from layerwise.config import Config, Data, Layer, Optimizer
+from layerwise.config import Config, Data, Gate, Layer, Optimizer
 
 if TYPE_CHECKING:
-    from layerwise.api import load, train
+    from layerwise.api import load, recipe, train
 
-__all__ = ["Config", "Data", "Layer", "Optimizer", "__version__", "load", "train"]
+__all__ = ["Config", "Data", "Gate", "Layer", "Optimizer", "__version__", "load", "recipe", "train"]
 
 try:
     __version__ = version("layerwise")
@@ -21,8 +21,12 @@ except PackageNotFoundError:  # a source folder that is used without being insta
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "train"):  # torch is imported only once something needs it
+    if name in ("load", "recipe", "train"):  # torch is imported only once something needs it
         from layerwise import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'layerwise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,7 +10,7 @@ from layerwise.config import Config, SettingError
 from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
-from layerwise.parsing import default_run_dir
+from layerwise.parsing import default_run_dir, parse
 from layerwise.report.listener import Figures
 from layerwise.report.summary import rows, summarize
 from layerwise.run.run import Run
@@ -73,6 +73,19 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
         run.release()
     tracker.close()
     return run
+
+
+def recipe(name: str, *options: str) -> Config:
+    """A configuration from a recipe and options, such as those of `train.py --depth 2`: "digits", "--depth=2".
+
+    Args:
+        name: of a recipe that comes with the package, or a settings file.
+        options: as on the command line.
+
+    Raises:
+        SettingError: something that was given is not right.
+    """
+    return parse([f"--config={name}", *options])[0]
 
 
 def load(run_dir: str | PathLike[str]) -> TrainedStack:

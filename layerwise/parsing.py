@@ -117,7 +117,8 @@ def default_run_dir(config: Config, recipe: Config | None = None, name: str = "p
 @cache
 def run_parser(program: str | None = None) -> _Parser:
     """The parser of a whole run, but for its single layers; with `program` it is one to print help of."""
-    what = "Train a deep patch-based network, one layer at a time."
+    what = "Train a deep patch-based network, one layer at a time. The defaults below are those without a recipe; "
+    what += f"the recipe, {DEFAULT_RECIPE} if none is given, changes some: --print_config shows what is used."
     usage = f"{program} [--depth K] [--config NAME|FILE] [--SETTING VALUE …]"
     parser = _Parser(prog=program, usage=usage, allow_abbrev=False, description=what, epilog=OTHERS)
     if program is not None:
@@ -190,10 +191,15 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
 
 def _names_group(name: str, parser: ArgumentParser | None = None) -> bool:
     """Whether settings stand below a name, such as layer, layer.whitening and layers.2.optimizer."""
-    within = re.sub(r"^layers\.[^.]+", "layer", name).replace("layer.optimizer", "optimizer")
+    within = _for_all(name)
     return within == "layers" or any(
         setting.startswith(f"{within}.") for setting in settings_of(parser or run_parser())
     )
+
+
+def _for_all(name: str) -> str:
+    """The setting of all layers that one of a single layer stands for."""
+    return re.sub(r"^layers\.[^.]+", "layer", name).replace("layer.optimizer", "optimizer")
 
 
 def _clause(sentence: str) -> str:
@@ -207,9 +213,9 @@ def _mapping(name: str, text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict):
-        raise SettingError(
-            f"{name}: {text or 'nothing'} is not a group of settings; write, for example, --{name}={{NAME: VALUE}}"
-        )
+        by_kind = f"{_for_all(name)}.kind" in settings_of(run_parser())
+        remedy = f"did you mean --{name}.kind {text}" if by_kind else f"write, for example, --{name}={{NAME: VALUE}}"
+        raise SettingError(f"{name}: {text or 'nothing'} is not a group of settings; {remedy}")
     return value
 
 
@@ -308,8 +314,8 @@ def nearest(name: str, settings: list[str]) -> str:
     """The setting that was probably meant: of the same group where there is one, by its initials or its letters."""
     group, _, own = name.rpartition(".")
     within = [setting for setting in settings if group and setting.startswith(f"{group}.")]
-    for setting in within:
-        if own == "".join(part[0] for part in setting.removeprefix(f"{group}.").split("_")):
+    for setting in within or settings:
+        if own == "".join(part[0] for part in setting.rpartition(".")[2].split("_")):
             return setting
     return difflib.get_close_matches(name, within or settings, 1, 0)[0]
 

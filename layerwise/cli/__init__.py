@@ -35,8 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _stop)
     try:
         if verb not in VERBS:
-            near = difflib.get_close_matches(verb, VERBS, 1, 0)[0]
-            raise SettingError(f"{verb}: there is no such verb, did you mean {near}; see layerwise --help")
+            near = difflib.get_close_matches(verb, VERBS, 1)
+            guess = f"did you mean {near[0]}" if near else f"there are {', '.join(VERBS)}"
+            raise SettingError(f"{verb}: there is no such verb, {guess}; see layerwise --help")
         import_module(f"layerwise.cli.{verb}").main(rest)
     except SettingError as error:
         return _complain(error, 2)

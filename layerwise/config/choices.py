@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from layerwise.errors import SettingError
+
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent.parent
 
@@ -63,12 +65,14 @@ class Choices(Mapping[str, Any]):
 
     def meanings(self) -> dict[str, str]:
         """What each name stands for, in a sentence."""
-        others = {name: _meaning(made.__doc__) for name, made in self._made.items()}
-        return others | {name: meaning for name, (_, meaning) in self._written.items()}
+        own = {name: meaning for name, (_, meaning) in self._written.items()}
+        return own | {name: _meaning(made.__doc__) for name, made in self._made.items() if name not in own}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._made and name in self._written:
             import_module(self._written[name][0])
+        if name not in self._made:
+            raise SettingError(f"{name} is not one of {', '.join(self)}; import the module that defines it first")
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:

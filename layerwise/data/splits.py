@@ -68,6 +68,11 @@ def load_data(config: Data, seed: int) -> DataSet:
         held = _chosen(train, config.test, fold_seed(seed, 0, 2), names, "test")
         train, test = _split(train, held, config.test, "data.test", raw.classes)
         names = names and [name for name, is_held in zip(names, held.tolist(), strict=True) if not is_held]
+    elif config.test != Data.test:
+        raise SettingError(f"data.test: {config.test}, but {config.name} has test images of its own; omit it")
+    if val is not None and config.validation != Data.validation:
+        share = config.validation
+        raise SettingError(f"data.validation: {share}, but {config.name} has validation images of its own; omit it")
     if val is None:
         held = _chosen(train, config.validation, fold_seed(seed, 1, 2), names, f"validation {seed}")
         train, val = _split(train, held, config.validation, "data.validation", raw.classes)

@@ -72,7 +72,7 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[st
             group, _, rest = name.partition(".")
             number = group.removeprefix("layer ")
             shown = config.name_of(int(number), rest) if number != group else name
-            where = f" layer {number}" if number != group else ""
+            where = f" layer {number}" if number != group else " the run"
             told.append(f"{shown}: {_shown(after.get(name))}, but{where} was trained with {_shown(before[name])}")
     return told
 

@@ -49,6 +49,9 @@ class Run:
         self.path = Path(path)
         self._lock: filelock.BaseFileLock | None = None
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
     # what was trained
 
     @property
@@ -91,7 +94,7 @@ class Run:
         records = self.records
         if not records:
             raise FileNotFoundError(
-                f"{self.path} holds no finished layer; train one with: layerwise train --run_dir {self.path}"
+                f"{self.path} holds no finished layer; give the directory of a run, such as runs/digits-seed0"
             )
         return FrozenStack(self.load_layer(record) for record in records)
 
@@ -160,7 +163,7 @@ class Run:
             told = changes(begun, settings_of(config, number, digest), config)
             if told:
                 raise SettingError(
-                    f"{'; '.join(told)} in {self.path}: give that, move the folder away, or give another --run_dir"
+                    f"{'; '.join(told)} in {self.path}: give what it was trained with, or another --run_dir"
                 )
 
     def start(self, config: Config, digest: str) -> None:

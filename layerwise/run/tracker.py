@@ -3,6 +3,7 @@
 Nothing here stops a training: no key, no network, no wandb and a full disk each cost one printed line.
 """
 
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -135,7 +136,7 @@ def _open(config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, st
         return _open(Wandb(**vars(config) | {"mode": "offline"}), run_dir, values)
     if mode == "offline":
         folder = Path(run.dir).parent
-        print(f"W&B: tracking offline; to upload: wandb sync {folder}")
+        print(f"W&B: tracking offline; to upload: {'uv run ' if 'UV' in os.environ else ''}wandb sync {folder}")
         return run, f"offline, {folder}"
     return run, str(run.url)
 

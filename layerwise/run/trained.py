@@ -78,11 +78,12 @@ class TrainedStack:
 
     def _check(self, images: Any) -> Tensor:
         x = torch.as_tensor(images if isinstance(images, Tensor) else np.asarray(images))
+        given = tuple(x.shape)
         if x.ndim == 3:
             x = x[None]
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
             c, h, w = self.input_shape
-            raise ValueError(f"images: shape {tuple(x.shape)}, but the stack was trained on (n, {c}, {h}, {w})")
+            raise ValueError(f"images: shape {given}, but the stack was trained on (n, {c}, {h}, {w})")
         if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
             raise ValueError(f"images: type {x.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
         if x.dtype.is_floating_point and len(x) and bool((x < 0).any() or (x > 1).any() or x.isnan().any()):

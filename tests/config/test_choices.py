@@ -9,6 +9,7 @@ import pytest
 
 from layerwise.config import choices
 from layerwise.config.choices import Choices
+from layerwise.errors import SettingError
 
 ALL = {name: value for name, value in vars(choices).items() if isinstance(value, Choices)}
 
@@ -58,5 +59,5 @@ def test_choices__grow_by_a_decorator() -> None:
     assert own["mine"] is Mine and "mine" in own and "yours" not in own
     assert list(own) == [*choices.GATES, "mine"]
     assert own.meanings()["mine"].split() == ["What", "I", "need."]
-    with pytest.raises(KeyError):
+    with pytest.raises(SettingError, match="yours is not one of .*mine; import the module that defines it"):
         own["yours"]

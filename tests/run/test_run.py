@@ -63,15 +63,15 @@ CHANGES = [
     (["--layer.atoms=20"], r"layer\.atoms: 20, but layer 1 was trained with 16"),
     (["--layer.neighbors=3"], r"layer\.neighbors: 3, but layer 1 was trained with null"),
     (["--layers.2.pool=2"], r"layers\.2\.pool: 2, but layer 2 was trained with 1"),
-    (["--seed=1"], r"seed: 1, but was trained with 0"),
+    (["--seed=1"], r"seed: 1, but the run was trained with 0"),
     (["--optimizer.epochs=9"], r"optimizer\.epochs: 9, but layer 1 was trained with 2"),
     (["--layers.2.optimizer.epochs=9"], r"layers\.2\.optimizer\.epochs: 9, but layer 2 was trained with 2"),
-    (["--data.validation=0.2"], r"data\.validation: 0\.2, but was trained with 0\.1"),
-    (["--features.views=3"], r"features\.views: 3, but was trained with 2"),
-    (["--trainer.precision=bf16-mixed"], r"trainer\.precision: bf16-mixed, but was trained with 32-true"),
+    (["--data.validation=0.2"], r"data\.validation: 0\.2, but the run was trained with 0\.1"),
+    (["--features.views=3"], r"features\.views: 3, but the run was trained with 2"),
+    (["--trainer.precision=bf16-mixed"], r"trainer\.precision: bf16-mixed, but the run was trained with 32-true"),
     (
         ["--layer.whitening.epsilon=1", "--layer.atoms=20", "--seed=1"],
-        r"seed: 1, but was trained with 0; layer\.atoms: 20, but layer 1 was trained with 16; "
+        r"seed: 1, but the run was trained with 0; layer\.atoms: 20, but layer 1 was trained with 16; "
         r"layer\.whitening\.epsilon: 1\.0, but layer 1 was trained with 0\.03",
     ),
 ]
@@ -84,7 +84,9 @@ def test_a_changed_setting__is_refused_by_name(
     before = hashes(finished, "**/*.*")
     done = command("train", "--depth=2", *QUIET, *changed)
     assert done.returncode == 2
-    assert re.fullmatch(rf"error: {message} in r: give that, .*another --run_dir\n", done.stderr), done.stderr
+    assert re.fullmatch(
+        rf"error: {message} in r: give what it was trained with, or another --run_dir\n", done.stderr
+    ), done.stderr
     assert hashes(finished, "**/*.*") == before
 
 

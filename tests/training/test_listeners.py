@@ -46,7 +46,10 @@ def test_tell__goes_on_after_one_that_raises(capsys: pytest.CaptureFixture[str])
     first, second = Noting(RuntimeError("no more ink")), Noting()
     tell([first, second], "stack_finished", FrozenStack(), [], torch.zeros(2, 2), {"depth": 0})
     assert first.told == second.told == [("stack_finished", {"depth": 0})]
-    assert capsys.readouterr().out == "Noting failed; the training continues without its output: RuntimeError('no more ink')\n"
+    assert (
+        capsys.readouterr().out
+        == "Noting failed; the training continues without its output: RuntimeError('no more ink')\n"
+    )
 
 
 def test_tell__does_not_keep_a_signal_back() -> None:
