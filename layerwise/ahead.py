@@ -18,45 +18,34 @@ def start() -> subprocess.Popen[bytes] | None:
     caches.append(Path.home() / ".cache" / "numba")  # where the package's own folder cannot be written to
     if any(True for folder in caches for _ in folder.rglob("cpu._gate_and_pool-*.nbi")):
         return None
-    return subprocess.Popen(
-        [sys.executable, "-m", "layerwise.ahead"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "layerwise.ahead"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def finish() -> None:
     """Compile the other half, and wait for the process; what fails there is compiled when it is called."""
-    process = start()
-    if process is None:
+    if (process := start()) is None:
         return
     print("compiling for this processor, which takes half a minute once", flush=True)
     try:
-        _compile_rest()
+        import torch
+
+        from layerwise import ops
+
+        backend = ops.backend(torch.zeros(1))
+        backend.lowest(torch.zeros(2, 2))
+        backend.add_up(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), 2)
+        gates = torch.zeros(1, 1, 1, 1, 4, dtype=torch.uint8)
+        backend.backward(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 1, 1), gates, 3, 2)
         process.wait()
     finally:
         process.kill()
         start.cache_clear()
 
 
-def _compile_forward() -> None:
-    import torch
-
-    from layerwise import ops
-
-    x, weight = torch.zeros(1, 1, 4, 4), torch.zeros(10, 4)
-    ops.embed(x, weight, weight, 3, 2, 2)
-
-
-def _compile_rest() -> None:
-    import torch
-
-    from layerwise import ops
-
-    backend = ops.backend(torch.zeros(1))
-    backend.lowest(torch.zeros(2, 2))
-    backend.add_up(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), 2)
-    gates = torch.zeros(1, 1, 1, 1, 4, dtype=torch.uint8)
-    backend.backward(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 1, 1), gates, 3, 2)
-
-
 if __name__ == "__main__":
-    _compile_forward()
+    import torch
+
+    from layerwise import ops
+
+    ops.embed(torch.zeros(1, 1, 4, 4), torch.zeros(10, 4), torch.zeros(10, 4), 3, 2, 2)

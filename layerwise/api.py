@@ -1,21 +1,27 @@
-"""What `import layerwise` offers: to train a stack as the command does, and to load one."""
+"""What `import layerwise` offers: to train a stack as the command does, and to load and use one."""
 
+import contextlib
 from os import PathLike
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from layerwise import ahead
 from layerwise import config as settings
 from layerwise.config import Config, SettingError
 from layerwise.config.run import plain
 from layerwise.console import print_table
+from layerwise.data.batches import EVALUATION_BATCH
+from layerwise.data.images import to_input
 from layerwise.data.splits import DataSet, load_data
+from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import default_run_dir, parse
-from layerwise.report.listener import Figures
-from layerwise.report.summary import rows, summarize
+from layerwise.report.page import Figures, rows, summarize
+from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
-from layerwise.run.trained import TrainedStack
 from layerwise.training.depth import check_fit
 from layerwise.training.evaluation import confusion
 from layerwise.training.listeners import tell
@@ -25,13 +31,8 @@ from layerwise.training.stack import train_stack
 def train(config: Config, run_dir: str | PathLike[str] | None = None, data: DataSet | None = None) -> Run:
     """Check all that can be checked, then train what the run does not hold yet, test it, and print the results.
 
-    Args:
-        config: of the run.
-        run_dir: the run's directory; None: what the configuration says, or else one for these settings.
-        data: what to learn from; None: what the configuration says.
-
-    Returns:
-        The run, with all its layers.
+    Without `run_dir` the run's directory is that of the configuration, or else one for these settings; without `data`,
+    it learns from what the configuration says.
 
     Raises:
         SettingError: something does not fit; nothing has been written.
@@ -45,47 +46,96 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
     check_fit(config, data.shape, len(data.train))
     run, digest = Run(run_dir or config.run_dir or default_run_dir(config)), data.digest
     run.check(config, digest)
+    counts = f"{len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images"
     shape = "×".join(map(str, data.shape))
-    print(
-        f"data: {config.data.name}, {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test "
-        f"images, {shape}, {len(data.classes)} classes",
-        flush=True,
-    )
+    print(f"data: {config.data.name}, {counts}, {shape}, {len(data.classes)} classes", flush=True)
     run.start(config, digest)
-    tracker = None
-    try:
+    with contextlib.ExitStack() as ending:
+        ending.callback(run.release)
         tracker = Tracker(config.wandb, run.path, plain(config))
+        ending.push(lambda error, *_: tracker.close(0 if error is None else 1))
         figures = Figures(run, tracker, data, device)
         stack, records = train_stack(config, data, run, device, [tracker, figures])
-        counts = confusion(stack.layers, data.test, len(data.classes), device)  # the only time that they are looked at
-        summary = summarize(records, float(counts.diag().sum()) / float(counts.sum()))
+        tested = confusion(stack.layers, data.test, len(data.classes), device)  # the only time that they are looked at
+        summary = summarize(records, float(tested.diag().sum()) / float(tested.sum()))
         run.save_json("summary.json", summary)
-        tell([tracker, figures], "stack_finished", stack, records, counts, summary)
+        tell([tracker, figures], "stack_finished", stack, records, tested, summary)
         print()
         print_table(rows(summary))
         print(f"\ntest accuracy at depth {summary['depth']}: {summary['test_accuracy']:.2%}")
         print(f"run directory: {run.path}\nreport: {run.path / 'report.html'}\nW&B: {tracker.place}")
-    except BaseException:
-        if tracker is not None:
-            tracker.close(1)
-        raise
-    finally:
-        run.release()
-    tracker.close()
     return run
 
 
 def recipe(name: str, *options: str) -> Config:
-    """A configuration from a recipe and options, such as those of `train.py --depth 2`: "digits", "--depth=2".
-
-    Args:
-        name: of a recipe that comes with the package, or a settings file.
-        options: as on the command line.
+    """A configuration from a recipe or a settings file and options, as of `train.py --depth 2`: "digits", "--depth=2".
 
     Raises:
         SettingError: something that was given is not right.
     """
     return parse([f"--config={name}", *options])[0]
+
+
+class TrainedStack:
+    """The frozen layers of a run, with the preprocessing that they were trained with.
+
+    `stack` holds the layers, `records` what layer.json says of each, `classes` names in the order of the logits, and
+    `input_shape` is (C, H, W) of the images.
+    """
+
+    def __init__(self, stack: FrozenStack, records: list[LayerRecord]) -> None:
+        self.stack, self.records, self.classes = stack, records, records[0].classes
+        c, h, w = records[0].input_shape
+        self.input_shape = (c, h, w)
+
+    def to(self, device: torch.device | str) -> "TrainedStack":
+        """Compute on another device from now on."""
+        self.stack.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layers are."""
+        return next(self.stack.parameters()).device
+
+    def transform(self, images: Any, layer: int | None = None) -> Tensor:
+        """Compute the output of a layer, counted from 1, or of the top layer: (n, D, h', w') float32, on the CPU.
+
+        Images are a tensor or an array of any n, 0 included, or a single one: (n, C, H, W) or (C, H, W), uint8 in
+        [0, 255] or floating point in [0, 1].
+
+        Raises:
+            ValueError: images of another shape, range or type, or no such layer.
+        """
+        number = len(self.records) if layer is None else layer
+        if not 1 <= number <= len(self.records):
+            raise ValueError(f"layer: {layer} is not one of the layers 1 to {len(self.records)}")
+        return self._run(images, number)[0]
+
+    def predict(self, images: Any) -> Tensor:
+        """Classify images, given as to `transform`: positions in `classes`, (n,) int64, on the CPU."""
+        return self._run(images, len(self.records))[1].argmax(1)
+
+    def _run(self, images: Any, depth: int) -> tuple[Tensor, Tensor]:
+        x = torch.as_tensor(images if isinstance(images, Tensor) else np.asarray(images))
+        given = tuple(x.shape)
+        if x.ndim == 3:
+            x = x[None]
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
+            c, h, w = self.input_shape
+            raise ValueError(f"images: shape {given}, but the stack was trained on (n, {c}, {h}, {w})")
+        if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
+            raise ValueError(f"images: type {x.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
+        if x.dtype.is_floating_point and len(x) and bool((x < 0).any() or (x > 1).any() or x.isnan().any()):
+            found = f"values from {float(x.min()):g} to {float(x.max()):g}"
+            raise ValueError(f"images: {found}; floating point images range from 0 to 1")
+        part = self.stack.below(depth + 1)
+        outputs, logits = [torch.empty(0, *part.layers[-1].shape)], [torch.empty(0, len(self.classes))]
+        for chunk in torch.split(x, EVALUATION_BATCH):
+            inputs = to_input(chunk) if chunk.dtype == torch.uint8 else chunk.float() * 2 - 1
+            for kept, values in zip((outputs, logits), part(inputs.to(self.device)), strict=True):
+                kept.append(values.cpu())
+        return torch.cat(outputs), torch.cat(logits)
 
 
 def load(run_dir: str | PathLike[str]) -> TrainedStack:
@@ -100,12 +150,8 @@ def load(run_dir: str | PathLike[str]) -> TrainedStack:
 
 
 def device_of(trainer: settings.Trainer) -> torch.device:
-    """What computes a run.
-
-    Raises:
-        SettingError: a GPU is asked for, and there is none.
-    """
-    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+    """What computes a run; SettingError if a GPU is asked for, and there is none."""
+    found = torch.cuda.is_available()
+    if trainer.accelerator == "gpu" and not found:
         raise SettingError("trainer.accelerator: gpu, but torch finds none here; give cpu or auto")
-    on_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
+    return torch.device("cuda" if found and trainer.accelerator != "cpu" else "cpu")

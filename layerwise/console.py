@@ -16,13 +16,7 @@ def bar(what: str, total: int | None) -> tqdm:  # type: ignore[type-arg]
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Pass the items on, showing how far along they are.
-
-    Args:
-        items: what is worked through.
-        what: what the step does, such as "layer 2: k-means".
-        total: number of items, where `items` has no length.
-    """
+    """Pass the items on, showing how far a step such as "layer 2: k-means" is; `total` if they have no length."""
     if not sys.stderr.isatty():
         print(what, flush=True)
         yield from items

@@ -4,13 +4,12 @@ What is typed wins over what the recipe says, and what is said of a single layer
 `layer`, then its `layers`, then --layer on the command line, then --layers. The order of options does not matter.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,11 +18,11 @@ import yaml
 from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 
 from layerwise.config import Config, SettingError, SingleLayer
-from layerwise.config.choices import Choices
+from layerwise.config.checks import fields_of
+from layerwise.config.choices import PACKAGE, Choices
 from layerwise.config.run import plain
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
-PACKAGE = Path(__file__).parent
 RECIPES = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 """in an installed package, and in a checkout"""
 DEFAULT_RECIPE = "digits"
@@ -37,14 +36,29 @@ class _Parser(ArgumentParser):
     prefix = ""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise SettingError(_explain(message, settings_of(self), self.prefix))
+        pattern = r"[Uu]nrecognized arguments: --([^\s=]+)|(?:does not accept (?:option|nested key)|Option) '([^']+)'"
+        unknown, keys = re.search(pattern, message), re.findall(r'Parser key "([^"]+)"', message)
+        value = re.search(r"Got value: (.*)|Given value: (.*)", message)
+        said = " ".join(message.split()).replace("unrecognized arguments: ", "not a setting: ")
+        if unknown:
+            group = re.search(r"Group '([^']+)'", message)
+            name = unknown[1] or (f"{group[1]}." if group else "") + unknown[2]
+            meant = nearest(name, settings_of(self))
+            said = f"{self.prefix}{name}: there is no such setting, did you mean {self.prefix}{meant}"
+        elif keys and value:
+            kinds = re.findall(r"Expected an? (?:<class ')?(.*?)(?:'>)?(?:\. Got|\n|$)", message)
+            names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+            for i, kind in enumerate(kinds):
+                choices = re.search(r"Literal\[(.*)\]", kind)
+                kinds[i] = "one of " + choices[1].replace("'", "") if choices else names.get(kind, kind)
+            wanted = " or ".join(kind for kind in kinds if "NoneType" not in kind) or "valid"
+            given = "null" if (value[1] or value[2]) == "None" else value[1] or value[2]
+            said = f"{self.prefix}{'.'.join(keys)}: {given} is not {wanted}"
+        raise SettingError(f"{said}; see --help")
 
 
 def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[Config, str]:
-    """Read a command line, and the recipe that it names.
-
-    Returns:
-        The configuration, and the directory for the run.
+    """The configuration of a command line and the recipe that it names, and the directory for the run.
 
     Raises:
         SettingError: something that was given is not right.
@@ -54,35 +68,45 @@ def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[C
         run_parser(program).print_help()
         raise SystemExit(0)
     typed = _nested([word for word in arguments if word != "--print_config"])
-    path = _recipe(typed.pop("config", DEFAULT_RECIPE))
+    asked = typed.pop("config", DEFAULT_RECIPE)
+    path = Path(asked)
+    if asked in recipes() and not path.is_file():
+        path = RECIPES / f"{asked}.yaml"
+    elif not path.is_file() and path.parent.name == "configs" and (RECIPES / path.name).is_file():
+        path = RECIPES / path.name  # as the README writes it, from a folder that is no checkout
     recipe = _read(path)
-    config = _configure(recipe, typed)
-    above = [number for number in _numbered(typed) if number > config.deepest]  # a recipe may describe them
-    if above:
-        depth, remedy = config.depth, "raise --depth or remove the setting"
-        raise SettingError(f"layers.{above[0]}: there is no layer {above[0]} at depth {depth}; {remedy}")
+    config = configure(recipe, typed)
+    for number in _numbered(typed):
+        if number > config.deepest:  # which a recipe may describe
+            remedy = f"at depth {config.depth}; raise --depth or remove the setting"
+            raise SettingError(f"layers.{number}: there is no layer {number} {remedy}")
     if "--print_config" in arguments:
         yaml.safe_dump(plain(config), sys.stdout, sort_keys=False, allow_unicode=True)
         raise SystemExit(0)
-    return config, config.run_dir or default_run_dir(config, _configure(recipe, {}), path.stem)
+    return config, config.run_dir or default_run_dir(config, configure(recipe), path.stem)
 
 
-def configure(recipe: dict[str, Any], words: Sequence[str]) -> Config:
-    """A configuration from a recipe's values and a command line.
-
-    Raises:
-        SettingError: something that was given is not right.
-    """
-    return _configure(recipe, _nested(words))
+def configure(recipe: dict[str, Any], given: Sequence[str] | dict[str, Any] = ()) -> Config:
+    """A configuration from a recipe's values and those of a command line, which win; what is not right is refused."""
+    typed = given if isinstance(given, dict) else _nested(given)
+    parser = run_parser()
+    run = {name: value for name, value in _merged(recipe, typed).items() if name != "layers"}
+    values = vars(parser.instantiate(parser.parse_object(run)))
+    layers, singles = {}, (_numbered(recipe), _numbered(typed))
+    for number in sorted({*singles[0], *singles[1]}):
+        own: dict[str, Any] = {}
+        for source, numbered in zip((recipe, typed), singles, strict=True):
+            of_all = source.get("layer", {}) | {"optimizer": source.get("optimizer", {})}
+            own = _merged(_merged(own, of_all), numbered.get(number, {}))
+        parser = layer_parser()
+        parser.prefix = f"layers.{number}."
+        layers[number] = SingleLayer(**vars(parser.instantiate(parser.parse_object(own))))
+    return Config(**values, layers=layers)
 
 
 def read_config(path: Path) -> Config:
-    """Read a settings file, such as config.yaml of a run.
-
-    Raises:
-        SettingError: it holds something else.
-    """
-    return _configure(_read(path), {})
+    """Read a settings file, such as config.yaml of a run; SettingError if it holds something else."""
+    return configure(_read(path))
 
 
 def recipes() -> list[str]:
@@ -99,10 +123,9 @@ def default_run_dir(config: Config, recipe: Config | None = None, name: str = "p
     def deciding(config: Config) -> dict[str, Any]:
         values = plain(config)
         values["trainer"] = values["trainer"]["precision"]
-        root = values["data"].pop("root")
         values["layers"] = {number: own for number, own in values["layers"].items() if own}
-        own_images = config.data.name == "image_folder"
-        values["data"] |= {"download": None, "root": str(Path(root).resolve()) if own_images else None}
+        root = str(Path(config.data.root).resolve()) if config.data.name == "image_folder" else None
+        values["data"] |= {"download": None, "root": root}
         return {key: value for key, value in values.items() if key not in ("depth", "seed", "run_dir", "wandb")}
 
     base = f"runs/{name}-seed{config.seed}"
@@ -126,10 +149,12 @@ def run_parser(program: str | None = None) -> _Parser:
         parser.add_argument("--config", metavar="NAME|FILE", help=names)
         parser.add_argument("--print_config", action="store_true", help="print all settings, and do nothing else")
     parser.add_class_arguments(Config, skip={"layers"})
-    choices = dict(choices_of(Config()))
+    rules = {name: field.metadata.get("rule") for name, _, field in fields_of(Config())}
     for action in parser._actions:
-        if action.dest in choices:
-            meanings = (f"{name}: {_clause(meaning)}" for name, meaning in choices[action.dest].meanings().items())
+        if isinstance(choices := rules.get(action.dest), Choices):
+            meanings = (
+                f"{name}: {text[:1].lower()}{text[1:].rstrip('.')}" for name, text in choices.meanings().items()
+            )
             action.help = f"{action.help}. {'; '.join(meanings)}".replace("%", "%%")
         elif _names_group(action.dest, parser):
             action.help = SUPPRESS
@@ -146,26 +171,8 @@ def layer_parser() -> _Parser:
 
 def settings_of(parser: ArgumentParser) -> list[str]:
     """The names of a parser's settings."""
-    own = ("help", "print_shtab")  # jsonargparse's
     names = (option[2:] for action in parser._actions for option in action.option_strings if option[:2] == "--")
-    return [name for name in names if name not in own]
-
-
-def _configure(recipe: dict[str, Any], typed: dict[str, Any]) -> Config:
-    """A configuration from nested values: those of a recipe, and those that were typed, which win."""
-    parser = run_parser()
-    run = {name: value for name, value in _merged(recipe, typed).items() if name != "layers"}
-    values = vars(parser.instantiate(parser.parse_object(run)))
-    layers, given = {}, (_numbered(recipe), _numbered(typed))
-    for number in sorted({*given[0], *given[1]}):
-        own: dict[str, Any] = {}
-        for source, singles in zip((recipe, typed), given, strict=True):
-            of_all = source.get("layer", {}) | {"optimizer": source.get("optimizer", {})}
-            own = _merged(_merged(own, of_all), singles.get(number, {}))
-        parser = layer_parser()
-        parser.prefix = f"layers.{number}."
-        layers[number] = SingleLayer(**vars(parser.instantiate(parser.parse_object(own))))
-    return Config(**values, layers=layers)
+    return [name for name in names if name not in ("help", "print_shtab")]  # which are jsonargparse's
 
 
 def _nested(words: Sequence[str]) -> dict[str, Any]:
@@ -181,7 +188,20 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
             value = waiting.pop()
         elif "=" not in word or (name == "config" and not value):
             raise SettingError(f"{name}: no value is given; write, for example, --{name} VALUE; see --help")
-        whole: Any = _mapping(name, value) if _names_group(name) else value
+        whole: Any = value
+        if _names_group(name):
+            try:
+                whole = yaml.safe_load(value)
+            except yaml.YAMLError:
+                whole = None
+            if not isinstance(whole, dict):
+                by_kind = f"{_for_all(name)}.kind" in settings_of(run_parser())
+                remedy = (
+                    f"did you mean --{name}.kind {value}"
+                    if by_kind
+                    else f"write, for example, --{name}={{NAME: VALUE}}"
+                )
+                raise SettingError(f"{name}: {value or 'nothing'} is not a group of settings; {remedy}")
         for part in name.split(".")[::-1]:
             whole = {part: whole}
         values = _merged(values, whole)
@@ -191,42 +211,13 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
 
 def _names_group(name: str, parser: ArgumentParser | None = None) -> bool:
     """Whether settings stand below a name, such as layer, layer.whitening and layers.2.optimizer."""
-    within = _for_all(name)
-    return within == "layers" or any(
-        setting.startswith(f"{within}.") for setting in settings_of(parser or run_parser())
-    )
+    within, settings = _for_all(name), settings_of(parser or run_parser())
+    return within == "layers" or any(setting.startswith(f"{within}.") for setting in settings)
 
 
 def _for_all(name: str) -> str:
     """The setting of all layers that one of a single layer stands for."""
     return re.sub(r"^layers\.[^.]+", "layer", name).replace("layer.optimizer", "optimizer")
-
-
-def _clause(sentence: str) -> str:
-    """A sentence as part of another."""
-    return sentence[:1].lower() + sentence[1:].rstrip(".")
-
-
-def _mapping(name: str, text: str) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = None
-    if not isinstance(value, dict):
-        by_kind = f"{_for_all(name)}.kind" in settings_of(run_parser())
-        remedy = f"did you mean --{name}.kind {text}" if by_kind else f"write, for example, --{name}={{NAME: VALUE}}"
-        raise SettingError(f"{name}: {text or 'nothing'} is not a group of settings; {remedy}")
-    return value
-
-
-def _recipe(asked: str) -> Path:
-    """The file of a recipe that is asked for by its name or as a file."""
-    path = Path(asked)
-    if asked in recipes() and not path.is_file():
-        return RECIPES / f"{asked}.yaml"
-    if not path.is_file() and path.parent.name == "configs" and (RECIPES / path.name).is_file():
-        return RECIPES / path.name  # as the README writes it, from a folder that is no checkout
-    return path
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -265,9 +256,8 @@ def _numbered(values: dict[str, Any]) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for given, own in values.get("layers", {}).items():
         if not str(given).isdecimal():
-            raise SettingError(
-                f"layers: {given} is not the number of a layer; write --layers.2.atoms 512 for the second"
-            )
+            remedy = "write --layers.2.atoms 512 for the second"
+            raise SettingError(f"layers: {given} is not the number of a layer; {remedy}")
         found[int(given)] = _merged(found.get(int(given), {}), own)
     return found
 
@@ -281,35 +271,6 @@ def _merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def choices_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Choices]]:
-    """The settings that are choices, in a dataclass and those within it."""
-    for field in dataclasses.fields(config):
-        value, rule = getattr(config, field.name), field.metadata.get("rule")
-        if isinstance(rule, Choices):
-            yield prefix + field.name, rule
-        elif dataclasses.is_dataclass(value):
-            yield from choices_of(value, f"{prefix}{field.name}.")
-
-
-def _explain(message: str, settings: list[str], prefix: str) -> str:
-    """Turn jsonargparse's message into one line that names the setting, the value and the remedy."""
-    unknown = re.search(
-        r"[Uu]nrecognized arguments: --([^\s=]+)|(?:does not accept (?:option|nested key)|Option) '([^']+)'", message
-    )
-    group = re.search(r"Group '([^']+)'", message)
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    if unknown:
-        name = unknown[1] or (f"{group[1]}." if group else "") + unknown[2]
-        return f"{prefix}{name}: there is no such setting, did you mean {prefix}{nearest(name, settings)}; see --help"
-    value = re.search(r"Got value: (.*)|Given value: (.*)", message)
-    if keys and value:
-        kinds = re.findall(r"Expected an? (.*?)(?:\. Got|\n|$)", message)
-        wanted = " or ".join(_plain_kind(kind) for kind in kinds if "NoneType" not in kind)
-        given = "null" if (value[1] or value[2]) == "None" else value[1] or value[2]
-        return f"{prefix}{'.'.join(keys)}: {given} is not {wanted or 'valid'}; see --help"
-    return " ".join(message.split()).replace("unrecognized arguments: ", "not a setting: ") + "; see --help"
-
-
 def nearest(name: str, settings: list[str]) -> str:
     """The setting that was probably meant: of the same group where there is one, by its initials or its letters."""
     group, _, own = name.rpartition(".")
@@ -318,12 +279,3 @@ def nearest(name: str, settings: list[str]) -> str:
         if own == "".join(part[0] for part in setting.rpartition(".")[2].split("_")):
             return setting
     return difflib.get_close_matches(name, within or settings, 1, 0)[0]
-
-
-def _plain_kind(kind: str) -> str:
-    choices = re.search(r"Literal\[(.*)\]", kind)
-    if choices:
-        return "one of " + choices[1].replace("'", "")
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    name = kind.removeprefix("<class '").removesuffix("'>")
-    return names.get(name, name)

@@ -6,10 +6,6 @@ import numpy as np
 def fold_seed(seed: int, *path: int) -> int:
     """The seed of one stream, such as that of (seed, layer, epoch), from 0 to 2^63 - 1.
 
-    By NumPy's SeedSequence: different seeds or paths, also of different lengths, give unrelated streams.
-
-    Args:
-        seed: of the run; at least 0.
-        path: numbers that identify the stream, each at least 0.
+    By NumPy's SeedSequence: seeds or paths that differ, if only in length, give unrelated streams. None is below 0.
     """
     return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0] >> np.uint64(1))

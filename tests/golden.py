@@ -21,8 +21,7 @@ from torch import Tensor
 
 from layerwise.config import Layer
 from layerwise.config.run import restore
-from layerwise.data.augmentation import Augmentation
-from layerwise.data.images import Images
+from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
 from layerwise.nn.dictionary import learn_dictionary
 from layerwise.nn.layer import ProbedLayer, build_layer

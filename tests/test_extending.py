@@ -16,10 +16,9 @@ from layerwise.config.choices import DATASETS, DICTIONARIES, EMBEDDINGS, GATES, 
 from layerwise.data.images import Images, to_input
 from layerwise.data.splits import RawData, load_data
 from layerwise.nn.dictionary import PatchDictionary
-from layerwise.nn.embedding import Embedding, Full
+from layerwise.nn.embedding import AffineMaps, Embedding, Full
 from layerwise.nn.gates import DistanceGate, Nearest
 from layerwise.nn.kmeans import Progress
-from layerwise.nn.maps import AffineMaps
 from layerwise.parsing import parse
 from layerwise.run.run import Run
 from tests.conftest import SMALL

@@ -1,34 +1,33 @@
-"""The command `layerwise VERB`: one file a verb; errors become one line and an exit code."""
+"""The command `layerwise VERB`: one file a verb, whose docstring is its meaning; errors become one line and a code."""
 
-import ast
+import argparse
 import difflib
 import signal
 import sys
 from importlib import import_module
-from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
+from layerwise import __version__
 from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 
 VERBS = ["train", "evaluate", "paper", "theorem", "patches", "benchmark"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
-
-    Returns:
-        The exit code: 0; 2 for a mistake in what was given; 1 for any other failure.
+    """Run the command and return its exit code: 0; 2 for a mistake in what was given; 1 for any other failure.
 
     Raises:
-        SystemExit: 0 after --help; 130 and 143 on SIGINT and SIGTERM.
+        SystemExit: 0 after the --help of a verb; 130 and 143 on SIGINT and SIGTERM.
     """
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("--help", "-h"):
-        print(_overview())
+        print("usage: layerwise VERB [OPTIONS]\n\nTrain deep patch-based networks, one layer at a time.\n")
+        for name in VERBS:
+            print(f"  {name:10} {import_module(f'layerwise.cli.{name}').__doc__}")
+        print("\nlayerwise VERB --help lists the options of a verb, layerwise --version the version.")
         return 0
     if verb == "--version":
-        from layerwise import __version__
-
         print(f"layerwise {__version__}")
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -39,22 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
             guess = f"did you mean {near[0]}" if near else f"there are {', '.join(VERBS)}"
             raise SettingError(f"{verb}: there is no such verb, {guess}; see layerwise --help")
         import_module(f"layerwise.cli.{verb}").main(rest)
-    except SettingError as error:
-        return _complain(error, 2)
-    except (TrainingFailed, DamagedRun, OSError) as error:
-        return _complain(error, 1)
+    except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, SettingError) else 1
     return 0
-
-
-def _overview() -> str:
-    lines = ["usage: layerwise VERB [OPTIONS]", "", "Train deep patch-based networks, one layer at a time.", ""]
-    for verb in VERBS:
-        source = (Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8")
-        meaning = (ast.get_docstring(ast.parse(source)) or "").partition(": ")[2].splitlines()[0]
-        lines.append(f"  {verb:10} {meaning}")
-    return "\n".join(
-        [*lines, "", "layerwise VERB --help lists the options of a verb, layerwise --version the version."]
-    )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -64,6 +51,20 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _complain(error: Exception, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
+class Options(argparse.ArgumentParser):
+    """The options of one verb; `settings` says in words which settings of `layerwise train` work, too."""
+
+    def __init__(self, verb: str, meaning: str | None, settings: str | None = None) -> None:
+        also = f"Also accepts these settings of `layerwise train`: {settings}." if settings else None
+        super().__init__(f"layerwise {verb}", allow_abbrev=False, description=meaning, epilog=also)
+
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other mistake."""
+        raise SettingError(f"{message}; see {self.prog} --help")
+
+    def read(self, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The verb's own options, and the settings beside them."""
+        given, settings = self.parse_known_args(arguments)
+        if settings and not self.epilog:
+            self.error(f"{settings[0]}: there is no such option")
+        return given, settings

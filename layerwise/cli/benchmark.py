@@ -1,11 +1,11 @@
-"""layerwise benchmark: how fast this machine trains, against the plain way."""
+"""How fast this machine trains, against the plain way."""
 
-from layerwise.cli.options import Options
+from layerwise.cli import Options
 
 
 def main(arguments: list[str]) -> None:
     """Measure and print."""
-    options = Options("benchmark", "How fast this machine trains, against the plain way.")
+    options = Options("benchmark", __doc__)
     options.add_argument("--quick", action="store_true", help="small shapes: whether it runs, not how fast")
     options.add_argument("--json", metavar="PATH", help="write the rows of layers to this file")
     given, _ = options.read(arguments)

@@ -1,11 +1,11 @@
-"""layerwise evaluate: test accuracy of a run at every depth."""
+"""Test accuracy of a run at every depth."""
 
-from layerwise.cli.options import Options
+from layerwise.cli import Options
 
 
 def main(arguments: list[str]) -> None:
     """Print the accuracy on the test images, and on the validation images as recorded, at each depth."""
-    options = Options("evaluate", "Test accuracy of a run at every depth.")
+    options = Options("evaluate", __doc__)
     options.add_argument("run", metavar="RUN", help="a run directory, such as runs/digits-seed0")
     options.add_argument("--data.root", dest="root", metavar="FOLDER", help="of the data, if it has moved since")
     options.add_argument("--mirror", action="store_true", help="also with each image's mirror image")
@@ -23,8 +23,7 @@ def main(arguments: list[str]) -> None:
     stack = run.stack().to(device)
     columns = {"test": accuracies(stack, data.test, device)}
     if given.mirror:
-        what = "testing, mirrored"
-        columns["test, with mirror image"] = accuracies(stack, data.test, device, what, mirrored=True)
+        columns["test, with mirror image"] = accuracies(stack, data.test, device, "testing, mirrored", mirrored=True)
     table = [("depth", "validation", *columns)]
     for i, record in enumerate(records):
         cells = (f"{column[i]:.2%}" for column in columns.values())

@@ -1,12 +1,12 @@
-"""layerwise paper: train the rows of one of the paper's tables, and print it."""
+"""Train the rows of one of the paper's tables or figures, and print it."""
 
-from layerwise.cli.options import Options
+from layerwise.cli import Options
 
 
 def main(arguments: list[str]) -> None:
     """Train every row that is not trained yet, then print the table."""
     settings = "data, optimizer, features, trainer, wandb, layer and layers, but for what makes a row"
-    options = Options("paper", "Train the rows of one of the paper's tables or figures, and print it.", settings)
+    options = Options("paper", __doc__, settings)
     options.add_argument("table", choices=["table1", "table2", "table3", "table4", "figure8", "figure9"])
     options.add_argument("--scale", choices=["full", "small"], default="small", help="small: N = 256, 10 epochs")
     options.add_argument("--seeds", type=int, default=1, metavar="N", help="train every row with seeds 0 to N-1")

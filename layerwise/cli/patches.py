@@ -1,12 +1,12 @@
-"""layerwise patches: how clustered the patches of images or features are."""
+"""How clustered the patches of images or features are."""
 
-from layerwise.cli.options import Options
+from layerwise.cli import Options
 
 
 def main(arguments: list[str]) -> None:
     """Measure, print a table for each source, write figures and JSON."""
     settings = "config, data, seed, run_dir and wandb"
-    options = Options("patches", "How clustered the patches of images or features are.", settings)
+    options = Options("patches", __doc__, settings)
     options.add_argument("--patch_size", type=int, metavar="S", help="5, or that of the layer")
     options.add_argument("--layer", metavar="RUN[:i]", help="what layer i of a run sees; without i, each layer")
     options.add_argument("--photos", metavar="FOLDER", help="photographs of any size, in any subfolder")

@@ -1,4 +1,4 @@
-"""layerwise train: train a stack, one layer at a time."""
+"""Train a stack, one layer at a time."""
 
 from layerwise import ahead
 

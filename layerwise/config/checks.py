@@ -23,68 +23,39 @@ def at_least(least: int) -> Rule:
     return lambda value: None if value >= least else f"is too small; give a whole number of at least {least}"
 
 
-def between(low: float, high: float, example: float, *, with_low: bool = False) -> Rule:
-    """A number above `low` and below `high`; `low` itself, too, where asked."""
-
-    def rule(value: float) -> str | None:
-        if low < value < high or (with_low and value == low):
-            return None
-        ends = f"from {low:g} to below {high:g}" if with_low else f"between {low:g} and {high:g}"
-        return f"is out of range; give a number {ends}, such as {example:g}"
-
-    return rule
-
-
-def positive(example: float) -> Rule:
-    """A finite number above 0."""
-    return lambda value: (
-        None if 0 < value < math.inf else f"is out of range; give a positive number, such as {example:g}"
-    )
-
-
-def not_negative(example: float) -> Rule:
-    """A finite number, 0 or above."""
-    return lambda value: (
-        None if 0 <= value < math.inf else f"is out of range; give 0 or a positive number, such as {example:g}"
-    )
-
-
-def one_of(choices: Choices) -> Rule:
-    """One of the names of a choice."""
-
-    def rule(value: str) -> str | None:
-        if value in choices:
-            return None
-        near = difflib.get_close_matches(value, choices, 1)
-        return f"is not one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else "; see --help")
-
-    return rule
+def number(example: float, *, below: float = math.inf, zero: bool = False) -> Rule:
+    """A finite number above 0, or 0, too, where asked, and below another."""
+    wanted = "0 or a positive number" if zero else "a positive number"
+    if below < math.inf:
+        wanted = f"a number from 0 to below {below:g}" if zero else f"a number between 0 and {below:g}"
+    complaint = f"is out of range; give {wanted}, such as {example:g}"
+    return lambda value: None if 0 < value < below or (zero and value == 0) else complaint
 
 
 def check_ranges(config: Any, name: Callable[[str], str]) -> None:
     """Refuse a value that its field's rule does not allow, in a dataclass and those within it.
 
-    Args:
-        config: the dataclass.
-        name: turns a field's name within `config` into the setting's whole name, for the message.
-
-    Raises:
-        SettingError: naming the first setting that is wrong.
+    `name` turns a field's name within `config` into the setting's whole name, for the SettingError.
     """
-    for own, value, field in _fields(config, ""):
+    for own, value, field in fields_of(config):
+        rule = field.metadata.get("rule")
         if value is None:
             if type(None) not in get_args(field.type):
                 raise SettingError(f"{name(own)}: null is not allowed; give a value, or omit the setting")
-        elif rule := field.metadata.get("rule"):
-            complaint = (one_of(rule) if isinstance(rule, Choices) else rule)(value)
-            if complaint:
-                raise SettingError(f"{name(own)}: {value} {complaint}")
+        elif isinstance(rule, Choices):
+            if value not in rule:
+                near = difflib.get_close_matches(value, rule, 1)
+                remedy = f"did you mean {near[0]}?" if near else "see --help"
+                raise SettingError(f"{name(own)}: {value} is not one of {', '.join(rule)}; {remedy}")
+        elif rule and (complaint := rule(value)):
+            raise SettingError(f"{name(own)}: {value} {complaint}")
 
 
-def _fields(config: Any, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """The settings in a dataclass and those within it: name, value and field of each."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _fields(value, f"{prefix}{field.name}.")
+            yield from fields_of(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, value, field

@@ -11,6 +11,7 @@ Names and meanings are read off the source, so that --help lists them without im
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -22,18 +23,15 @@ T = TypeVar("T")
 PACKAGE = Path(__file__).parent.parent
 
 
+@dataclass(eq=False)
 class Choices(Mapping[str, Any]):
-    """The choices of one setting, by name; asking for one imports the module that implements it.
+    """The choices of one setting, by name; asking for one imports the module that implements it."""
 
-    Args:
-        own_name: of the variable that this object is assigned to, which is the decorator's name.
-        home: the module that implements them, or the package of such modules, below `layerwise`.
-    """
-
-    def __init__(self, own_name: str, home: str) -> None:
-        self.own_name = own_name
-        self.home = home
-        self._made: dict[str, Any] = {}
+    own_name: str
+    """of the variable that this object is assigned to, which is the decorator's name"""
+    home: str
+    """the module that implements them, or the package of such modules, below `layerwise`"""
+    _made: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __call__(self, name: str) -> Callable[[T], T]:
         """The decorator that gives a name to a class or function."""
@@ -52,16 +50,13 @@ class Choices(Mapping[str, Any]):
         for path in [place.with_suffix(".py")] if not place.is_dir() else sorted(place.glob("*.py")):
             module = ".".join(("layerwise", *path.relative_to(PACKAGE).with_suffix("").parts))
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                    for name in self._names(node):
-                        found[name] = module, _meaning(ast.get_docstring(node))
+                if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                    continue
+                for mark in node.decorator_list:
+                    match mark:
+                        case ast.Call(func=ast.Name(id=self.own_name), args=[ast.Constant(value=str(name))]):
+                            found[name] = module, _meaning(ast.get_docstring(node))
         return found
-
-    def _names(self, node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
-        for mark in node.decorator_list:
-            match mark:
-                case ast.Call(func=ast.Name(id=self.own_name), args=[ast.Constant(value=str(name))]):
-                    yield name
 
     def meanings(self) -> dict[str, str]:
         """What each name stands for, in a sentence."""
@@ -94,7 +89,7 @@ EMBEDDINGS = Choices("EMBEDDINGS", "nn.embedding")
 DICTIONARIES = Choices("DICTIONARIES", "nn.dictionary")
 GATES = Choices("GATES", "nn.gates")
 METRICS = Choices("METRICS", "nn.dictionary")
-MAPS = Choices("MAPS", "nn.maps")
+MAPS = Choices("MAPS", "nn.embedding")
 WHITENINGS = Choices("WHITENINGS", "nn.whitening")
 FORMULAS = Choices("FORMULAS", "nn.whitening")
 NORMS = Choices("NORMS", "nn.layer")
@@ -102,7 +97,7 @@ RESIDUALS = Choices("RESIDUALS", "nn.layer")
 PROBES = Choices("PROBES", "nn.probe")
 STARTS = Choices("STARTS", "nn.probe")
 DATASETS = Choices("DATASETS", "data.sets")
-BORDERS = Choices("BORDERS", "data.augmentation")
+BORDERS = Choices("BORDERS", "data.images")
 PIXELS = Choices("PIXELS", "data.images")
 OPTIMIZERS = Choices("OPTIMIZERS", "training.optimizers")
 SCHEDULES = Choices("SCHEDULES", "training.optimizers")

@@ -6,32 +6,19 @@ A choice is named in the file that implements it (`layerwise.config.choices`); a
 from dataclasses import dataclass, field
 from typing import Literal
 
-from layerwise.config.checks import at_least, not_negative, positive, setting
-from layerwise.config.choices import (
-    DICTIONARIES,
-    EMBEDDINGS,
-    FORMULAS,
-    GATES,
-    MAPS,
-    METRICS,
-    NORMS,
-    PIXELS,
-    PROBES,
-    RESIDUALS,
-    STARTS,
-    WHITENINGS,
-)
+from layerwise.config import choices
+from layerwise.config.checks import at_least, number, setting
 
 
 @dataclass(frozen=True)
 class Whitening:
     """How patches are whitened."""
 
-    kind: str = setting("pca", WHITENINGS)
+    kind: str = setting("pca", choices.WHITENINGS)
     """the coordinates of whitened patches"""
-    epsilon: float = setting(0.03, not_negative(0.03))
+    epsilon: float = setting(0.03, number(0.03, zero=True))
     """regularizes the eigenvalues, see formula"""
-    formula: str = setting("variance", FORMULAS)
+    formula: str = setting("variance", choices.FORMULAS)
     """what a direction is multiplied by"""
     center: bool = True
     """subtract the mean patch first"""
@@ -43,7 +30,7 @@ class Sampling:
 
     patches: int | None = setting(None, at_least(1))
     """number M of sampled patches; null: 256 an atom"""
-    pixels: str = setting("input", PIXELS)
+    pixels: str = setting("input", choices.PIXELS)
     """range of the pixels they are sampled from"""
 
 
@@ -51,9 +38,9 @@ class Sampling:
 class Gate:
     """Which atoms are near a patch."""
 
-    kind: str = setting("nearest", GATES)
+    kind: str = setting("nearest", choices.GATES)
     """how much of each atom's map a patch gets"""
-    metric: str = setting("euclidean", METRICS)
+    metric: str = setting("euclidean", choices.METRICS)
     """the distance that decides which atoms are near"""
 
 
@@ -61,7 +48,7 @@ class Gate:
 class Maps:
     """The linear maps, one for each atom."""
 
-    kind: str = setting("whitened", MAPS)
+    kind: str = setting("whitened", choices.MAPS)
     """what they act on"""
 
 
@@ -69,9 +56,9 @@ class Maps:
 class Norm:
     """Normalization of the averaged embedding."""
 
-    kind: str = setting("batch", NORMS)
+    kind: str = setting("batch", choices.NORMS)
     """the statistics it uses"""
-    eps: float = setting(1e-5, positive(1e-5))
+    eps: float = setting(1e-5, number(1e-5))
     """added to the variances; 0.01 keeps atoms that are seldom near from being blown up"""
 
 
@@ -79,7 +66,7 @@ class Norm:
 class Residual:
     """What is done with the layer's input beside embedding it."""
 
-    kind: str = setting("none", RESIDUALS)
+    kind: str = setting("none", choices.RESIDUALS)
     """whether it is appended to the output"""
 
 
@@ -87,11 +74,11 @@ class Residual:
 class Probe:
     """The linear classifier on the layer's output."""
 
-    kind: str = setting("linear", PROBES)
+    kind: str = setting("linear", choices.PROBES)
     """what it is linear in"""
     pool: int = setting(1, at_least(1))
     """side of the windows over which the output is averaged for the probe alone"""
-    init: str = setting("zero", STARTS)
+    init: str = setting("zero", choices.STARTS)
     """its first weights"""
     logits: Literal["summed", "own"] = "summed"
     """summed: the probe corrects the logits of the layers below; own: it starts anew"""
@@ -111,9 +98,9 @@ class Layer:
     """channels D of the layer's output, a linear projection of the atoms' responses; null: the responses themselves"""
     pool: int = setting(2, at_least(1))
     """side of the windows over which the embedding is averaged"""
-    embedding: str = setting("full", EMBEDDINGS)
+    embedding: str = setting("full", choices.EMBEDDINGS)
     """how a patch is described by its near atoms"""
-    dictionary: str = setting("kmeans", DICTIONARIES)
+    dictionary: str = setting("kmeans", choices.DICTIONARIES)
     """where the atoms come from"""
     whitening: Whitening = field(default_factory=Whitening)
     sampling: Sampling = field(default_factory=Sampling)
@@ -138,9 +125,8 @@ class Layer:
         if self.k > self.atoms:
             return "neighbors", f"{self.k} of {self.atoms} atoms; give at most as many neighbors as atoms"
         if self.atoms > self.sample:
-            return "sampling.patches", (
-                f"{self.sample} sampled patches for {self.atoms} atoms; give at least as many patches as atoms, or null"
-            )
+            few = f"{self.sample} sampled patches for {self.atoms} atoms"
+            return "sampling.patches", f"{few}; give at least as many patches as atoms, or null"
         if self.gate.metric == "cosine" and self.gate.kind != "nearest":
             return "gate.metric", f"cosine goes with the gate nearest, not {self.gate.kind}; change either"
         if self.gate.kind == "relu" and (self.embedding != "full" or self.probe.kind == "unconstrained"):
@@ -148,12 +134,8 @@ class Layer:
         if self.probe.kind == "unconstrained":
             bare = {"pool": (self.pool, 1), "norm.kind": (self.norm.kind, "none"), "channels": (self.channels, None)}
             bare |= {"residual.kind": (self.residual.kind, "none"), "probe.pool": (self.probe.pool, 1)}
-            bare |= {"embedding": (self.embedding, "full")}
-            for name, (value, only) in bare.items():
+            for name, (value, only) in (bare | {"embedding": (self.embedding, "full")}).items():
                 if value != only:
-                    wanted = "null" if only is None else only
-                    return (
-                        name,
-                        f"{value}, but the unconstrained probe classifies the embedding as it is; give {wanted}",
-                    )
+                    reason = "the unconstrained probe classifies the embedding as it is"
+                    return name, f"{value}, but {reason}; give {'null' if only is None else only}"
         return None

@@ -1,16 +1,64 @@
 """A whole run: its data, its layers, how they are trained, where, and what is logged."""
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Any, Literal
 
-from layerwise.config.checks import at_least, between, check_ranges, not_negative, positive, setting
-from layerwise.config.choices import OPTIMIZERS, SCHEDULES
-from layerwise.config.data import Data
+from layerwise.config.checks import at_least, check_ranges, number, setting
+from layerwise.config.choices import BORDERS, DATASETS, OPTIMIZERS, SCHEDULES
 from layerwise.config.layer import Layer
 from layerwise.errors import SettingError
 
 DEEPEST = 100
 """layers of a stack whose depth is auto, at most"""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Images drawn at random, each pixel a patch of a cluster, labeled by a random network with one hidden layer."""
+
+    images: int = setting(10_000, at_least(20))
+    """for training and validation"""
+    clusters: int = setting(64, at_least(0))
+    """number N0 of clusters that patches come from; 0: none, patches of every direction"""
+    radius: float = setting(0.1, number(0.1, below=1, zero=True))
+    """of a cluster; centers have norm 1"""
+    dimension: int = setting(16, at_least(2))
+    """of a patch: the channels of a pixel"""
+    side: int = setting(4, at_least(1))
+    """of the images, in pixels"""
+    hidden: int = setting(16, at_least(1))
+    """hidden units of the network"""
+    seed: int = setting(0, at_least(0))
+    """of centers, network and images"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images to learn from."""
+
+    name: str = setting("digits", DATASETS)
+    """data set"""
+    root: str = "data"
+    """folder that holds the data, or that it is downloaded to"""
+    download: bool = True
+    """fetch a known data set that root does not hold"""
+    image_size: int | None = setting(None, at_least(1))
+    """image_folder: side to shrink and crop every image to; null: as they are, all of one size"""
+    validation: float = setting(0.1, number(0.1, below=1))
+    """share of the training images held out to choose a layer's best epoch"""
+    test: float = setting(0.1, number(0.1, below=1))
+    """image_folder without a test folder: share of the images held out for the test"""
+    flip: bool | None = None
+    """mirror training images at random; null: whatever suits the data set"""
+    crop: int | None = setting(None, at_least(0))
+    """shift training images at random by up to so many pixels; null: an eighth of the side"""
+    border: str = setting("mirrored", BORDERS)
+    """what enters at the border of a shifted image"""
+    skip_unreadable: bool = False
+    """image_folder: exclude files that are not readable images, instead of stopping"""
+    teacher: Teacher = field(default_factory=Teacher)
 
 
 @dataclass(frozen=True)
@@ -25,15 +73,15 @@ class Optimizer:
     """passes over the training images, for each layer"""
     batch_size: int = setting(64, at_least(2))
     """images a step; batch normalization needs 2"""
-    learning_rate: float = setting(0.003, positive(0.003))
+    learning_rate: float = setting(0.003, number(0.003))
     """highest learning rate"""
-    momentum: float = setting(0.9, between(0, 1, 0.9, with_low=True))
+    momentum: float = setting(0.9, number(0.9, below=1, zero=True))
     """of sgd"""
-    weight_decay: float = setting(0.05, not_negative(0.05))
+    weight_decay: float = setting(0.05, number(0.05, zero=True))
     """decay of weights, not of offsets and norms"""
-    label_smoothing: float = setting(0.0, between(0, 1, 0.1, with_low=True))
+    label_smoothing: float = setting(0.0, number(0.1, below=1, zero=True))
     """share of the target spread over all classes"""
-    warmup: float = setting(0.2, between(0, 1, 0.2))
+    warmup: float = setting(0.2, number(0.2, below=1))
     """share of a cycle's steps in which the learning rate rises"""
 
 
@@ -50,7 +98,7 @@ class Features:
 
     views: int = setting(2, at_least(0))
     """augmented views of the training images that are stored for each layer above the first; 0: none, compute anew"""
-    gigabytes: float = setting(8.0, positive(8))
+    gigabytes: float = setting(8.0, number(8))
     """room for them; where it is too little there are fewer views"""
 
 
@@ -112,12 +160,11 @@ class Config:
         if self.layers and min(self.layers) < 1:
             raise SettingError(f"layers.{min(self.layers)}: there is no such layer; they are numbered from 1")
         check_ranges(self, lambda name: name)
-        for number in self.layers:
-            check_ranges(self.layers[number], lambda name, number=number: self.name_of(number, name))  # type: ignore[misc]
-        for number in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
-            conflict = self.layer_at(number).conflict()
-            if conflict:
-                raise SettingError(f"{self.name_of(number, conflict[0])}: {conflict[1]}")
+        for i in self.layers:
+            check_ranges(self.layers[i], partial(self.name_of, i))
+        for i in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
+            if conflict := self.layer_at(i).conflict():
+                raise SettingError(f"{self.name_of(i, conflict[0])}: {conflict[1]}")
 
     @property
     def deepest(self) -> int:
@@ -133,7 +180,7 @@ class Config:
     def name_of(self, number: int, name: str) -> str:
         """By what name a setting of layer `number` was given: layers.2.atoms, layer.atoms or optimizer.epochs."""
         for_all = name if name.startswith("optimizer.") else f"layer.{name}"
-        own = number in self.layers and _get(self.layers[number], name) != _get(self, for_all)
+        own = number in self.layers and attrgetter(name)(self.layers[number]) != attrgetter(for_all)(self)
         return f"layers.{number}.{name}" if own else for_all
 
 
@@ -145,28 +192,16 @@ def plain(config: Config) -> dict[str, Any]:
     return values
 
 
-def _get(config: Any, name: str) -> Any:
-    for part in name.split("."):
-        config = getattr(config, part)
-    return config
-
-
 def _difference(own: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """What of nested values differs from others of the same names."""
-    changed = {
+    return {
         name: _difference(value, other[name]) if isinstance(value, dict) else value
         for name, value in own.items()
         if value != other[name]
     }
-    return changed
 
 
 def restore(kind: type[Any], values: dict[str, Any]) -> Any:
-    """A dataclass from nested plain values, the opposite of `dataclasses.asdict`.
-
-    Raises:
-        SettingError: a value is out of its range.
-        TypeError: there is no such field.
-    """
+    """A dataclass from nested plain values, the opposite of `asdict`; TypeError where there is no such field."""
     parts = {f.name: type(getattr(kind(), f.name)) for f in fields(kind)}
     return kind(**{n: restore(parts[n], v) if is_dataclass(parts.get(n)) else v for n, v in values.items()})

@@ -3,14 +3,19 @@
 Shapes: n images, B batch, C channels, H W side.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from layerwise.data.augmentation import Augmentation
-from layerwise.data.images import Images, to_input
+from layerwise.config import Features
+from layerwise.console import progress
+from layerwise.data.images import Augmentation, Images, allocate, to_input
+from layerwise.data.splits import DataSet
+from layerwise.nn.stack import FrozenStack
+from layerwise.seeds import fold_seed
 
 EVALUATION_BATCH = 256
 """images a batch where nothing is trained"""
@@ -37,40 +42,27 @@ class View:
         return View(*(values[index.to(values.device)] for values in (self.features, self.logits, self.labels)))
 
 
+@dataclass(eq=False)
 class Batches:
-    """One pass over images or a view, the same at every pass.
+    """One pass over images or a view, the same at every pass."""
 
-    Args:
-        source: where it lies is where the batches are made.
-        size: images a batch.
-        device: where the batches go.
-        layers: frozen layers that the input is pushed through.
-        shuffle: in random order, without what does not fill the last batch, so that each step weighs the same.
-        augmentation: of images.
-        seed: of order and augmentation; every epoch of every layer has its own.
-        pixels: how pixels become input.
-    """
-
-    def __init__(
-        self,
-        source: Images | View,
-        size: int = EVALUATION_BATCH,
-        device: torch.device | str = "cpu",
-        layers: Sequence[nn.Module] = (),
-        *,
-        shuffle: bool = False,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        pixels: Callable[[Tensor], Tensor] = to_input,
-    ) -> None:
-        self.source = source
-        self.size = size
-        self.device = torch.device(device)
-        self.layers = layers
-        self.shuffle = shuffle
-        self.augmentation = augmentation
-        self.seed = seed
-        self.pixels = pixels
+    source: Images | View
+    """where it lies is where the batches are made"""
+    size: int = EVALUATION_BATCH
+    """images a batch"""
+    device: torch.device | str = "cpu"
+    """where the batches go"""
+    layers: Sequence[nn.Module] = ()
+    """frozen layers that the input is pushed through"""
+    _: KW_ONLY
+    shuffle: bool = False
+    """in random order, without what does not fill the last batch, so that each step weighs the same"""
+    augmentation: Augmentation | None = None
+    """of images"""
+    seed: int = 0
+    """of order and augmentation; every epoch of every layer has its own"""
+    pixels: Callable[[Tensor], Tensor] = to_input
+    """how pixels become input"""
 
     def __len__(self) -> int:
         n = len(self.source)
@@ -80,20 +72,91 @@ class Batches:
         n, generator = len(self.source), torch.Generator().manual_seed(self.seed)
         order = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
         for index in torch.split(order[: len(self) * self.size], self.size):
-            x, logits = self._take(index, generator)
+            logits: Tensor | None = None
+            if isinstance(self.source, View):
+                part = self.source.subset(index)
+                x, logits = part.features.to(self.device).float(), part.logits.to(self.device)
+            else:
+                pixels = self.source.pixels[index.to(self.source.pixels.device)]
+                x = self.pixels((self.augmentation(pixels, generator) if self.augmentation else pixels).to(self.device))
             for layer in self.layers:
                 with torch.no_grad():
                     x, logits = layer(x, logits)
-            labels = self.source.labels
-            yield x, logits, labels[index.to(labels.device)].to(self.device)
+            yield x, logits, self.source.labels[index.to(self.source.labels.device)].to(self.device)
 
-    def _take(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Input and logits of the images at `index`."""
-        if isinstance(self.source, View):
-            features, logits = self.source.features, self.source.logits
-            x = features[index.to(features.device)].to(self.device).float()
-            return x, logits[index.to(logits.device)].to(self.device)
-        pixels = self.source.pixels[index.to(self.source.pixels.device)]
-        if self.augmentation:
-            pixels = self.augmentation(pixels, generator)
-        return self.pixels(pixels.to(self.device)), None
+
+@dataclass
+class ViewStore:
+    """Features computed once: the images as they come out of the highest stack so far.
+
+    Each image is stored in several augmented views. The views of one layer are made from those of the layer below, so
+    that a layer costs the same at any depth; a process that starts in the middle makes them from the images, bit for
+    bit the same. Training uses one view an epoch, in turn.
+    """
+
+    config: Features
+    data: DataSet
+    seed: int
+    """of the run; the same views at every depth"""
+    device: torch.device
+    """what computes"""
+    depth: int = field(default=0, init=False)
+    train: list[View] = field(default_factory=list, init=False)
+    val: list[View] = field(default_factory=list, init=False)
+
+    def raise_to(self, stack: FrozenStack) -> None:
+        """Make the views that the layer above `stack` is trained on; none for the first layer, or if views is 0."""
+        if self.train and self.depth == len(stack):
+            return
+        count = self._affordable(stack) if len(stack) else 0
+        if len(self.train) < count or not count:
+            self.depth, self.train, self.val = 0, [], []
+        if count:
+            what = f"layer {len(stack) + 1}: features"
+            self.train = list(self._pushed(stack, self.data.train, self.train, count, torch.float16, what))
+            self.val = list(self._pushed(stack, self.data.val, self.val, 1, torch.float32, f"{what} for validation"))
+            self.depth = len(stack)
+
+    def _affordable(self, stack: FrozenStack) -> int:
+        """How many views there is room for, at most as many as are asked for."""
+        wanted, limit = self.config.views, self.config.gigabytes
+        if not self.data.augmentation.changes:
+            wanted = min(wanted, 1)
+        elements, logits = math.prod(stack.layers[-1].shape), 4 * len(self.data.classes)
+        validation = len(self.data.val) * (4 * elements + logits)
+        view = len(self.data.train) * (2 * elements + logits)
+        count = max(0, min(wanted, int((limit * 1e9 - validation) // view)))
+        if count < wanted:
+            effect = f"storing {count}" if count else "computing them anew in every step, which is slower"
+            needed = f"{(wanted * view + validation) / 1e9:.1f} GB, more than --features.gigabytes {limit}"
+            print(f"layer {len(stack) + 1}: {wanted} views of the features take {needed}: {effect}", flush=True)
+        return count
+
+    def _pushed(
+        self, stack: FrozenStack, images: Images, below: list[View], count: int, dtype: torch.dtype, what: str
+    ) -> Iterator[View]:
+        """Push each view through the layers that it has not seen yet; those in `below` are let go one by one."""
+        shape = (len(images), *stack.layers[-1].shape)
+        place, size = torch.device("cpu"), count * math.prod(shape) * dtype.itemsize
+        if self.device.type == "cuda" and size < torch.cuda.mem_get_info(self.device)[0] // 2:
+            place = self.device  # where all views fit into half of what is free there
+        steps = iter(progress(range(count * -(-len(images) // EVALUATION_BATCH)), what))
+        for number in range(count):
+            logits_shape = (len(images), len(self.data.classes))
+            stored = allocate(shape, dtype, count, place), allocate(logits_shape, torch.float32, count, place)
+            view = View(*stored, images.labels)
+            augmentation = self.data.augmentation if dtype == torch.float16 and not below else None
+            source = below.pop(0) if below else images
+            seed, start = fold_seed(self.seed, number, 1), 0
+            for x, logits, _ in Batches(source, device=self.device, augmentation=augmentation, seed=seed):
+                next(steps, None)
+                with torch.no_grad():
+                    for layer in stack.layers[self.depth :]:
+                        x, logits = layer(x, logits)
+                        x = x.to(dtype).float()  # as it would have been stored
+                view.features[start : start + len(x)] = x.to(dtype)
+                assert logits is not None
+                view.logits[start : start + len(x)] = logits
+                start += len(x)
+            yield view
+        next(steps, None)

@@ -1,4 +1,4 @@
-"""Images as one uint8 tensor, and how pixels become a first layer's input.
+"""Images as one uint8 tensor, how pixels become a first layer's input, and augmentation.
 
 Shapes: n images, B batch, C channels, H W image side.
 """
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from layerwise.config.choices import PIXELS
+from layerwise.config.choices import BORDERS, PIXELS
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Images:
     """(n, C, H, W) uint8"""
     labels: Tensor
     """(n,) int64, from 0"""
+    names: list[str] | None = None
+    """class/path of each: what is held out then follows from the name, and one more image moves no other"""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,21 +41,19 @@ class Images:
         pixels = allocate((len(index), *self.pixels.shape[1:]))
         for start in range(0, len(index), 1024):
             pixels[start : start + 1024] = self.pixels[index[start : start + 1024]]
-        return Images(pixels, self.labels[index])
+        names = self.names and [self.names[i] for i in index.tolist()]
+        return Images(pixels, self.labels[index], names)
 
 
 def allocate(
-    shape: tuple[int, ...],
-    dtype: torch.dtype = torch.uint8,
-    count: int = 1,
-    device: torch.device = torch.device("cpu"),  # noqa: B008  (immutable)
+    shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: int = 1, device: torch.device | str = "cpu"
 ) -> Tensor:
     """An uninitialized tensor, in memory; where `count` of them would take over a quarter of that, in a temporary file.
 
     The file has no name once it is open, so that it is gone with the process, however that ends.
     """
     size = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu":
+    if torch.device(device).type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     if count * size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
         return torch.empty(shape, dtype=dtype)
@@ -72,3 +73,50 @@ def to_input(pixels: Tensor) -> Tensor:
 def to_unit(pixels: Tensor) -> Tensor:
     """From 0 to 1, on which the authors learn their dictionaries, though they train on -1 to 1."""
     return (to_input(pixels) + 1) / 2
+
+
+@BORDERS("mirrored")
+def mirrored(pixels: Tensor, rows: Tensor, columns: Tensor, crop: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The image mirrored."""
+    return pixels, _reflect(rows, pixels.shape[2]), _reflect(columns, pixels.shape[3])
+
+
+@BORDERS("black")
+def black(pixels: Tensor, rows: Tensor, columns: Tensor, crop: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Black."""
+    return F.pad(pixels, (crop,) * 4), rows + crop, columns + crop
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Mirror indices that lie up to size - 1 outside [0, size) back into it."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Flips and shifts of training images, drawn for each image."""
+
+    flip: bool
+    """mirrored or not, with equal chance"""
+    crop: int
+    """shifted by up to so many pixels each way"""
+    border: str = "mirrored"
+    """a name in `BORDERS`: what enters there"""
+
+    @property
+    def changes(self) -> bool:
+        """Whether an image can come out differently."""
+        return self.flip or self.crop > 0
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment (B, C, H, W), with a CPU generator, so that the draw is the same on every device."""
+        b, c, h, w = pixels.shape
+        shift = torch.randint(-self.crop, self.crop + 1, (2, b, 1), generator=generator)
+        flipped = (torch.rand(b, 1, generator=generator) < 0.5) & self.flip
+        rows = shift[0] + torch.arange(h)
+        columns = shift[1] + torch.where(flipped, torch.arange(w).flip(0), torch.arange(w))
+        pixels, rows, columns = BORDERS[self.border](pixels, rows, columns, self.crop)
+        image = torch.arange(b, device=pixels.device)[:, None, None, None]
+        channel = torch.arange(c, device=pixels.device)[:, None, None]
+        rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+        return pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]

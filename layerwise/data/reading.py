@@ -18,11 +18,7 @@ ORIENTATION = 0x0112
 
 
 def read_header(path: Path) -> tuple[tuple[int, int], bool]:
-    """((width, height), whether it is gray) of the upright picture, without decoding it.
-
-    Raises:
-        Exception: of any kind, as decoders raise; it is not a picture that can be read.
-    """
+    """((width, height), whether it is gray) of the upright picture, undecoded; what is none raises any exception."""
     with _opened(path) as image:
         turned = image.getexif().get(ORIENTATION, 1) >= 5
         size = (image.height, image.width) if turned else (image.width, image.height)
@@ -32,24 +28,26 @@ def read_header(path: Path) -> tuple[tuple[int, int], bool]:
 def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Image:
     """Decode a picture: upright, 16 bits brought to 8, what is transparent on white, of several frames the first.
 
-    Args:
-        path: of the file.
-        mode: L for gray, or RGB.
-        shorter: shrink it until its shorter side is so long; a JPEG file is then decoded no finer than that takes.
-
-    Raises:
-        Exception: of any kind, as decoders raise; it is not a picture that can be read.
+    Mode is L for gray, or RGB. It is shrunk until its shorter side is `shorter` pixels long, and a JPEG file is then
+    decoded no finer than that takes. What is no picture that can be read raises any exception, as decoders do.
     """
+
+    def shrunk(image: Image.Image, shorter: int) -> tuple[int, int]:
+        share = shorter / min(image.size)
+        return max(1, round(image.width * share)), max(1, round(image.height * share))
+
     with _opened(path) as image:
         if shorter is not None:
-            share = shorter / min(image.size)
-            size = max(1, round(image.width * share)), max(1, round(image.height * share))
-            image.draft(mode, size)  # a JPEG decoder can skip what would be shrunk away
-        picture = _flat(ImageOps.exif_transpose(image)).convert(mode)
+            image.draft(mode, shrunk(image, shorter))  # a JPEG decoder can skip what would be shrunk away
+        picture = ImageOps.exif_transpose(image)
+        if picture.mode.startswith("I;16"):  # Pillow itself would cut it off at 255
+            picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+        elif picture.has_transparency_data:
+            colors = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors)
+        picture = picture.convert(mode)
     if shorter is not None and min(picture.size) != shorter:
-        share = shorter / min(picture.size)
-        size = max(1, round(picture.width * share)), max(1, round(picture.height * share))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        picture = picture.resize(shrunk(picture, shorter), Image.Resampling.LANCZOS)
     return picture
 
 
@@ -68,13 +66,3 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if image.format == "TIFF":
             image.load()  # which turns it
         yield image
-
-
-def _flat(picture: Image.Image) -> Image.Image:
-    """Without transparency, and with 8 bits a channel: Pillow itself would cut 16 off at 255."""
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    if picture.has_transparency_data:
-        colors = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors)
-    return picture

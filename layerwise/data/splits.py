@@ -1,17 +1,23 @@
-"""A data set ready to learn from: what is held out, and what is checked before a run starts."""
+"""A data set ready to learn from: read, also by torchvision; what is held out; what is checked before a run starts."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from layerwise.config import Data, SettingError
 from layerwise.config.choices import DATASETS
-from layerwise.data.augmentation import Augmentation
-from layerwise.data.images import Images
+from layerwise.data.images import Augmentation, Images
 from layerwise.seeds import fold_seed
+
+BY_TRAIN: list[dict[str, Any]] = [{"train": True}, {"train": False}]
+BY_SPLIT: list[dict[str, Any]] = [{"split": "train"}, {"split": "test"}]
 
 
 @dataclass(frozen=True)
@@ -25,9 +31,6 @@ class RawData:
     val: Images | None = None
     flip: bool = True
     """whether a mirrored image still shows its class"""
-    names: list[str] | None = None
-    """of the training images, class/path: what is held out of them then follows from the name, and one more image
-    moves no other; None: from the position"""
 
 
 @dataclass(frozen=True)
@@ -57,76 +60,87 @@ class DataSet:
 
 
 def load_data(config: Data, seed: int) -> DataSet:
-    """Read a data set and hold out what it has no split for, by seed.
-
-    Raises:
-        SettingError: the data is missing, damaged, or cannot be learned from.
-    """
+    """Read a data set and hold out what it has no split for, by seed; data that is of no use raises SettingError."""
     raw: RawData = DATASETS[config.name](config)
-    train, test, val, names = raw.train, raw.test, raw.val, raw.names
+    train, test, val, share = raw.train, raw.test, raw.val, config.validation
     if test is None:  # by name, the test does not depend on the seed
-        held = _chosen(train, config.test, fold_seed(seed, 0, 2), names, "test")
-        train, test = _split(train, held, config.test, "data.test", raw.classes)
-        names = names and [name for name, is_held in zip(names, held.tolist(), strict=True) if not is_held]
+        train, test = hold_out(train, config.test, fold_seed(seed, 0, 2), "data.test", raw.classes, "test")
     elif config.test != Data.test:
         raise SettingError(f"data.test: {config.test}, but {config.name} has test images of its own; omit it")
-    if val is not None and config.validation != Data.validation:
-        share = config.validation
-        raise SettingError(f"data.validation: {share}, but {config.name} has validation images of its own; omit it")
     if val is None:
-        held = _chosen(train, config.validation, fold_seed(seed, 1, 2), names, f"validation {seed}")
-        train, val = _split(train, held, config.validation, "data.validation", raw.classes)
-    present = len(set(train.labels.tolist()))
+        salt = f"validation {seed}"
+        train, val = hold_out(train, share, fold_seed(seed, 1, 2), "data.validation", raw.classes, salt)
+    elif share != Data.validation:
+        raise SettingError(f"data.validation: {share}, but {config.name} has validation images of its own; omit it")
+    name, present = config.name, len(set(train.labels.tolist()))
     if present < 2:
-        raise SettingError(
-            f"data.name: {config.name} has {present} class in its training split; classification needs at least 2"
-        )
+        what = f"{present} class in its training split; classification needs at least 2"
+        raise SettingError(f"data.name: {name} has {what}")
     if all(bool((chunk == train.pixels[:1]).all()) for chunk in torch.split(train.pixels, 1024)):
-        raise SettingError(
-            f"data.name: all training images of {config.name} are the same (zero covariance); check the data"
-        )
-    side = min(train.shape[1:])
-    crop = config.crop if config.crop is not None else side // 8
+        raise SettingError(f"data.name: all training images of {name} are the same (zero covariance); check the data")
+    crop = config.crop if config.crop is not None else min(train.shape[1:]) // 8
     flip = config.flip if config.flip is not None else raw.flip
     return DataSet(raw.classes, train, val, test, Augmentation(flip, crop, config.border))
 
 
-def hold_out(images: Images, share: float, seed: int, setting: str) -> tuple[Images, Images]:
-    """Split images at random into those that stay and a share that is held out.
-
-    Raises:
-        SettingError: one of the two is empty.
-    """
-    return _split(images, _chosen(images, share, seed, None, ""), share, setting, [])
-
-
-def _chosen(images: Images, share: float, seed: int, names: list[str] | None, salt: str) -> Tensor:
-    """Which images are held out, (n,) bool: by a hash of the name, or a random share of the positions."""
-    if names is not None:
-        digests = (hashlib.sha256(f"{salt}\0{name}".encode()).digest() for name in names)
-        return torch.tensor([int.from_bytes(digest[:8]) < share * 2**64 for digest in digests])
-    held = torch.zeros(len(images), dtype=torch.bool)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    held[order[: round(len(images) * share)]] = True
-    return held
-
-
-def _split(images: Images, held: Tensor, share: float, setting: str, classes: list[str]) -> tuple[Images, Images]:
-    """Those that stay, and those that are held out.
-
-    Raises:
-        SettingError: one of the two is empty, or a class is missing in one of them.
-    """
+def hold_out(
+    images: Images, share: float, seed: int, setting: str, classes: Sequence[str] = (), salt: str = ""
+) -> tuple[Images, Images]:
+    """Those that stay, and a share that is held out: by a hash of their names, or of the positions at random."""
+    if images.names is not None:
+        digests = (hashlib.sha256(f"{salt}\0{name}".encode()).digest() for name in images.names)
+        held = torch.tensor([int.from_bytes(digest[:8]) < share * 2**64 for digest in digests])
+    else:
+        held = torch.zeros(len(images), dtype=torch.bool)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        held[order[: round(len(images) * share)]] = True
     if held.all() or not held.any():
-        raise SettingError(
-            f"{setting}: {share} of {len(images)} images leaves a split empty; give more images or another share"
-        )
+        effect = f"{share} of {len(images)} images leaves a split empty"
+        raise SettingError(f"{setting}: {effect}; give more images or another share")
     for label, name in enumerate(classes):
         own = held[images.labels == label]
         if len(own) and (own.all() or not own.any()):
-            print(
-                f"{setting}: class {name} has {len(own)} images, {int(own.sum())} of which are held out; "
-                "give more of them for a fair measurement",
-                flush=True,
-            )
+            few = f"class {name} has {len(own)} images, {int(own.sum())} of which are held out"
+            print(f"{setting}: {few}; give more of them for a fair measurement", flush=True)
     return images.subset((~held).nonzero()[:, 0]), images.subset(held.nonzero()[:, 0])
+
+
+def from_torchvision(
+    config: Data, class_name: str, expected: str, splits: list[dict[str, Any]] = BY_TRAIN, flip: bool = True
+) -> RawData:
+    """Read a class of `torchvision.datasets`, with the arguments `splits` for training and test images.
+
+    `expected` names the files below root, for the SettingError where they are missing. torchvision unpickles CIFAR
+    files, but only once their checksums match the published ones.
+    """
+    try:
+        import torchvision.datasets
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        message = f"data.name: {config.name} needs torchvision, which does not import here: {error}"
+        raise SettingError(message) from error
+    source, place = getattr(torchvision.datasets, class_name), Path(config.root).absolute() / expected
+    lacks = f"{config.root} does not hold {config.name}, and it could not be downloaded"
+    remedy = f"place {place} there by hand, or set data.root to the folder that holds it"
+
+    def fetched(split: dict[str, Any], download: bool = False) -> Any:
+        try:
+            return source(config.root, download=download, **split)
+        except Exception as error:
+            if download or not config.download:
+                raise SettingError(f"data.root: {lacks}; {remedy}") from error
+        return fetched(split, download=True)
+
+    read = [fetched(split) for split in splits]
+    train, test = (_to_images(data) for data in read)
+    classes = getattr(read[0], "classes", None) or [str(i) for i in range(int(train.labels.max()) + 1)]
+    return RawData(list(classes), train, test, flip=flip)
+
+
+def _to_images(data: Any) -> Images:
+    pixels = torch.as_tensor(data.data)
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.shape[-1] == 3:
+        pixels = pixels.permute(0, 3, 1, 2)
+    labels: Tensor = torch.as_tensor(np.asarray(data.targets if hasattr(data, "targets") else data.labels))
+    return Images(pixels.contiguous(), labels.long())

@@ -3,8 +3,6 @@
 Shapes: P patch dimension, N atoms, M sampled patches.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,10 +12,7 @@ from layerwise.config.choices import DICTIONARIES, METRICS
 from layerwise.nn.kmeans import Progress, kmeans
 from layerwise.nn.whitening import fit_whitening
 
-Choose = Callable[[Tensor, int, torch.Generator, Progress], Tensor]
-"""a choice of dictionary: from whitened patches (M, P) and N, draws atoms (N, P)"""
-ITERATIONS = 25
-"""of k-means, at most"""
+ITERATIONS = 25  # of k-means, at most
 
 
 @DICTIONARIES("kmeans")
@@ -63,19 +58,12 @@ def by_direction(points: Tensor) -> Tensor:
 
 
 class PatchDictionary(nn.Module):
-    """Whitening and atoms, as buffers: they never change once they are learned.
+    """Whitening and atoms, as buffers: they never change once they are learned."""
 
-    Attributes:
-        mean: (P,)
-        whitening: (P, P)
-        atoms: (N, P), in whitened coordinates
-        scorer: (P+1, N); see `layerwise.ops.embed`
-    """
-
-    mean: Tensor
-    whitening: Tensor
-    atoms: Tensor
-    scorer: Tensor
+    mean: Tensor  # (P,)
+    whitening: Tensor  # (P, P)
+    atoms: Tensor  # (N, P), in whitened coordinates
+    scorer: Tensor  # (P+1, N); see `layerwise.ops.embed`
 
     def __init__(self, mean: Tensor, whitening: Tensor, atoms: Tensor) -> None:
         super().__init__()
@@ -116,23 +104,14 @@ def learn_dictionary(
     kind: str = "kmeans",
     whitening: Whitening = Whitening(),  # noqa: B008  (frozen)
     metric: str = "euclidean",
-    progress: Progress = lambda steps: steps,
+    progress: Progress = iter,
 ) -> PatchDictionary:
-    """Learn the whitening of the patches (M, P), then choose atoms for the whitened patches.
+    """Learn the whitening of the patches (M, P), then choose atoms, at most M, for the whitened patches.
 
-    Args:
-        patches: (M, P), M at least the number of atoms.
-        atoms: number N.
-        generator: a CPU generator.
-        kind: a name in `DICTIONARIES`.
-        whitening: how patches are whitened.
-        metric: a name in `METRICS`.
-        progress: wraps the iteration numbers, for a progress bar.
-
-    Raises:
-        ValueError: all patches are the same.
+    `kind` names one of `DICTIONARIES`, which draw atoms (N, P) from whitened patches; `metric` names one of `METRICS`.
+    The generator is a CPU's; `progress` wraps the iteration numbers. Raises ValueError where all patches are the same.
     """
     whiten = fit_whitening(patches, whitening.epsilon, whitening.kind, whitening.formula, whitening.center)
     points = METRICS[metric](whiten(patches))
-    choose: Choose = DICTIONARIES[kind]
-    return PatchDictionary(whiten.mean, whiten.matrix, METRICS[metric](choose(points, atoms, generator, progress)))
+    chosen = DICTIONARIES[kind](points, atoms, generator, progress)
+    return PatchDictionary(whiten.mean, whiten.matrix, METRICS[metric](chosen))

@@ -1,5 +1,7 @@
 """The embedding of a layer's input: gates, times maps or alone, averaged over windows (paper, section 3).
 
+The maps are the trained part of Phi_full: one affine map of the patch for each atom, shared over positions.
+
 Shapes: B batch, C channels in, H W image side, P patch dimension, N atoms, h' w' output side.
 """
 
@@ -12,15 +14,54 @@ from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.gates import Gate
 
 
-class Embedding(nn.Module):
-    """What describes a patch by its near atoms.
+class AffineMaps(nn.Module):
+    """u_j and b_j of each atom j, as they are trained: weight (P, N) and bias (N,)."""
 
-    Args:
-        dictionary: the layer's fixed part.
-        gate: which atoms are near.
-        maps: a name in `MAPS`, what the maps act on if there are maps.
-        pool: side of the windows that the embedding is averaged over.
-    """
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+
+
+@MAPS("whitened")
+class WhitenedMaps(AffineMaps):
+    """Whitened patches, so that one learning rate and one decay suit every direction."""
+
+    def __init__(self, dictionary: PatchDictionary) -> None:
+        atoms, dimension = dictionary.atoms.shape
+        super().__init__(torch.randn(dimension, atoms) / dimension**0.5, torch.zeros(atoms))
+
+    def forward(self, dictionary: PatchDictionary) -> Tensor:
+        """The maps as they act on patches that are not whitened, (P+1, N)."""
+        return dictionary.unwhiten(self.weight, self.bias)
+
+    @staticmethod
+    def argument(dictionary: PatchDictionary, patches: Tensor) -> Tensor:
+        """What a map acts on, (..., P)."""
+        return dictionary.whiten(patches)
+
+
+@MAPS("raw")
+class RawMaps(AffineMaps):
+    """Patches as they are, with weights begun as PyTorch begins a convolution: what the authors train."""
+
+    def __init__(self, dictionary: PatchDictionary) -> None:
+        atoms, dimension = dictionary.atoms.shape
+        weight = torch.empty(dimension, atoms).uniform_(-1, 1) / dimension**0.5
+        super().__init__(weight, torch.empty(atoms).uniform_(-1, 1) / dimension**0.5)
+
+    def forward(self, dictionary: PatchDictionary) -> Tensor:
+        """The maps, (P+1, N)."""
+        return torch.cat([self.weight, self.bias[None]])
+
+    @staticmethod
+    def argument(dictionary: PatchDictionary, patches: Tensor) -> Tensor:
+        """What a map acts on, (..., P)."""
+        return patches
+
+
+class Embedding(nn.Module):
+    """What describes a patch by its near atoms, averaged over windows of side `pool`; `maps` names one of `MAPS`."""
 
     def __init__(self, dictionary: PatchDictionary, gate: Gate, maps: str, pool: int) -> None:
         super().__init__()
@@ -64,7 +105,7 @@ class Hard(Embedding):
 class Factors(Embedding):
     """Φ_full itself, as the factors of its products g_j·z: the gates and the patch, for a probe to multiply.
 
-    For arguments see `Embedding`; a map, which the probe has, is of whitened patches or of patches as they are.
+    The maps, which the probe has, are of whitened patches or of patches as they are, as `maps` says.
     """
 
     def __init__(self, dictionary: PatchDictionary, gate: Gate, maps: str, pool: int) -> None:

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H W image side, s patch side, P patch dimension, N 
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,34 +13,21 @@ from layerwise import ops
 from layerwise.config.choices import GATES
 from layerwise.nn.dictionary import PatchDictionary
 
-TOGETHER = 1 << 25
-"""elements (images, positions, atoms) that a gate in plain torch processes at once: 128 MiB of float32"""
+TOGETHER = 1 << 25  # elements (images, positions, atoms) that plain torch processes at once: 128 MiB of float32
 
 
+@dataclass(eq=False)
 class Gate(ABC):
-    """What multiplies the maps of a patch.
+    """What multiplies the maps of a patch."""
 
-    Args:
-        patch_size: s.
-        neighbors: k.
-    """
-
-    def __init__(self, patch_size: int, neighbors: int) -> None:
-        self.patch_size = patch_size
-        self.neighbors = neighbors
+    patch_size: int
+    neighbors: int
 
     @abstractmethod
     def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
-        """Average g_j·(u_jᵀz + b_j), or without maps g_j alone, over windows.
+        """Average g_j·(u_jᵀz + b_j), or without maps g_j alone, over windows: (B, C, H, W) to (B, N, h', w').
 
-        Args:
-            x: (B, C, H, W).
-            dictionary: of N atoms.
-            maps: (P+1, N), the last row the offsets.
-            window: side of the averaged windows; one at the border averages what it covers.
-
-        Returns:
-            (B, N, h', w').
+        Maps are (P+1, N), the last row the offsets; a window at the border averages what it covers.
         """
 
     def usage(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:

@@ -17,11 +17,7 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Find each point's nearest centroid; of several equally near ones, the first.
-
-    Returns:
-        Index (M,) int64 and squared distance (M,), at least 0.
-    """
+    """Each point's nearest centroid, of equally near ones the first, (M,) int64, and its squared distance (M,) ≥ 0."""
     index, score = _assign(points, centroids)
     return index, (points.square().sum(1) + 2 * score).clamp_min(0)
 
@@ -41,27 +37,19 @@ def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def at_random(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw different points, all equally likely; some are the same only where too few differ.
-
-    Returns:
-        Points, (N, P).
-    """
+    """Draw different points (N, P), all equally likely; some are the same only where too few differ."""
     drawn = points[torch.randperm(len(points), generator=generator)[: 4 * count].to(points.device)]
     which = torch.unique(drawn, dim=0, return_inverse=True)[1]
-    first = torch.full_like(which, len(drawn)).scatter_reduce_(
-        0, which, torch.arange(len(drawn), device=points.device), "amin"
-    )[which]
-    repeated = (first < torch.arange(len(drawn), device=points.device)).long()
+    place = torch.arange(len(drawn), device=points.device)
+    first = torch.full_like(which, len(drawn)).scatter_reduce_(0, which, place, "amin")[which]
+    repeated = (first < place).long()
     return drawn[repeated.argsort(stable=True)[:count]]
 
 
 def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-means++ (Arthur & Vassilvitskii 2007): draw points one after another, far ones more likely.
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007): draw points (N, P) one after another, far ones more likely.
 
     Of the few candidates drawn for each place, the one that leaves the least inertia is taken.
-
-    Returns:
-        Points, (N, P).
     """
     trials = 2 + int(math.log(count))
     draws = torch.rand(count, trials, generator=generator, dtype=torch.float64).to(points.device)
@@ -79,14 +67,11 @@ def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def begin(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """The better of two starts, `at_random` and `spread`, by the inertia of other points a few rounds later.
+    """The better of two starts (N, P), `at_random` and `spread`, by the inertia of other points a few rounds later.
 
     Spread starts find every one of well separated clusters. In whitened patches, whose tails are heavy, they waste
     centroids on outliers, which random ones do not. Works on random subsets of at most 16 points a centroid, so that
     it costs less than a few rounds on all points.
-
-    Returns:
-        Points, (N, P).
     """
     size = max(min(16 * count, SUBSET), count)
     order = torch.randperm(len(points), generator=generator).to(points.device)
@@ -94,7 +79,7 @@ def begin(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     starts = [start(subset, count, generator) for start in (at_random, spread)]
 
     def inertia(start: Tensor) -> float:
-        centroids = _rounds(subset, start, 5, 0.0, generator)
+        centroids = _rounds(subset, start, 5, 0.0, generator, iter)
         return float(nearest(others, centroids)[1].double().mean())
 
     return min(starts, key=inertia)
@@ -106,34 +91,20 @@ def kmeans(
     iterations: int,
     generator: torch.Generator,
     tolerance: float = 1e-4,
-    progress: Progress = lambda steps: steps,
+    progress: Progress = iter,
 ) -> Tensor:
-    """Cluster points so that the mean squared distance to the nearest centroid (the inertia) is locally least.
+    """Centroids (N, P) of points (M, P), M ≥ N, of locally least inertia: mean squared distance to the nearest one.
 
-    A centroid that loses all its points starts anew at a point, far from its own centroid more likely.
-
-    Args:
-        points: (M, P), with M at least `count`.
-        count: number of centroids N.
-        iterations: at most so many; stops early once the inertia falls by less than `tolerance` of itself.
-        generator: a CPU generator.
-        tolerance: see `iterations`.
-        progress: wraps the iteration numbers, for a progress bar.
-
-    Returns:
-        Centroids, (N, P).
+    Stops once an iteration lowers the inertia by less than `tolerance` of itself. A centroid that loses all its points
+    starts anew at a point, far from its own centroid more likely. The generator is a CPU's; `progress` wraps the
+    iteration numbers.
     """
     points = points.contiguous()
     return _rounds(points, begin(points, count, generator), iterations, tolerance, generator, progress)
 
 
 def _rounds(
-    points: Tensor,
-    centroids: Tensor,
-    iterations: int,
-    tolerance: float,
-    generator: torch.Generator,
-    progress: Progress = lambda steps: steps,
+    points: Tensor, centroids: Tensor, iterations: int, tolerance: float, generator: torch.Generator, progress: Progress
 ) -> Tensor:
     """Lloyd's iterations from the given centroids."""
     norms = points.square().sum(1)

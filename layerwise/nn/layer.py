@@ -41,14 +41,7 @@ def concatenated(out: Tensor, x: Tensor) -> Tensor:
 
 
 class PatchLayer(nn.Module):
-    """Embedding, averaged over windows; norm; projection to channels; the input may be appended.
-
-    Args:
-        embedding: of the input, to N channels.
-        norm: of the embedding.
-        channels: D; None for the embedding's own.
-        residual: joins output and input.
-    """
+    """Embedding, averaged over windows; norm; projection to `channels`, if any; the input may be appended."""
 
     def __init__(
         self, embedding: Embedding, norm: nn.Module, channels: int | None, residual: Callable[[Tensor, Tensor], Tensor]
@@ -68,48 +61,26 @@ class PatchLayer(nn.Module):
 
 
 class ProbedLayer(nn.Module):
-    """A layer and its probe, which are trained together.
-
-    Args:
-        layer: maps an input to an output.
-        probe: maps the output to logits.
-        shape: (D, h', w') of the output.
-        summed: whether the probe corrects the logits of the layers below.
-    """
+    """A layer and its probe, which are trained together."""
 
     def __init__(self, layer: PatchLayer, probe: nn.Module, shape: tuple[int, int, int], summed: bool) -> None:
         super().__init__()
         self.layer = layer
         self.probe = probe
-        self.shape = shape
-        self.summed = summed
+        self.shape = shape  # (D, h', w') of the layer's output
+        self.summed = summed  # the probe corrects the logits of the layers below
 
     def forward(self, x: Tensor, below: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map an input and the logits below to an output and logits.
-
-        Args:
-            x: (B, C, H, W).
-            below: (B, classes); None under the first layer.
-
-        Returns:
-            Output (B, D, h', w') and logits (B, classes).
-        """
+        """Map (B, C, H, W) and the logits below, None under the first layer, to (B, D, h', w') and (B, classes)."""
         out = self.layer(x)
         logits: Tensor = self.probe(out)
         return out, logits + below if self.summed and below is not None else logits
 
 
 def build_layer(settings: Layer, dictionary: PatchDictionary, shape: tuple[int, int, int], classes: int) -> ProbedLayer:
-    """Put a layer together from its settings: the one place where they become modules.
+    """Put a layer together for an input of shape (C, H, W): the one place where settings become modules.
 
-    Args:
-        settings: of the layer.
-        dictionary: its fixed part.
-        shape: (C, H, W) of its input.
-        classes: number of classes.
-
-    Raises:
-        ValueError: nothing is left of such an input.
+    Raises ValueError where nothing is left of such an input.
     """
     layer = _patch_layer(settings, dictionary)
     out = output_shape(layer, shape)
@@ -126,11 +97,7 @@ def _patch_layer(settings: Layer, dictionary: PatchDictionary) -> PatchLayer:
 
 
 def shape_through(settings: Layer, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The shape (D, h', w') that a layer makes of an input of shape (C, H, W), before it has a dictionary.
-
-    Raises:
-        ValueError: nothing is left of such an input.
-    """
+    """The shape (D, h', w') that a layer makes of an input (C, H, W), before it has a dictionary; or ValueError."""
     dimension = shape[0] * settings.patch_size**2
     with torch.device("meta"):
         sides = (dimension,), (dimension, dimension), (settings.atoms, dimension)
@@ -139,11 +106,7 @@ def shape_through(settings: Layer, shape: tuple[int, int, int]) -> tuple[int, in
 
 
 def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The shape that a module makes of an input (C, H, W), by a forward pass of tensors without content.
-
-    Raises:
-        ValueError: nothing is left of such an input.
-    """
+    """The shape that a module makes of an input (C, H, W), by a pass of tensors without content; or ValueError."""
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     hollow = {name: tensor.to("meta") for name, tensor in tensors.items()}
     try:

@@ -13,8 +13,7 @@ from layerwise.config import Probe
 from layerwise.config.choices import PROBES, STARTS
 from layerwise.nn.embedding import Embedding, Factors
 
-TOGETHER = 1 << 22
-"""elements (positions, B, N, classes) that the unconstrained probe processes at once: 16 MiB"""
+TOGETHER = 1 << 22  # elements (positions, B, N, classes) that the unconstrained probe processes at once: 16 MiB
 
 
 @STARTS("zero")
@@ -33,14 +32,7 @@ def random(weight: Tensor, bias: Tensor, inputs: int) -> None:
 
 @PROBES("linear")
 class LinearProbe(nn.Module):
-    """The layer's output, flattened.
-
-    Args:
-        shape: (D, h', w') of the layer's output.
-        classes: number of classes.
-        settings: of the probe.
-        atoms: number N.
-    """
+    """The layer's output, flattened."""
 
     embedding: ClassVar[type[Embedding] | None] = None
     """what the probe classifies in place of the layer's own embedding"""
@@ -64,12 +56,6 @@ class UnconstrainedProbe(nn.Module):
     """Φ_full as it is, with a map of its own for each position, atom and class, so that the embedding has none.
 
     Of the N·P elements of Φ_full at a position k·P are not 0; they are never written down.
-
-    Args:
-        shape: (N+P, h, w) of the layer's output, gates and patches.
-        classes: number of classes.
-        settings: of the probe.
-        atoms: number N.
     """
 
     embedding: ClassVar[type[Embedding] | None] = Factors
@@ -83,7 +69,7 @@ class UnconstrainedProbe(nn.Module):
         STARTS[settings.init](self.weight, self.bias, self.weight.shape[0] * dimension * atoms)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, N+P, h, w) to logits (B, classes)."""
+        """Map gates and patches, (B, N+P, h, w), to logits (B, classes)."""
         gates, patches = torch.split(x.flatten(2).permute(2, 0, 1), [self.atoms, self.weight.shape[1]], 2)
         logits = self.bias.expand(len(x), -1)
         step = max(1, TOGETHER // (len(x) * self.weight.shape[2]))  # positions at a time

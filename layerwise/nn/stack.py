@@ -13,11 +13,7 @@ from layerwise.nn.layer import ProbedLayer
 
 
 class FrozenStack(nn.Module):
-    """Trained layers that never change again: always in eval mode, without gradients.
-
-    Args:
-        layers: from the lowest; may be none.
-    """
+    """Trained layers, from the lowest, that never change again: always in eval mode, without gradients."""
 
     def __init__(self, layers: Iterable[ProbedLayer] = ()) -> None:
         super().__init__()

@@ -15,10 +15,8 @@ from layerwise.config.choices import FORMULAS, WHITENINGS
 class Whitening:
     """The affine map to whitened patches, z -> (z - mean) @ matrix."""
 
-    mean: Tensor
-    """(P,)"""
-    matrix: Tensor
-    """(P, P); with PCA a column is one whitened coordinate, in order of falling variance"""
+    mean: Tensor  # (P,)
+    matrix: Tensor  # (P, P); with PCA a column is one whitened coordinate, in order of falling variance
 
     def __call__(self, patches: Tensor) -> Tensor:
         """Whiten patches (..., P) to (..., P)."""
@@ -60,17 +58,9 @@ def fit_whitening(
 ) -> Whitening:
     """Find the whitening of patches (M, P), W = V diag(scale) with V the eigenvectors of their covariance.
 
-    With `kind` "pca" and `formula` "variance" the whitened covariance is diag(λ / (λ + ε·mean λ)).
-
-    Args:
-        patches: (M, P).
-        epsilon: regularizes the eigenvalues, by the formula. At least 0.
-        kind: a name in `WHITENINGS`.
-        formula: a name in `FORMULAS`.
-        center: whether the mean is subtracted.
-
-    Raises:
-        ValueError: all patches are the same, so that there is nothing to whiten.
+    `kind` names one of `WHITENINGS`. `formula`, one of `FORMULAS`, regularizes the eigenvalues by ε ≥ 0: with "pca" and
+    "variance" the whitened covariance is diag(λ / (λ + ε·mean λ)). The mean is subtracted if `center`. Raises
+    ValueError where all patches are the same, so that there is nothing to whiten.
     """
     z = patches.double()
     mean = z.mean(0)

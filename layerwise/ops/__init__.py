@@ -16,6 +16,7 @@ The gates are kept for the backward pass, one bit each, as `layerwise.ops.refere
 
 import warnings
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -23,19 +24,9 @@ import torch
 from torch import Tensor
 
 from layerwise.ops import reference
-from layerwise.ops.patches import extract_patches, sample_patches
-from layerwise.ops.reference import affine, average_pool, nearest_mask
+from layerwise.ops.reference import affine, average_pool, extract_patches, nearest_mask, sample_patches
 
-__all__ = [
-    "affine",
-    "average_pool",
-    "backend",
-    "convolve",
-    "embed",
-    "extract_patches",
-    "nearest_mask",
-    "sample_patches",
-]
+__all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "nearest_mask", "sample_patches"]
 
 
 def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int) -> Tensor:
@@ -45,33 +36,16 @@ def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neigh
     It is the linear map, block-diagonal and shared over positions, on the paper's embedding Phi_full. Without maps,
     a_j = g_j: Phi_hard.
 
-    Args:
-        x: images or feature maps, (B, C, H, W). No gradient flows to it: all that lies below a layer is frozen.
-        scorer: (P+1, N), gives half the squared distance to each atom, up to a number common to all atoms.
-        maps: (P+1, N), the trained part, or None.
-        patch_size: s.
-        neighbors: k, from 1 to N.
-        pool: side of the averaged windows; a window at the border averages what it covers.
-
-    Returns:
-        (B, N, h', w').
+    Takes (B, C, H, W) to (B, N, h', w'); a window at the border averages what it covers. No gradient flows to x: all
+    that lies below a layer is frozen. The scorer gives half the squared distance to each atom, up to a number common to
+    all atoms; the maps are the trained part. 1 ≤ k ≤ N.
     """
     pooled: Tensor = _embed(x.detach(), scorer, maps, patch_size, neighbors, pool)[0]
     return pooled
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:
-    """Convolve, keep what is above 0, and average over windows: `embed` where the sign of the map is the gate.
-
-    Args:
-        x: images or feature maps, (B, C, H, W). No gradient flows to it.
-        maps: (P+1, N), the kernels and their offsets.
-        patch_size: s.
-        pool: side of the averaged windows; a window at the border averages what it covers.
-
-    Returns:
-        (B, N, h', w').
-    """
+    """Convolve, keep what is above 0, and average over windows: `embed` where the sign of the map is the gate."""
     pooled: Tensor = _embed(x.detach(), None, maps, patch_size, 0, pool)[0]
     return pooled
 
@@ -132,16 +106,9 @@ def backend(x: Tensor) -> ModuleType:
 @cache
 def _backend(device: str, dtype: torch.dtype) -> ModuleType:
     reason = f"{dtype} on {device} has no backend of its own"
-    if dtype == torch.float32:
+    if dtype == torch.float32 and device in ("cpu", "cuda"):
         try:
-            if device == "cpu":
-                from layerwise.ops import cpu
-
-                return cpu
-            if device == "cuda":
-                from layerwise.ops import cuda
-
-                return cuda
+            return import_module(f"layerwise.ops.{device}")
         except (ImportError, RuntimeError) as error:  # RuntimeError: nowhere to keep what Numba compiles
             reason = f"{'Numba' if device == 'cpu' else 'Triton'} cannot be used ({error})"
     warnings.warn(f"embedding in plain torch, several times slower: {reason}", stacklevel=2)

@@ -2,10 +2,7 @@
 
 Precision: distances are float32-accurate always, because what is near must not depend on a setting. The maps' product
 and their gradient are float32-accurate where `torch.get_float32_matmul_precision()` is "highest" (torch's default),
-else TF32.
-
-Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
-h' = ceil(h/pool), w' = ceil(w/pool). The gates are packed as `layerwise.ops.reference.pack` says.
+else TF32. For shapes, and how gates are kept, see `layerwise.ops`.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-call"
 
@@ -46,40 +43,42 @@ def supports(x: Tensor, patch_size: int, atoms: int, pool: int) -> str | None:
 def forward(
     x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
 ) -> tuple[Tensor, Tensor]:
-    """The embedding, and which atoms were near; see `layerwise.ops`.
-
-    Args:
-        x: (B, C, H, W) float32.
-        scorer: (P+1, N) float32.
-        maps: (P+1, N) float32; without them each near atom counts 1.
-        patch_size: s.
-        neighbors: k, from 1 to N.
-        pool: side of the averaged windows.
-
-    Returns:
-        The embedding, (B, N, h', w') with channels last in memory, and the gates.
-    """
+    """The embedding, with channels last in memory, and the gates. Without maps, the share of positions near an atom."""
     if not _can_run(x, patch_size, scorer.shape[1], pool):
         return reference.forward(x, scorer, maps, patch_size, neighbors, pool)
+    b, c, h, w = x.shape
+    n, (tall, wide), bits = scorer.shape[1], _windows(h, w, patch_size, pool), _bits(pool)
+    windows = b * tall * wide
+    gates = x.new_empty(b, tall, wide, -(-pool * pool // 8), n, dtype=torch.uint8)
+    out = x.new_empty(b, tall, wide, n)
+    # where a multiprocessor shares less memory than an A100's or H100's, the widest tiles do not fit
+    small = x.is_cuda and torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin < 140_000
+    on_chip = n <= (min(256, ATOMS_ON_CHIP) if small else ATOMS_ON_CHIP)
+    atoms = _block(n, ATOMS_ON_CHIP if on_chip else ATOMS_A_BLOCK)
+    rows, warps = next(tile for most, *tile in GATE_TILES if atoms <= most)
     with torch.cuda.device_of(x):
         pixels = x.permute(0, 2, 3, 1).contiguous()
-        gates = _near(pixels, scorer, patch_size, neighbors, pool)
-        return _average(pixels, maps, gates, patch_size, pool), gates
+        gate_kernel[(triton.cdiv(windows * bits, rows),)](
+            pixels, _rows(scorer), gates, windows, h, w, n, neighbors,
+            NormalDist().inv_cdf(min(max(neighbors / n, 1e-3), 1 - 1e-3)),
+            S=patch_size, C=c, POOL=pool, ROWS=rows, ATOMS=atoms, GROUP=min(bits, 8), ON_CHIP=on_chip,
+            num_warps=warps, num_stages=3,
+        )  # fmt: skip
+        rows, atoms = EMBED_TILE
+        atoms, group = _block(n, atoms), 1
+        # a position of every window at a time wastes nothing, but where windows are few it leaves processors idle
+        while group < min(pool * pool, rows) and windows * group < PROGRAMS_A_PROCESSOR * _processors(x) * rows:
+            group *= 2
+        embed_kernel[(triton.cdiv(windows * group, rows) * triton.cdiv(n, atoms),)](
+            pixels, pixels if maps is None else _rows(maps), gates, out, windows, h, w, n,
+            S=patch_size, C=c, POOL=pool, ROWS=rows, ATOMS=atoms, GROUP=group, EXACT=_exact(), MAPPED=maps is not None,
+            num_warps=4, num_stages=3,
+        )  # fmt: skip
+    return out.permute(0, 3, 1, 2), gates
 
 
 def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
-    """The gradient of the maps: the same bits at every call, as every sum has its order.
-
-    Args:
-        x: (B, C, H, W) float32, as `forward` had it.
-        grad: (B, N, h', w') float32, with respect to the embedding.
-        gates: what `forward` returned.
-        patch_size: s.
-        pool: side of the averaged windows.
-
-    Returns:
-        (P+1, N).
-    """
+    """The gradient of the maps: the same bits at every call, as every sum has its order."""
     if not _can_run(x, patch_size, gates.shape[-1], pool):
         return reference.backward(x, grad, gates, patch_size, pool)
     b, c, h, w = x.shape
@@ -101,8 +100,7 @@ def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int)
 
 
 def _can_run(x: Tensor, patch_size: int, atoms: int, pool: int) -> bool:
-    reason = supports(x, patch_size, atoms, pool)
-    if reason is not None:
+    if reason := supports(x, patch_size, atoms, pool):
         _say(reason)
     return reason is None
 
@@ -110,50 +108,6 @@ def _can_run(x: Tensor, patch_size: int, atoms: int, pool: int) -> bool:
 @cache
 def _say(reason: str) -> None:
     warnings.warn(f"embedding in plain torch, several times slower: {reason}", stacklevel=2)
-
-
-def _atoms_on_chip(x: Tensor) -> int:
-    """Where a multiprocessor shares less memory than an A100's or H100's, the widest tiles do not fit."""
-    if x.is_cuda and torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin < 140_000:
-        return min(256, ATOMS_ON_CHIP)
-    return ATOMS_ON_CHIP
-
-
-def _near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
-    """The gates of (B, H, W, C) images."""
-    b, h, w, c = x.shape
-    n = scorer.shape[1]
-    tall, wide = _windows(h, w, patch_size, pool)
-    gates = x.new_empty(b, tall, wide, -(-pool * pool // 8), n, dtype=torch.uint8)
-    on_chip = n <= _atoms_on_chip(x)
-    atoms = _block(n, ATOMS_ON_CHIP if on_chip else ATOMS_A_BLOCK)
-    rows, warps = next(tile for most, *tile in GATE_TILES if atoms <= most)
-    gate_kernel[(triton.cdiv(b * tall * wide * _bits(pool), rows),)](
-        x, _rows(scorer), gates, b * tall * wide, h, w, n, neighbors,
-        NormalDist().inv_cdf(min(max(neighbors / n, 1e-3), 1 - 1e-3)),
-        S=patch_size, C=c, POOL=pool, ROWS=rows, ATOMS=atoms, GROUP=min(_bits(pool), 8), ON_CHIP=on_chip,
-        num_warps=warps, num_stages=3,
-    )  # fmt: skip
-    return gates
-
-
-def _average(x: Tensor, maps: Tensor | None, gates: Tensor, patch_size: int, pool: int) -> Tensor:
-    """The embedding of (B, H, W, C) images; without maps, the share of each window that the atom is near."""
-    _, h, w, c = x.shape
-    *windows, _, n = gates.shape
-    out = x.new_empty(*windows, n)
-    count = out[..., 0].numel()
-    rows, atoms = EMBED_TILE
-    atoms, group = _block(n, atoms), 1
-    # a position of every window at a time wastes nothing, but where windows are few it leaves processors idle
-    while group < min(pool * pool, rows) and count * group < PROGRAMS_A_PROCESSOR * _processors(x) * rows:
-        group *= 2
-    embed_kernel[(triton.cdiv(count * group, rows) * triton.cdiv(n, atoms),)](
-        x, x if maps is None else _rows(maps), gates, out, count, h, w, n,
-        S=patch_size, C=c, POOL=pool, ROWS=rows, ATOMS=atoms, GROUP=group, EXACT=_exact(), MAPPED=maps is not None,
-        num_warps=4, num_stages=3,
-    )  # fmt: skip
-    return out.permute(0, 3, 1, 2)
 
 
 def _rows(weight: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The embedding's three Triton kernels.
 
 Patches are gathered from the image inside the kernels, and the (positions x atoms) products stay on chip: what device
-memory holds is a bit a gate, 1/32 of a product. For shapes see `layerwise.ops.cuda`.
+memory holds is a bit a gate, 1/32 of a product. For shapes see `layerwise.ops`.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-call, no-untyped-def, untyped-decorator"
 

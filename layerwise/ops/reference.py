@@ -1,13 +1,36 @@
-"""The gate and the embedding in plain torch: any device, any dtype. The other backends are tested against this file.
+"""Patches, gate and embedding in plain torch: any device, any dtype. The other backends are tested against this file.
 
-Shapes: B batch, P patch dimension, N atoms, k neighbors, h w positions, h' = ceil(h/pool), w' = ceil(w/pool).
+For shapes see `layerwise.ops`; M sampled patches. A patch vector is ordered (row, column, channel): with channels last,
+a patch is s contiguous runs of s*C numbers.
 """
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwise.ops.patches import extract_patches
+
+def extract_patches(x: Tensor, size: int) -> Tensor:
+    """Cut every patch of every image, at stride 1 and without padding: (B, C, H, W) to (B, h, w, P), s ≤ min(H, W)."""
+    windows = x.permute(0, 2, 3, 1).unfold(1, size, 1).unfold(2, size, 1)  # (B, h, w, C, s, s)
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
+
+
+def sample_patches(batches: Iterable[Tensor], size: int, count: int, total: int, generator: torch.Generator) -> Tensor:
+    """Draw patches at uniformly random positions, equally many from every one of `total` images (B, C, H, W).
+
+    Returns (M, P) with M = min(count, total*h*w), in random order: no position of an image is drawn twice. The
+    generator is a CPU's; the draw is the same on every device.
+    """
+    drawn = []
+    for x in batches:
+        patches = extract_patches(x, size).flatten(1, 2)  # (B, h*w, P)
+        each = min(-(-count // total), patches.shape[1])
+        order = torch.rand(patches.shape[:2], generator=generator).argsort(1)[:, :each].to(x.device)
+        drawn.append(patches.gather(1, order[..., None].expand(-1, -1, patches.shape[2])).flatten(0, 1))
+    sample = torch.cat(drawn)
+    return sample[torch.randperm(len(sample), generator=generator)[:count].to(sample.device)]
 
 
 def affine(patches: Tensor, weight: Tensor) -> Tensor:
@@ -16,15 +39,7 @@ def affine(patches: Tensor, weight: Tensor) -> Tensor:
 
 
 def nearest_mask(scores: Tensor, k: int) -> Tensor:
-    """Mark the k lowest scores in the last dimension: exactly k, of equal ones those with the lowest index.
-
-    Args:
-        scores: (..., N), low is near.
-        k: from 1 to N.
-
-    Returns:
-        Mask, (..., N) bool with k True in each row.
-    """
+    """Mark the k lowest scores, 1 ≤ k ≤ N, of each row of (..., N): exactly k, of equal ones those of lowest index."""
     threshold = scores.kthvalue(k, dim=-1, keepdim=True).values
     below, tied = scores < threshold, scores == threshold
     room = k - below.sum(-1, keepdim=True)

@@ -33,16 +33,11 @@ def select(row, k, quantile):  # type: ignore[no-untyped-def]
 
     Keeps a bracket count(low) < k <= count(high) and narrows it: starts where a normal distribution has its k/N
     quantile, steps outwards until k is bracketed, then interpolates the counts, and every third time halves, which
-    bounds the number of steps. About seven passes over the row.
+    bounds the number of steps. About seven passes over the row, (N,) float32; 1 ≤ k ≤ N. The quantile, of k/N under the
+    standard normal distribution, is a guess, right or wrong.
 
-    Args:
-        row: (N,) float32.
-        k: from 1 to N.
-        quantile: of k/N under the standard normal distribution; a guess, right or wrong.
-
-    Returns:
-        (t, room). Room -1: the values at most t are k exactly. Otherwise the values below t are fewer than k, and of
-        those equal to t the first `room` belong to the k lowest.
+    Returns (t, room). Room -1: the values at most t are k exactly. Otherwise the values below t are fewer than k, and
+    of those equal to t the first `room` belong to the k lowest.
     """
     if k == row.shape[0]:
         return np.float32(np.inf), np.int32(-1)

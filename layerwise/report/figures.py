@@ -22,13 +22,8 @@ Pixels = npt.NDArray[np.uint8]
 def atoms_figure(patches: Tensor, channels: int, width: int = 640) -> Pixels:
     """All atoms as one grid, each as the patch that it stands for, less the mean patch; of a CNN its kernels.
 
-    More than three channels are shown as the three directions, in red, green and blue, along which the atoms'
-    pixels differ most.
-
-    Args:
-        patches: (N, P), `patterns` of a layer's embedding.
-        channels: C, of the layer's input.
-        width: of the figure, about.
+    The patches (N, P) are the `patterns` of a layer's embedding, C `channels` each; more than three are shown as the
+    three directions, in red, green and blue, along which the atoms' pixels differ most.
     """
     side = round((patches.shape[1] / channels) ** 0.5)
     tiles = patches.reshape(-1, side, side, channels).cpu()
@@ -73,11 +68,10 @@ def curve_figure(x: Sequence[float], y: Sequence[float], spread: Sequence[float 
 def accuracy_figure(records: Sequence[LayerRecord]) -> Pixels:
     """Validation accuracy against depth."""
     figure, axes = blank(6, 3)
-    depths = [record.layer for record in records]
-    axes.plot(depths, [100 * record.val_accuracy for record in records], "o-", color="tab:blue")
-    for record in records:
-        label = f"{100 * record.val_accuracy:.1f}"
-        axes.annotate(label, (record.layer, 100 * record.val_accuracy), (0, 6), textcoords="offset points", ha="center")
+    depths, accuracies = [record.layer for record in records], [100 * record.val_accuracy for record in records]
+    axes.plot(depths, accuracies, "o-", color="tab:blue")
+    for x, y in zip(depths, accuracies, strict=True):
+        axes.annotate(f"{y:.1f}", (x, y), (0, 6), textcoords="offset points", ha="center")
     axes.set(xlabel="depth", ylabel="validation accuracy, %", xticks=depths)
     axes.margins(y=0.3)
     return as_array(figure)

@@ -1,18 +1,91 @@
-"""The report page: report.html, one file that holds the table, the settings and every figure of a run."""
+"""What a run shows: the listener that draws each layer and the whole stack, the table at its end, report.html."""
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
-from layerwise.report.summary import rows
+from layerwise.data.batches import Batches
+from layerwise.data.splits import DataSet
+from layerwise.nn.stack import FrozenStack
 from layerwise.run.files import commit
+from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
+from layerwise.run.tracker import Tracker
+
+OF_STACK = {"accuracy": "Validation accuracy against depth"}
+OF_STACK["confusion"] = "Test images of each class (rows, in %) by predicted class"
+OF_LAYER = {"atoms": "atoms of the dictionary, whitening undone"}
+OF_LAYER["usage"] = "share of patches for which each atom is among the nearest"
+
+
+@dataclass
+class Figures:
+    """A listener that draws each layer, for the run directory and for W&B."""
+
+    run: Run
+    tracker: Tracker
+    data: DataSet
+    device: torch.device
+    """where the stack is"""
+
+    def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing is drawn of a step."""
+
+    def layer_finished(self, stack: FrozenStack, records: Sequence[LayerRecord]) -> None:
+        """Draw the top layer, unless an earlier process came to the end of that."""
+        record = records[-1]
+        files = {name: self.run.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
+        if all(file.exists() for file in files.values()):
+            return
+        from layerwise.report.figures import atoms_figure, usage_figure  # imports matplotlib, once there is time
+
+        some, _, _ = next(iter(Batches(self.data.val, device=self.device)))
+        atoms = atoms_figure(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0])
+        figures = {"atoms": atoms, "usage": usage_figure(stack, some)}
+        self.tracker.figures({f"layer{record.layer}/{name}": figure for name, figure in figures.items()})
+        for name, figure in figures.items():
+            save_figure(files[name], figure)
+
+    def stack_finished(
+        self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
+    ) -> None:
+        """Draw the whole stack, and write the report."""
+        from layerwise.report.figures import accuracy_figure, confusion_figure
+
+        figures = {"accuracy": accuracy_figure(records), "confusion": confusion_figure(counts, self.data.classes)}
+        for name, figure in figures.items():
+            save_figure(self.run.path / f"{name}.png", figure)
+        self.tracker.figures(figures)
+        write_report(self.run, summary)
+
+
+def summarize(records: Sequence[LayerRecord], test_accuracy: float) -> dict[str, Any]:
+    """The content of summary.json; accuracies in [0, 1]."""
+    names = ("layer", "atoms", "output_shape", "val_accuracy", "seconds")
+    return {
+        "depth": len(records),
+        "test_accuracy": test_accuracy,
+        "layers": [{name: getattr(record, name) for name in names} for record in records],
+        "seconds": round(sum(record.seconds for record in records), 3),
+    }
+
+
+def rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The end-of-run table, header first."""
+    table: list[tuple[str, ...]] = [("layer", "atoms", "output shape", "validation", "seconds")]
+    for layer in summary["layers"]:
+        measured = f"{layer['val_accuracy']:.2%}", f"{layer['seconds']:.1f}"
+        table.append((str(layer["layer"]), str(layer["atoms"]), "×".join(map(str, layer["output_shape"])), *measured))
+    return table
 
 
 def save_figure(path: Path, figure: npt.NDArray[np.uint8]) -> None:
@@ -20,17 +93,20 @@ def save_figure(path: Path, figure: npt.NDArray[np.uint8]) -> None:
     commit(path, lambda temporary: Image.fromarray(figure).save(temporary, "PNG"))
 
 
-def write_report(run: Run, summary: Mapping[str, Any]) -> Path:
-    """Write report.html, one file that holds the table, the settings and every figure of the run directory.
-
-    Returns:
-        Its path.
-    """
+def write_report(run: Run, summary: Mapping[str, Any]) -> None:
+    """Write report.html, one file that holds the table, the settings and every figure of the run directory."""
     header, *body = rows(summary)
     settings = (run.path / "config.yaml").read_text(encoding="utf-8")
     cells = "".join(f"<th>{name}</th>" for name in header)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    figures = "".join(_figure(path) for path in _paths(run, summary["depth"]))
+    captions = dict(OF_STACK)
+    for number in range(1, summary["depth"] + 1):
+        captions |= {f"layer-{number}-{kind}": f"Layer {number}: {caption}" for kind, caption in OF_LAYER.items()}
+    figures = ""
+    for stem, caption in captions.items():
+        if (path := run.path / f"{stem}.png").exists():
+            source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            figures += f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
     name = html.escape(run.path.resolve().name)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name} – layerwise</title>
@@ -52,29 +128,4 @@ Validation accuracy is of the stack up to each layer; the seconds are those of s
 <details><summary>Settings</summary><pre>{html.escape(settings)}</pre></details>
 </body></html>
 """
-    path = run.path / "report.html"
-    commit(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    return path
-
-
-CAPTIONS = {
-    "accuracy": "Validation accuracy against depth",
-    "confusion": "Test images of each class (rows, in %) by predicted class",
-    "atoms": "atoms of the dictionary, whitening undone",
-    "usage": "share of patches for which each atom is among the nearest",
-}
-
-
-def _paths(run: Run, depth: int) -> list[Path]:
-    names = ["accuracy", "confusion"]
-    names += [f"layer-{number}-{kind}" for number in range(1, depth + 1) for kind in ("atoms", "usage")]
-    return [path for name in names if (path := run.path / f"{name}.png").exists()]
-
-
-def _figure(path: Path) -> str:
-    _, number, kind = ("", "", path.stem) if "-" not in path.stem else path.stem.split("-")
-    caption = CAPTIONS[kind] if not number else f"Layer {number}: {CAPTIONS[kind]}"
-    data = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
+    commit(run.path / "report.html", lambda temporary: temporary.write_text(page, encoding="utf-8"))

@@ -28,11 +28,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def check_writable(option: str, path: str | None) -> None:
-    """Refuse a file that could not be written in the end.
-
-    Raises:
-        SettingError: naming the option and the file.
-    """
+    """Refuse, by the option that names it, a file that could not be written in the end."""
     if path is None:
         return
     target = Path(path).resolve()

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from layerwise.config import Config, SingleLayer
 from layerwise.config.run import restore
@@ -34,18 +34,13 @@ class LayerRecord:
     @property
     def config(self) -> SingleLayer:
         """The layer's own settings."""
-        own: SingleLayer = restore(SingleLayer, self.settings[f"layer {self.layer}"])
-        return own
+        return cast(SingleLayer, restore(SingleLayer, self.settings[f"layer {self.layer}"]))
 
 
 def settings_of(config: Config, number: int, digest: str, below: str = "") -> dict[str, Any]:
-    """All that the weights of layer `number` depend on: of every layer up to it, too.
+    """All that the weights of layer `number`, from 1, depend on: the data's digest, and every layer up to it, too.
 
-    Args:
-        config: of the run.
-        number: of the layer, from 1.
-        digest: of the data.
-        below: stands for the files of the layer that it is stacked on; see `Run.identity`.
+    `below` stands for the files of the layer that it is stacked on; see `Run.identity`.
     """
     data = {name: value for name, value in asdict(config.data).items() if name not in ("root", "download")}
     settings: dict[str, Any] = {"seed": config.seed, "data": data | {"content": digest[:16]}}
@@ -62,9 +57,8 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[str]:
     """What differs between settings, each with both values, by the names that the command uses."""
-    before, after = dict(_flat(old, "")), dict(_flat(new, ""))
-    told = []
-    differing = [name for name in before if before[name] != after.get(name)]
+    before, after = dict(_flat(old)), dict(_flat(new))
+    told, differing = [], [name for name in before if before[name] != after.get(name)]
     if differing == ["data.content"]:  # else it follows from what else differs, such as the seed of the split
         return [f"data.root: {config.data.root} holds other images than those that were trained on"]
     for name in differing:
@@ -72,18 +66,14 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[st
             group, _, rest = name.partition(".")
             number = group.removeprefix("layer ")
             shown = config.name_of(int(number), rest) if number != group else name
-            where = f" layer {number}" if number != group else " the run"
-            told.append(f"{shown}: {_shown(after.get(name))}, but{where} was trained with {_shown(before[name])}")
+            now, then = ("null" if value is None else value for value in (after.get(name), before[name]))
+            told.append(f"{shown}: {now}, but {group if number != group else 'the run'} was trained with {then}")
     return told
 
 
-def _flat(settings: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def _shown(value: object) -> str:
-    return "null" if value is None else str(value)

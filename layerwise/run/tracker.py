@@ -17,19 +17,10 @@ from layerwise.run.record import LayerRecord
 
 
 class Tracker:
-    """The W&B run of a run directory; every call does nothing where there is none.
-
-    Args:
-        config: whether, and as what, to track.
-        run_dir: holds the run's own files.
-        values: the configuration, as plain values.
-
-    Attributes:
-        place: where the run is to be seen, in words.
-    """
+    """The W&B run of a run directory, with a configuration as plain values; calls do nothing where there is none."""
 
     def __init__(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> None:
-        self._run, self.place = _open(config, run_dir, values)
+        self._run, self.place = _open(config, run_dir, values)  # place: where it is to be seen, in words
         self._run_dir = run_dir
         self._axes: set[str] = set()
 
@@ -47,15 +38,15 @@ class Tracker:
         if (self._run_dir / f"layer-{record.layer}-atoms.png").exists():
             return
         self._log("summary", "depth", {"summary/depth": record.layer, "summary/accuracy": record.val_accuracy})
-        for name in ("val_accuracy", "atoms", "seconds", "output_shape"):
-            self._summarize(f"layer{record.layer}/{name}", getattr(record, name))
+        names = ("val_accuracy", "atoms", "seconds", "output_shape")
+        values = {f"layer{record.layer}/{name}": getattr(record, name) for name in names}
+        self._attempt(lambda run: run.summary.update(values))
 
     def stack_finished(
         self, stack: object, records: Sequence[LayerRecord], counts: object, summary: Mapping[str, Any]
     ) -> None:
         """Record the test accuracy and the depth of the whole stack."""
-        for name in ("test_accuracy", "depth"):
-            self._summarize(name, summary[name])
+        self._attempt(lambda run: run.summary.update({name: summary[name] for name in ("test_accuracy", "depth")}))
 
     def figures(self, figures: Mapping[str, np.ndarray]) -> None:
         """Record figures (H, W, 3) of uint8."""
@@ -81,9 +72,6 @@ class Tracker:
 
         self._attempt(log)
 
-    def _summarize(self, name: str, value: object) -> None:
-        self._attempt(lambda run: run.summary.update({name: value}))
-
     def _attempt(self, call: Callable[[Any], object]) -> None:
         """Call W&B; the first failure, of whatever kind, is said and ends the tracking."""
         if self._run is None:
@@ -103,31 +91,20 @@ def _open(config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, st
     except ImportError:
         print("W&B: the package wandb is not installed, so nothing is tracked; pip install wandb")
         return None, "not installed"
-    mode: str = config.mode
+    mode = config.mode
     if mode == "auto":
-        mode = "online" if _has_key(wandb) else "offline"
-
-    def start(mode: str) -> Any:
-        identity = run_dir / "wandb" / "run-id"
+        try:
+            mode = "online" if wandb.login(prompt=False) else "offline"
+        except Exception:  # an unreachable server or a malformed key is the same to us as no key
+            mode = "offline"
+    identity = run_dir / "wandb" / "run-id"
+    own = vars(config) | {"name": config.name or run_dir.name, "mode": mode}
+    try:
         identity.parent.mkdir(exist_ok=True)
         if not identity.exists():
             commit(identity, lambda path: path.write_text(secrets.token_hex(4)))
-        return wandb.init(
-            id=identity.read_text().strip(),
-            resume="allow",
-            mode=mode,  # type: ignore[arg-type]
-            dir=run_dir,
-            project=config.project,
-            entity=config.entity,
-            name=config.name or run_dir.name,
-            tags=config.tags,
-            group=config.group,
-            config=values,
-            settings=wandb.Settings(silent=True, init_timeout=30),
-        )
-
-    try:
-        run = start(mode)
+        own |= {"id": identity.read_text().strip(), "settings": wandb.Settings(silent=True, init_timeout=30)}
+        run = wandb.init(resume="allow", dir=run_dir, config=values, **own)
     except Exception as error:  # wandb raises many kinds, none of which is worth a training
         if mode != "online":
             print(f"W&B: could not start ({_line(error)}), so nothing is tracked")
@@ -139,13 +116,6 @@ def _open(config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, st
         print(f"W&B: tracking offline; to upload: {'uv run ' if 'UV' in os.environ else ''}wandb sync {folder}")
         return run, f"offline, {folder}"
     return run, str(run.url)
-
-
-def _has_key(wandb: Any) -> bool:
-    try:
-        return bool(wandb.login(prompt=False))
-    except Exception:  # an unreachable server or a malformed key is the same to us as no key
-        return False
 
 
 def _line(error: Exception) -> str:

@@ -8,17 +8,7 @@ from layerwise.run.record import LayerRecord
 
 
 def next_shape(config: Config, number: int, shape: tuple[int, int, int], images: int) -> tuple[int, int, int]:
-    """The shape (D, h', w') of a layer's output for an input of shape (C, H, W).
-
-    Args:
-        config: of the run.
-        number: of the layer, from 1.
-        shape: of its input.
-        images: number of training images.
-
-    Raises:
-        SettingError: the layer cannot work on such an input.
-    """
+    """The shape (D, h', w') that layer `number` makes of so many inputs (C, H, W); SettingError where it cannot."""
     layer, (_, height, width) = config.layer_at(number), shape
     if layer.patch_size > min(height, width):
         raise SettingError(
@@ -35,18 +25,8 @@ def next_shape(config: Config, number: int, shape: tuple[int, int, int], images:
 
 
 def check_fit(config: Config, shape: tuple[int, int, int], images: int) -> None:
-    """Refuse settings that do not fit the data.
-
-    Args:
-        config: of the run.
-        shape: (C, H, W) of the images.
-        images: number of training images.
-
-    Raises:
-        SettingError: naming the first setting that is wrong.
-    """
-    side = min(shape[1:])
-    if config.data.crop is not None and config.data.crop >= side:
+    """Raise SettingError, naming the first setting that does not fit so many training images of shape (C, H, W)."""
+    if config.data.crop is not None and config.data.crop >= min(shape[1:]):
         raise SettingError(
             f"data.crop: {config.data.crop} is not below the side of the {shape[1]}×{shape[2]} images; give less"
         )
@@ -73,14 +53,10 @@ def no_room(config: Config, number: int, shape: tuple[int, int, int], images: in
 
 
 def no_gain(records: Sequence[LayerRecord], images: int) -> str | None:
-    """Why the top layer is excluded, in words; None where it helps.
+    """Why the top layer is excluded, in words; None where it helps, as the first layer always does.
 
     It helps if it raises the validation accuracy by more than the standard error, sqrt(p (1 - p) / n) for the accuracy
-    p on n images.
-
-    Args:
-        records: of all layers; the first always helps.
-        images: held out for validation.
+    p on the n images held out for validation.
     """
     if len(records) < 2:
         return None

@@ -14,14 +14,9 @@ from layerwise.nn.stack import FrozenStack
 def accuracies(
     stack: FrozenStack, images: Images, device: torch.device, what: str = "testing", mirrored: bool = False
 ) -> list[float]:
-    """The share of images classified correctly at depth 1, 2, … of the stack.
+    """The share of images classified correctly at depth 1, 2, … of a stack of one layer or more, on its device.
 
-    Args:
-        stack: of one layer or more.
-        images: what is classified.
-        device: where the stack is.
-        what: for the progress bar.
-        mirrored: add the logits of the mirrored image to those of the image.
+    Where `mirrored`, the logits of the mirrored image are added to those of the image.
     """
     right = torch.zeros(len(stack), dtype=torch.long)
     batches = Batches(images, device=device)

@@ -21,10 +21,9 @@ from layerwise import config
 from layerwise.console import bar
 from layerwise.errors import DamagedRun
 from layerwise.run.files import commit
-from layerwise.training.best import BestEpoch
 from layerwise.training.inputs import LayerData
 from layerwise.training.listeners import Listener, tell
-from layerwise.training.module import LayerModule
+from layerwise.training.module import BestEpoch, LayerModule
 
 
 class CommittedCheckpoints(TorchCheckpointIO):
@@ -35,19 +34,14 @@ class CommittedCheckpoints(TorchCheckpointIO):
         commit(Path(path), lambda temporary: torch.save(checkpoint, temporary))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
-        """Read a checkpoint; nothing in it can run code.
-
-        Raises:
-            DamagedRun: the file is not as it was written. torch.load by itself accepts a flipped bit.
-        """
+        """Read a checkpoint, or raise DamagedRun; nothing in it can run code."""
         try:
             with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is None:
-                return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+                if (damaged := archive.testzip()) is not None:  # torch.load by itself accepts a flipped bit
+                    raise zipfile.BadZipFile(damaged)
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:
             raise DamagedRun(f"{path} is damaged; delete it to train the layer from its start") from error
-        raise DamagedRun(f"{path} is damaged; delete it to train the layer from its start")
 
 
 class _Told(Logger):
@@ -68,16 +62,11 @@ class _Told(Logger):
 
 
 class _Shown(Callback):
-    """One bar for the layer, with the epoch and the time left for the whole stack; or a plain line an epoch.
-
-    Args:
-        name: of the layer, such as "layer 1/3".
-        above: how many layers are still to come, each taken to last as long as this one.
-    """
+    """One bar for the layer, with the epoch and the time left for the whole stack; or a plain line an epoch."""
 
     def __init__(self, name: str, above: int) -> None:
-        self.name = name
-        self.above = above
+        self.name = name  # such as "layer 1/3"
+        self.above = above  # how many layers are still to come, each taken to last as long as this one
         self.accuracy: list[str] = []
         self.bar: tqdm[Any] | None = None
 
@@ -103,16 +92,8 @@ class _Shown(Callback):
         accuracy = float(trainer.callback_metrics["val_accuracy"])
         self.accuracy = [f"{accuracy:.1%} correct"]
         if self.bar is None:
-            print(
-                f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, "
-                f"validation accuracy {accuracy:.2%}",
-                flush=True,
-            )
-
-    def close(self) -> None:
-        """Take the bar off the screen."""
-        if self.bar is not None:
-            self.bar.close()
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            print(f"{self.name}: {epoch}, validation accuracy {accuracy:.2%}", flush=True)
 
 
 def fit_layer(
@@ -125,24 +106,10 @@ def fit_layer(
     listeners: Sequence[Listener] = (),
     depth: int | None = None,
 ) -> BestEpoch:
-    """Train a layer, from where `folder`/last.ckpt stands if it is there.
+    """Train a layer, from where `folder`/last.ckpt stands if it is there; what counts is the best epoch's weights.
 
-    Args:
-        layer: maps an input and the logits below to output and logits.
-        number: its number, for messages.
-        data: what it is trained on.
-        optimizer: how.
-        trainer: where.
-        folder: of the layer.
-        listeners: told of every step that is logged.
-        depth: number of layers of the stack, where it is known.
-
-    Returns:
-        The best epoch; its weights are the layer's.
-
-    Raises:
-        TrainingFailed: the loss is not finite.
-        DamagedRun: last.ckpt is damaged.
+    The layer maps an input and the logits below to output and logits; `depth` is the stack's, where it is known. Raises
+    TrainingFailed where the loss is not finite, DamagedRun where last.ckpt is damaged.
     """
     best = BestEpoch()
     shown = _Shown(f"layer {number}" + (f"/{depth}" if depth else ""), (depth or number) - number)
@@ -151,7 +118,8 @@ def fit_layer(
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     if last.exists():
         print(f"layer {number}: resuming after its last finished epoch")
-    quiet(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which note what machine this is
+        logging.getLogger(name).setLevel(logging.WARNING)
     fitting = Trainer(
         accelerator="gpu" if data.device.type == "cuda" else "cpu",
         devices=trainer.devices,
@@ -159,7 +127,7 @@ def fit_layer(
         max_epochs=optimizer.epochs,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
-        log_every_n_steps=max(1, data.steps // 10),
+        log_every_n_steps=max(1, len(data.store.data.train) // data.batch_size // 10),  # ten times an epoch
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[best, checkpoint, shown],
@@ -175,11 +143,6 @@ def fit_layer(
         try:
             fitting.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
         finally:
-            shown.close()
+            if shown.bar is not None:
+                shown.bar.close()
     return best
-
-
-def quiet(level: int) -> None:
-    """Keep Lightning's notes about the machine out of the output."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(level)

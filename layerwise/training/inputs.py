@@ -7,9 +7,7 @@ from torch import Tensor
 from layerwise import ops
 from layerwise.config.choices import PIXELS
 from layerwise.console import progress
-from layerwise.data.batches import EVALUATION_BATCH, Batches
-from layerwise.data.images import Images
-from layerwise.data.views import ViewStore
+from layerwise.data.batches import EVALUATION_BATCH, Batches, ViewStore
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
 
@@ -18,13 +16,7 @@ class LayerData(LightningDataModule):
     """The inputs of one layer: stored views of the training images, one an epoch in turn, or without a stored view the
     images augmented anew and pushed through the stack in each step; validation images as they are.
 
-    The stack is kept here, outside the module that is trained, so that nothing can write to it.
-
-    Args:
-        stack: the layers below.
-        store: what is stored of their output, and the images.
-        batch_size: images a training step.
-        seed: of this layer.
+    The stack of layers below is kept here, outside the module that is trained, so that nothing can write to it.
     """
 
     def __init__(self, stack: FrozenStack, store: ViewStore, batch_size: int, seed: int) -> None:
@@ -32,30 +24,18 @@ class LayerData(LightningDataModule):
         self.stack = stack
         self.store = store
         self.batch_size = batch_size
-        self.seed = seed
+        self.seed = seed  # of this layer
         self.device = store.device
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return len(self.store.data.train) // self.batch_size
 
     def train_dataloader(self) -> Batches:
         """The pass of the current epoch; a resumed epoch sees what it would have seen."""
         assert self.trainer is not None
-        return self.epoch(self.trainer.current_epoch)
-
-    def epoch(self, number: int) -> Batches:
-        """The pass of an epoch, from 0."""
-        seed, views = fold_seed(self.seed, number), self.store.train
+        epoch, views, size = self.trainer.current_epoch, self.store.train, self.batch_size
+        seed = fold_seed(self.seed, epoch)
         if views:
-            view = views[number % len(views)]
-            return Batches(view, self.batch_size, self.device, shuffle=True, seed=seed)
-        data, layers = self.store.data, self.stack.layers
-        augmentation = data.augmentation
-        return Batches(
-            data.train, self.batch_size, self.device, layers, shuffle=True, augmentation=augmentation, seed=seed
-        )
+            return Batches(views[epoch % len(views)], size, self.device, shuffle=True, seed=seed)
+        images, layers, augmentation = self.store.data.train, self.stack.layers, self.store.data.augmentation
+        return Batches(images, size, self.device, layers, shuffle=True, augmentation=augmentation, seed=seed)
 
     def val_dataloader(self) -> Batches:
         """The validation images."""
@@ -73,21 +53,10 @@ def sample_inputs(
     pixels: str = "input",
     what: str = "sampling patches",
 ) -> Tensor:
-    """Sample patches of the input of the layer above a stack.
+    """Sample M patches (M, P) of the input of the layer above a stack, fewer where there are fewer.
 
-    Takes up to 16 patches an image, so that few images have to go through the stack where nothing is stored.
-
-    Args:
-        stack: the layers below.
-        store: what is stored of their output, and the images.
-        patch_size: s.
-        count: number M of patches.
-        generator: a CPU generator.
-        pixels: a name in `PIXELS`.
-        what: for the progress bar.
-
-    Returns:
-        (M, P), fewer where there are fewer.
+    Takes up to 16 patches an image, so that few images have to go through the stack where nothing is stored. The
+    generator is a CPU's; `pixels` names one of `PIXELS`.
     """
     images = store.data.train
     _, h, w = stack.shape(images.shape)
@@ -96,7 +65,6 @@ def sample_inputs(
     if store.train and pixels == "input":
         batches = Batches(store.train[0].subset(chosen), device=store.device)
     else:
-        some: Images = images.subset(chosen)
-        batches = Batches(some, device=store.device, layers=stack.layers, pixels=PIXELS[pixels])
+        batches = Batches(images.subset(chosen), device=store.device, layers=stack.layers, pixels=PIXELS[pixels])
     inputs = (x for x, _, _ in progress(batches, what, len(batches)))
     return ops.sample_patches(inputs, patch_size, count, len(chosen), generator)

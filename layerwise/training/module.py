@@ -1,8 +1,13 @@
-"""The LightningModule that trains one layer and its probe."""
+"""The LightningModule that trains one layer and its probe, and the best epoch of its training."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
@@ -12,20 +17,15 @@ from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 from layerwise.data.batches import Batch
 from layerwise.errors import TrainingFailed
 
+ADVICE = "the last good epoch is kept: give a smaller --optimizer.learning_rate and another --run_dir"
+
 
 class LayerModule(LightningModule):
-    """Trains a layer's maps, norm, projection and probe by cross-entropy; its dictionary stays as it is.
-
-    Args:
-        layer: what is trained, such as a `ProbedLayer`: maps an input and the logits below to output and logits.
-        number: its number, for messages.
-        classes: number of classes.
-        config: how it is trained.
-    """
+    """Trains a layer's maps, norm, projection and probe by cross-entropy; its dictionary stays as it is."""
 
     def __init__(self, layer: nn.Module, number: int, classes: int, config: Optimizer) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer = layer  # such as a `ProbedLayer`: maps an input and the logits below to output and logits
         self.number = number
         self.config = config
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -57,10 +57,7 @@ class LayerModule(LightningModule):
         """Stop before a broken state is measured or saved."""
         step = int(self.failed_step)
         if step >= 0:
-            raise TrainingFailed(
-                f"layer {self.number}: the loss is not finite at step {step}; the last good epoch is kept: "
-                "give a smaller --optimizer.learning_rate and another --run_dir"
-            )
+            raise TrainingFailed(f"layer {self.number}: the loss is not finite at step {step}; {ADVICE}")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, with decay on weights alone, and the schedule of its learning rate."""
@@ -72,3 +69,46 @@ class LayerModule(LightningModule):
         optimizer = OPTIMIZERS[self.config.name](groups, self.config)
         schedule = SCHEDULES[self.config.schedule](optimizer, self.config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class BestEpoch(Callback):
+    """Keeps the weights of the epoch with the highest validation accuracy, of equal ones that with the lowest loss.
+
+    All of it is in the checkpoint, so that a resumed training knows its best epoch, too.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []  # validation accuracy and loss of each so far
+        self.weights: dict[str, Tensor] = {}  # the layer's state in the best one
+        self.seconds = 0.0  # of training so far, those before a resume included
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Validation accuracy and loss of the best epoch so far."""
+        return max(self.epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare this epoch with the best so far."""
+        assert isinstance(pl_module, LayerModule)
+        epoch = {name: float(trainer.callback_metrics[name]) for name in ("val_accuracy", "val_loss")}
+        if not math.isfinite(epoch["val_loss"]):
+            when = f"after epoch {trainer.current_epoch + 1}"
+            raise TrainingFailed(f"layer {pl_module.number}: the validation loss is not finite {when}; {ADVICE}")
+        self.epochs.append(epoch)
+        if self.best is epoch:
+            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.layer.state_dict().items()}
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoint."""
+        return {"epochs": self.epochs, "weights": self.weights, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """From Lightning's checkpoint."""
+        self.epochs, self.weights = list(state_dict["epochs"]), dict(state_dict["weights"])
+        self.seconds = state_dict["seconds"]

@@ -9,17 +9,15 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from layerwise import config
 from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 
-Groups = list[dict[str, Any]]
-
 
 @OPTIMIZERS("adamw")
-def adamw(groups: Groups, settings: config.Optimizer) -> Optimizer:
+def adamw(groups: list[dict[str, Any]], settings: config.Optimizer) -> Optimizer:
     """AdamW."""
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
 @OPTIMIZERS("sgd")
-def sgd(groups: Groups, settings: config.Optimizer) -> Optimizer:
+def sgd(groups: list[dict[str, Any]], settings: config.Optimizer) -> Optimizer:
     """Stochastic gradient descent with momentum."""
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 

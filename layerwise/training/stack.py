@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from layerwise.config import Config, SingleLayer
 from layerwise.console import progress
+from layerwise.data.batches import ViewStore
 from layerwise.data.splits import DataSet
-from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.layer import build_layer
@@ -25,21 +26,10 @@ from layerwise.training.listeners import Listener, tell
 def train_stack(
     config: Config, data: DataSet, run: Run, device: torch.device, listeners: Sequence[Listener] = ()
 ) -> tuple[FrozenStack, list[LayerRecord]]:
-    """Train layer after layer up to `config.depth`, but for those that the run already holds.
+    """Train layer after layer up to `config.depth`, but for those that the run, which is started, already holds.
 
-    Args:
-        config: of the run.
-        data: what to learn from.
-        run: a started run.
-        device: where to compute.
-        listeners: told of every step and every layer.
-
-    Returns:
-        The frozen stack and its layers' records.
-
-    Raises:
-        TrainingFailed: a loss is not finite.
-        DamagedRun: a file of the run is not as it was written.
+    Returns the frozen stack and its layers' records. Raises TrainingFailed where a loss is not finite, DamagedRun where
+    a file of the run is not as it was written.
     """
     stack, records = FrozenStack(), list[LayerRecord]()
     inputs = ViewStore(config.features, data, config.seed, device)
@@ -47,7 +37,10 @@ def train_stack(
     for number in range(1, config.deepest + 1):
         if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
             break
-        record = _finished(run, number) or train_layer(config, number, stack, inputs, run, listeners)
+        if record := run.record(number):
+            print(f"layer {number}: already trained, validation accuracy {record.val_accuracy:.2%}", flush=True)
+        else:
+            record = train_layer(config, number, stack, inputs, run, listeners)
         stop = no_gain([*records, record], len(data.val)) if config.depth == "auto" else None
         run.exclude(number, stop is not None)
         if stop:
@@ -59,14 +52,6 @@ def train_stack(
     if stop:
         print(stop)
     return stack, records
-
-
-def _finished(run: Run, number: int) -> LayerRecord | None:
-    """The record of a layer that an earlier process has finished."""
-    record = run.record(number)
-    if record is not None:
-        print(f"layer {number}: already trained, validation accuracy {record.val_accuracy:.2%}", flush=True)
-    return record
 
 
 def train_layer(
@@ -110,15 +95,8 @@ def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, 
     generator = torch.Generator().manual_seed(seed)
     what = f"layer {number}: sampling patches"
     patches = sample_inputs(stack, inputs, own.patch_size, own.sample, generator, own.sampling.pixels, what)
+    shown = partial(progress, what=f"layer {number}: dictionary")
     try:
-        return learn_dictionary(
-            patches,
-            own.atoms,
-            generator,
-            kind=own.dictionary,
-            whitening=own.whitening,
-            metric=own.gate.metric,
-            progress=lambda steps: progress(steps, f"layer {number}: dictionary"),
-        )
+        return learn_dictionary(patches, own.atoms, generator, own.dictionary, own.whitening, own.gate.metric, shown)
     except ValueError as error:  # nothing to whiten
         raise TrainingFailed(f"layer {number}: {error}") from error

@@ -1,7 +1,7 @@
 import torch
 
 from layerwise.config.choices import BORDERS
-from layerwise.data.augmentation import Augmentation
+from layerwise.data.images import Augmentation
 
 
 def test_augmentation__flips_and_shifts_each_image_by_its_own_draw(generator: torch.Generator) -> None:

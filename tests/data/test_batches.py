@@ -2,9 +2,8 @@
 
 import torch
 
-from layerwise.data.augmentation import Augmentation
 from layerwise.data.batches import Batches, View
-from layerwise.data.images import Images, to_input
+from layerwise.data.images import Augmentation, Images, to_input
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from tests.nn.layers import SMALL, make_layer

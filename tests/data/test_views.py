@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from layerwise.config import Features, Layer
-from layerwise.data.augmentation import Augmentation
-from layerwise.data.images import Images, to_input
+from layerwise.data.batches import ViewStore
+from layerwise.data.images import Augmentation, Images, to_input
 from layerwise.data.splits import DataSet
-from layerwise.data.views import ViewStore
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerwise.experiments.benchmark.layers import agrees, alternate, embed_plain, natural_images
-from layerwise.experiments.benchmark.memory import PeakMemory
+from layerwise.experiments.benchmark.layers import agrees, alternate, embed_plain, natural_images, peak_memory
 from layerwise.ops import embed, reference
 from tests.conftest import Command
 
@@ -61,13 +60,10 @@ def test_agrees__tells_a_wrong_gate_and_a_wrong_gradient(generator: torch.Genera
 
 
 def test_peak_memory__holds_what_was_allocated_and_freed() -> None:
-    with PeakMemory(CPU) as before:
-        pass
-    with PeakMemory(CPU) as peak:
-        torch.ones(50_000_000)
-    if before.bytes is None or peak.bytes is None:
+    before, peak = peak_memory(lambda: None, CPU), peak_memory(lambda: torch.ones(50_000_000), CPU)
+    if before is None or peak is None:
         pytest.skip("this system does not tell")
-    assert 190e6 < peak.bytes - before.bytes < 260e6
+    assert 190e6 < peak - before < 260e6
 
 
 def test_alternate__gives_the_median_of_each(generator: torch.Generator) -> None:

@@ -12,12 +12,29 @@ from PIL import Image
 from torch import Tensor
 
 from layerwise.config import SettingError
-from layerwise.experiments.patches.clusters import KINDS, log_spaced, measure, shuffled, unit, whitened
-from layerwise.experiments.patches.covering import greedy_cover, slope
-from layerwise.experiments.patches.dimension import effective_rank, levina_bickel, neighbor_distances, spectrum, two_nn
+from layerwise.experiments.patches.clusters import (
+    KINDS,
+    Band,
+    bands,
+    log_spaced,
+    measure,
+    recommended_atoms,
+    shuffled,
+    unit,
+    whitened,
+)
+from layerwise.experiments.patches.extent import (
+    NEIGHBORS,
+    effective_rank,
+    greedy_cover,
+    levina_bickel,
+    neighbor_distances,
+    slope,
+    spectrum,
+    two_nn,
+)
 from layerwise.experiments.patches.measure import Asked
 from layerwise.experiments.patches.measure import patches as measure_patches
-from layerwise.experiments.patches.measured import NEIGHBORS, Band, bands, recommended_atoms
 from layerwise.experiments.patches.sources import of_photographs
 from tests.conftest import SMALL, Command
 
@@ -53,19 +70,19 @@ def test_shuffled__keeps_each_patch_s_numbers(generator: torch.Generator) -> Non
 
 def test_measure__is_the_distance_of_held_out_patches_to_centroids(generator: torch.Generator) -> None:
     patches = clusters(generator)
-    curve = measure(patches, [2, 8], generator)
+    distance, radius = measure(patches, [2, 8], generator)
     points = unit(patches)
     held_out, rest = points[:1000], points[1000:]
-    assert curve.distance[1] < 0.05 < curve.distance[0]
+    assert distance[1] < 0.05 < distance[0]
     nearest = torch.cdist(held_out, rest).min(1).values
-    assert curve.distance[1] < 2 * float(nearest.mean())
-    assert curve.radius[1] > curve.distance[1]
+    assert distance[1] < 2 * float(nearest.mean())
+    assert radius[1] > distance[1]
 
 
 def test_measure__does_not_reward_memorising(generator: torch.Generator) -> None:
     patches = torch.randn(400, 30, generator=generator)
-    curve = measure(patches, [300], generator)
-    assert curve.distance[0] > 0.8  # every patch that was clustered is its own centroid
+    distance, _ = measure(patches, [300], generator)
+    assert distance[0] > 0.8  # every patch that was clustered is its own centroid
 
 
 def test_kinds__of_clusters_are_in_the_order_of_figure_5(generator: torch.Generator) -> None:

@@ -11,7 +11,8 @@ from layerwise.config import SettingError
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
 from layerwise.experiments.paper import job
-from layerwise.experiments.paper.reproduce import Result, configured, estimate, markdown, reproduce, rows_at
+from layerwise.experiments.paper.job import estimate
+from layerwise.experiments.paper.reproduce import Result, configured, markdown, reproduce, rows_at
 from layerwise.experiments.paper.tables import TABLES, small
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit

@@ -9,10 +9,10 @@ from layerwise.data.images import to_input, to_unit
 from layerwise.experiments.paper.reproduce import configured, rows_at
 from layerwise.experiments.paper.tables import TABLES
 from layerwise.nn.dictionary import learn_dictionary
+from layerwise.nn.embedding import RawMaps
 from layerwise.nn.layer import build_layer
-from layerwise.nn.maps import RawMaps
 from layerwise.nn.probe import LinearProbe
-from layerwise.ops.patches import extract_patches
+from layerwise.ops import extract_patches
 from layerwise.parsing import parse
 from tests.conftest import ROOT
 

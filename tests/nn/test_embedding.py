@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from layerwise.config import Gate, Maps
-from layerwise.nn.maps import AffineMaps
+from layerwise.nn.embedding import AffineMaps
 from layerwise.ops import extract_patches
 from tests.nn.layers import SMALL, make_layer
 

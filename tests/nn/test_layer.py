@@ -22,8 +22,8 @@ from layerwise.config.choices import (
     WHITENINGS,
 )
 from layerwise.config.run import restore
+from layerwise.nn.embedding import AffineMaps
 from layerwise.nn.layer import output_shape, shape_through
-from layerwise.nn.maps import AffineMaps
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.record import LayerRecord

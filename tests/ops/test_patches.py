@@ -1,6 +1,6 @@
 import torch
 
-from layerwise.ops.patches import extract_patches, sample_patches
+from layerwise.ops import extract_patches, sample_patches
 
 
 def test_extract_patches__is_rows_then_columns_then_channels() -> None:

@@ -2,8 +2,7 @@
 
 from layerwise.config import Data
 from layerwise.config.choices import DATASETS
-from layerwise.data.splits import RawData
-from layerwise.data.torchvision import from_torchvision
+from layerwise.data.splits import RawData, from_torchvision
 
 
 @DATASETS("cifar100")

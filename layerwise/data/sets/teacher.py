@@ -32,9 +32,6 @@ def draw(config: Teacher) -> tuple[Images, Images]:
     """Draw training and test images; more training images are the same ones and then others.
 
     A label says whether sum over positions p and units i of a_ip * max(0, w_i . z_p) is above its median.
-
-    Raises:
-        SettingError: the images are all much the same.
     """
     generator = torch.Generator().manual_seed(config.seed)
     centers = separated(config.clusters, config.dimension, generator) if config.clusters else None
@@ -43,10 +40,8 @@ def draw(config: Teacher) -> tuple[Images, Images]:
     sample = _score(_patches(TEST_IMAGES, centers, config, generator), hidden, output)
     threshold, deviation = sample.median(), sample.std()
     if not float(((sample - threshold).abs() > MARGIN * deviation).double().mean()) > MARGIN:
-        raise SettingError(
-            f"data.teacher.clusters: with {config.clusters} clusters of radius {config.radius} and {config.hidden} "
-            "hidden units the images can hardly be told apart; give more of either"
-        )
+        what = f"with {config.clusters} clusters of radius {config.radius} and {config.hidden} hidden units the images"
+        raise SettingError(f"data.teacher.clusters: {what} can hardly be told apart; give more of either")
 
     def images(count: int, seed: int) -> Images:
         own = torch.Generator().manual_seed(seed)
@@ -59,7 +54,7 @@ def draw(config: Teacher) -> tuple[Images, Images]:
             labels.append((score[clear] > 0).long())
             found += int(clear.sum())
         pixels = torch.cat(patches)[:count].reshape(count, config.side, config.side, -1).permute(0, 3, 1, 2)
-        return Images(_to_bytes(pixels), torch.cat(labels)[:count])
+        return Images(((pixels * EXTENT + 1) * 127.5).round().clamp(0, 255).byte(), torch.cat(labels)[:count])
 
     return images(config.images, 2 * config.seed + 1), images(TEST_IMAGES, 2 * config.seed + 2)
 
@@ -72,11 +67,10 @@ def directions(count: int, dimension: int, generator: torch.Generator) -> Tensor
 def separated(count: int, dimension: int, generator: torch.Generator) -> Tensor:
     """Vectors of norm 1 far from each other, (count, d): each the farthest of random ones from those before it."""
     candidates = directions(max(CANDIDATES, 4 * count), dimension, generator)
-    chosen = [candidates[0]]
-    distance = (candidates - chosen[0]).norm(dim=1)
+    chosen, distance = [candidates[0]], torch.full((len(candidates),), torch.inf)
     for _ in range(count - 1):
-        chosen.append(candidates[distance.argmax()])
         distance = torch.minimum(distance, (candidates - chosen[-1]).norm(dim=1))
+        chosen.append(candidates[distance.argmax()])
     return torch.stack(chosen)
 
 
@@ -87,15 +81,9 @@ def _patches(count: int, centers: Tensor | None, config: Teacher, generator: tor
     if centers is None:
         return around
     reach = config.radius * torch.rand(*shape, 1, generator=generator) ** (1 / config.dimension)  # uniform in the ball
-    chosen: Tensor = centers[torch.randint(len(centers), shape, generator=generator)]
-    return chosen + reach * around
+    return centers[torch.randint(len(centers), shape, generator=generator)] + reach * around
 
 
 def _score(patches: Tensor, hidden: Tensor, output: Tensor) -> Tensor:
     """The network's output, (n,)."""
-    score: Tensor = torch.einsum("npi,ip->n", (patches @ hidden.T).relu(), output)
-    return score
-
-
-def _to_bytes(pixels: Tensor) -> Tensor:
-    return ((pixels * EXTENT + 1) * 127.5).round().clamp(0, 255).byte()
+    return torch.einsum("npi,ip->n", (patches @ hidden.T).relu(), output)

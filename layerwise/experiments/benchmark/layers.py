@@ -1,21 +1,22 @@
-"""A layer's training step, against the plain way of writing it and against the matrix products it stands for.
+"""How long a layer's training step takes; against the plain way of writing it and the matrix products it stands for.
 
 All run in one process, in turns, so that a noisy machine is as noisy for each; figures are medians.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerwise import ops
-from layerwise.config import Layer
+from layerwise.config import Layer, Optimizer
+from layerwise.config.choices import OPTIMIZERS
 from layerwise.data.images import to_input
-from layerwise.experiments.benchmark.memory import PeakMemory
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.gates import Gate
 from layerwise.nn.layer import ProbedLayer, build_layer
@@ -25,6 +26,7 @@ CLASSES, SIDE, PATCH, POOL = 10, 32, 5, 4
 HUGE = 4096  # atoms above which only what keeps no whole maps is measured: a batch of them takes over 10 GiB
 CHECKED = 2  # images on which a backend is compared with the reference
 SHORTEST = 1.0  # seconds of a turn, so that most steps follow one of their own kind, as in training
+STEPS = 6  # timed for an estimate
 FLOOR_NUMBERS = 1 << 21  # entries of a product at a time, so that it stays in a CPU's cache
 
 
@@ -73,9 +75,7 @@ def embed_plain(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighb
 class _Nearest(Gate):
     """The layer's gate, computed by a function of choice."""
 
-    def __init__(self, patch_size: int, neighbors: int, embed: Embed) -> None:
-        super().__init__(patch_size, neighbors)
-        self.embed = embed
+    embed: Embed
 
     def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
         assert maps is not None
@@ -92,24 +92,19 @@ def measure_layer(atoms: int, neighbors: int, batch: int, device: torch.device, 
     embeds: dict[str, Embed] = {"plain": embed_plain, "reference": reference.embed, device.type: ops.embed}
     if atoms > HUGE:
         embeds = {device.type: ops.embed}
-    peaks, tasks = {}, {"floor": _products(x, dictionary.scorer)}
+    peaks, tasks = {}, dict[str, Callable[[], object]](floor=_products(x, dictionary.scorer))
     for name, embed in embeds.items():
         layer = build_layer(settings, dictionary, (3, SIDE, SIDE), CLASSES)
-        layer.layer.embedding.gate = _Nearest(PATCH, neighbors, embed)
+        layer.layer.embedding.gate = gate = _Nearest(PATCH, neighbors)
+        gate.embed = embed
         layer.to(device)
-        tasks[name], tasks[f"{name}, evaluation"] = _step(layer, x), _evaluation(layer, x)
-        with PeakMemory(device) as peak:
-            tasks[name]()
-        peaks[name] = peak.bytes
+        tasks[name] = training_step(layer, x, CLASSES, Optimizer(learning_rate=1e-5))
+        tasks[f"{name}, evaluation"] = _evaluation(layer, x)
+        peaks[name] = peak_memory(tasks[name], device)
     seconds = alternate(tasks, turns, device)
     return [
         Row(
-            atoms,
-            neighbors,
-            batch,
-            PATCH,
-            name,
-            device.type,
+            *(atoms, neighbors, batch, PATCH, name, device.type),
             images_per_second=batch / seconds[name],
             vs_plain=seconds["plain"] / seconds[name] if "plain" in seconds else None,
             vs_floor=seconds["floor"] / seconds[name],
@@ -122,11 +117,7 @@ def measure_layer(atoms: int, neighbors: int, batch: int, device: torch.device, 
 
 
 def alternate(tasks: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> dict[str, float]:
-    """Time tasks in turns, after one warm-up each, short ones several times a turn.
-
-    Returns:
-        Median seconds of each.
-    """
+    """Time tasks in turns, after two warm-ups each, short ones several times a turn; gives median seconds."""
 
     def timed(task: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -141,7 +132,26 @@ def alternate(tasks: Mapping[str, Callable[[], object]], turns: int, device: tor
         for name, task in tasks.items():
             repeats = min(10, max(1, round(SHORTEST / warm[name])))
             seconds[name] += [timed(task) for _ in range(repeats)]
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def peak_memory(task: Callable[[], object], device: torch.device) -> int | None:
+    """Do a task and tell the most bytes held at once meanwhile: allocated on a GPU, on a CPU by the whole process.
+
+    None where the system does not tell (anything but Linux).
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        task()
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        told = True
+    except OSError:
+        told = False
+    task()
+    lines = Path("/proc/self/status").read_text().splitlines() if told else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 def natural_images(count: int, generator: torch.Generator) -> Tensor:
@@ -152,31 +162,47 @@ def natural_images(count: int, generator: torch.Generator) -> Tensor:
     return to_input(((smooth + noise) * 230).clamp(0, 255).byte())
 
 
-def _step(layer: ProbedLayer, x: Tensor) -> Callable[[], None]:
-    """A whole training step: forward, loss, backward, AdamW."""
-    optimizer = torch.optim.AdamW([p for p in layer.parameters() if p.requires_grad], lr=1e-5)
-    labels = torch.arange(len(x), device=x.device) % CLASSES
-    below = x.new_zeros(len(x), CLASSES)
+def untrained_layer(settings: Layer, shape: tuple[int, int, int], classes: int) -> ProbedLayer:
+    """A layer for inputs of shape (C, H, W), of random patches: which its atoms are does not matter for its speed."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(max(settings.atoms, 1000), shape[0] * settings.patch_size**2, generator=generator)
+    dictionary = learn_dictionary(patches, settings.atoms, generator, "sampled", settings.whitening)
+    return build_layer(settings, dictionary, shape, classes)
 
-    def step() -> None:
+
+def training_step(layer: nn.Module, x: Tensor, classes: int, settings: Optimizer) -> Callable[[], Tensor]:
+    """A whole step on a batch `x` (B, C, H, W), where the layer is, too: forward, loss, backward, optimizer."""
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    optimizer = OPTIMIZERS[settings.name]([{"params": trained}], settings)
+    labels, below = torch.arange(len(x), device=x.device) % classes, x.new_zeros(len(x), classes)
+
+    def step() -> Tensor:
         layer.train()
         loss = F.cross_entropy(layer(x, below)[1], labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
+        return loss
 
     return step
 
 
-def _evaluation(layer: ProbedLayer, x: Tensor) -> Callable[[], None]:
+def seconds_per_step(
+    layer: nn.Module, optimizer: Optimizer, shape: tuple[int, int, int], classes: int, device: torch.device
+) -> float:
+    """The median of a few training steps, on random numbers of shape (C, H, W); the first does not count."""
+    x = torch.randn(optimizer.batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    step, seconds = training_step(layer.to(device), x, classes, optimizer), []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        step().item()  # which waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return median(seconds[1:])
+
+
+def _evaluation(layer: ProbedLayer, x: Tensor) -> Callable[[], object]:
     below = x.new_zeros(len(x), CLASSES)
-
-    def evaluate() -> None:
-        layer.eval()
-        with torch.no_grad():
-            layer(x, below)
-
-    return evaluate
+    return torch.no_grad()(lambda: layer.eval()(x, below))
 
 
 def _products(x: Tensor, scorer: Tensor) -> Callable[[], None]:

@@ -1,27 +1,29 @@
 """layerwise benchmark: how fast this machine trains, and against what."""
 
+import importlib.util
+import time
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 
 import torch
+from torch import Tensor
 
 from layerwise.console import print_table, progress
-from layerwise.experiments.benchmark.dictionary import measure_dictionary
-from layerwise.experiments.benchmark.layers import HUGE, Row, measure_layer
+from layerwise.experiments.benchmark.layers import HUGE, Row, measure_layer, natural_images
 from layerwise.experiments.benchmark.stack import measure_depth
+from layerwise.nn.kmeans import kmeans, nearest
+from layerwise.nn.whitening import fit_whitening
+from layerwise.ops import sample_patches
 from layerwise.run.files import check_writable, write_json
+
+ITERATIONS = 25
 
 
 def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
-    """Measure and print.
+    """Measure and print; `quick` tells whether everything runs, not how fast; `path` is a JSON file for the rows.
 
-    Args:
-        quick: small shapes and few turns: whether everything runs, not how fast.
-        path: a JSON file to write the rows of layers to.
-        device: what to measure.
-
-    Raises:
-        SettingError: the file cannot be written.
+    Raises SettingError where the file cannot be written.
     """
     check_writable("--json", path)
     batch = 16 if quick else 512 if device.type == "cuda" else 64
@@ -29,34 +31,62 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
     for atoms, neighbors in [(64, 16)] if quick else [(1024, 256), (256, 64), (16384, 4096)]:
         for _ in progress([0], f"a layer of {atoms} atoms, {neighbors} neighbors"):
             rows += measure_layer(atoms, neighbors, batch, device, 2 if quick else 5 if atoms <= HUGE else 2)
-    print_layers(rows)
+    table = [("atoms", "k", "backend", "images/s", "÷ plain", "÷ floor", "evaluation ÷ step", "peak GiB", "agrees")]
+    for row in rows:
+        plain = "-" if row.vs_plain is None else f"{row.vs_plain:.2f}"
+        peak = "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.2f}"
+        speeds = f"{row.images_per_second:.0f}", plain, f"{row.vs_floor:.2f}", f"{row.vs_training:.2f}"
+        table.append((str(row.atoms), str(row.neighbors), row.backend, *speeds, peak, "yes" if row.agrees else "NO"))
+    print_table(table)
     if path is not None:
         write_json(Path(path), [asdict(row) for row in rows])
     print()
     for _ in progress([0], "a layer at depth 4"):
-        depth = measure_depth(quick, device)
-    print(depth)
+        line = measure_depth(quick, device)
+    print(line)
     for _ in progress([0], "a dictionary"):
-        dictionary = measure_dictionary(quick)
-    print(dictionary)
+        line = measure_dictionary(quick)
+    print(line)
     return rows
 
 
-def print_layers(rows: list[Row]) -> None:
-    """Print one line a row."""
-    table = [("atoms", "k", "backend", "images/s", "÷ plain", "÷ floor", "evaluation ÷ step", "peak GiB", "agrees")]
-    for row in rows:
-        table.append(
-            (
-                str(row.atoms),
-                str(row.neighbors),
-                row.backend,
-                f"{row.images_per_second:.0f}",
-                "-" if row.vs_plain is None else f"{row.vs_plain:.2f}",
-                f"{row.vs_floor:.2f}",
-                f"{row.vs_training:.2f}",
-                "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.2f}",
-                "yes" if row.agrees else "NO",
-            )
-        )
-    print_table(table)
+def measure_dictionary(quick: bool) -> str:
+    """Time k-means of whitened 5×5 patches on the CPU, in turns with as many iterations of faiss's, if it is installed.
+
+    Returns a line that says how long each took, and how their inertia compares.
+    """
+    count, atoms, turns = (4096, 16, 1) if quick else (262_144, 1024, 3)
+    generator = torch.Generator().manual_seed(0)
+    images = natural_images(count // 128, generator)
+    sample = sample_patches([images], 5, count, len(images), generator)
+    patches = fit_whitening(sample, 0.03)(sample).contiguous()
+    methods = {"ours": _ours} | ({"faiss": _faiss} if importlib.util.find_spec("faiss") else {})
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    inertia = dict.fromkeys(methods, 0.0)
+    for turn in range(turns):
+        for name, cluster in methods.items():
+            start = time.perf_counter()
+            centroids = cluster(patches, atoms, turn)
+            seconds[name].append(time.perf_counter() - start)
+            inertia[name] += float(nearest(patches, centroids)[1].double().mean()) / turns
+    ours = median(seconds["ours"])
+    line = f"dictionary: {count:,} patches, {atoms} atoms, {ITERATIONS} iterations: {ours:.2f} s"
+    if "faiss" not in methods:
+        return line + " (pip install faiss-cpu to compare)"
+    theirs = median(seconds["faiss"])
+    return (
+        f"{line}, faiss {theirs:.2f} s: seconds ÷ faiss's {ours / theirs:.2f}, "
+        f"inertia ÷ faiss's {inertia['ours'] / inertia['faiss']:.4f}"
+    )
+
+
+def _ours(patches: Tensor, atoms: int, seed: int) -> Tensor:
+    return kmeans(patches, atoms, ITERATIONS, torch.Generator().manual_seed(seed), tolerance=-1)
+
+
+def _faiss(patches: Tensor, atoms: int, seed: int) -> Tensor:
+    import faiss
+
+    model = faiss.Kmeans(patches.shape[1], atoms, niter=ITERATIONS, seed=seed)
+    model.train(patches.numpy())
+    return torch.from_numpy(model.centroids)

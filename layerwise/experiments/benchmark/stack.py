@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from layerwise.config import Config, Layer, Optimizer, Probe, Sampling, SingleLayer
-from layerwise.data.augmentation import Augmentation
-from layerwise.data.images import Images
+from layerwise.data.batches import ViewStore
+from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
-from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.layers import CLASSES, natural_images
 from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.nn.stack import FrozenStack
@@ -27,26 +26,23 @@ def measure_depth(quick: bool, device: torch.device) -> str:
     """Train a fourth layer on three that were not trained, which takes as long as on trained ones.
 
     In the stack the seconds hold all that the layer needs: pushing the views stored of layer 2 through layer 3,
-    sampling patches, the dictionary, the epochs. Alone, the views are there already.
-
-    Returns:
-        A line that says how long each took.
+    sampling patches, the dictionary, the epochs. Alone, the views are there already. Returns a line that tells both.
     """
     count, atoms, epochs, turns = (96, 16, 1, 1) if quick else (2000, 256, 10, 2)
-    layer = Layer(
-        atoms=atoms,
-        neighbors=atoms // 4,
-        pool=1,
-        probe=Probe(pool=4),
-        sampling=Sampling(patches=64 * atoms),
-    )
+    sampling = Sampling(patches=64 * atoms)
+    layer = Layer(atoms=atoms, neighbors=atoms // 4, pool=1, probe=Probe(pool=4), sampling=sampling)
     optimizer = Optimizer(epochs=epochs, batch_size=32)
     first = SingleLayer(**vars(layer) | {"pool": 2}, optimizer=optimizer)
     config = Config(depth=DEPTH, layer=layer, layers={1: first}, optimizer=optimizer)
-    data = _data(count)
+    pixels = ((natural_images(count + 64, torch.Generator().manual_seed(0)) + 1) * 127.5).byte()
+    images = Images(pixels, torch.arange(len(pixels)) % CLASSES)
+    train, held = images.subset(torch.arange(count)), images.subset(torch.arange(count, count + 64))
+    data = DataSet([str(i) for i in range(CLASSES)], train, held, held, Augmentation(flip=True, crop=4))
+    stack, seconds = FrozenStack(), {"stack": 0.0, "alone": 0.0}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        stack = _stack(config, data, device)
-        seconds = {"stack": 0.0, "alone": 0.0}
+        for number in range(1, DEPTH):
+            store = ViewStore(config.features, data, config.seed, device)  # is empty: patches come from the stack
+            stack = stack.with_layer(_layer(config, stack, store, number)).to(device)
         for _ in range(turns):
             for where, stored in (("stack", DEPTH - 2), ("alone", DEPTH - 1)):
                 store = ViewStore(config.features, data, config.seed, device)
@@ -60,23 +56,8 @@ def measure_depth(quick: bool, device: torch.device) -> str:
     )
 
 
-def _data(count: int) -> DataSet:
-    pixels = ((natural_images(count + 64, torch.Generator().manual_seed(0)) + 1) * 127.5).byte()
-    images = Images(pixels, torch.arange(len(pixels)) % CLASSES)
-    train, held = images.subset(torch.arange(count)), images.subset(torch.arange(count, count + 64))
-    return DataSet([str(i) for i in range(CLASSES)], train, held, held, Augmentation(flip=True, crop=4))
-
-
-def _stack(config: Config, data: DataSet, device: torch.device) -> FrozenStack:
-    """Layers 1 to 3, with dictionaries of their inputs."""
-    stack = FrozenStack()
-    for number in range(1, DEPTH):
-        store = ViewStore(config.features, data, config.seed, device)  # holds nothing: patches come from the stack
-        stack = stack.with_layer(_layer(config, stack, store, number)).to(device)
-    return stack
-
-
 def _layer(config: Config, stack: FrozenStack, store: ViewStore, number: int) -> ProbedLayer:
+    """A layer on top of a stack, with a dictionary of its input."""
     own = config.layer_at(number)
     return build_layer(own, learn(own, number, stack, store, config.seed), stack.shape(store.data.shape), CLASSES)
 

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from layerwise.api import device_of
 from layerwise.config import Config, SettingError, SingleLayer
 from layerwise.config.run import plain
+from layerwise.data.batches import ViewStore
 from layerwise.data.splits import load_data
-from layerwise.data.views import ViewStore
 from layerwise.nn.layer import output_shape
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
+from layerwise.report.page import summarize
 from layerwise.run.files import commit
+from layerwise.run.record import LayerRecord, settings_of
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 from layerwise.seeds import fold_seed
@@ -27,26 +29,16 @@ from layerwise.training.inputs import LayerData
 class EndToEnd(nn.Module):
     """Convolutions with ReLU, each followed by a 1×1 bottleneck; pooling and batch norm after the first one alone.
 
-    Args:
-        settings: of the first layer: s, N, D, pool, and the probe's.
-        convolutions: how many; those after the first have 3×3 kernels.
-        shape: (C, H, W) of the images.
-        classes: number of classes.
-
-    Raises:
-        SettingError: the images have no room for so many.
+    The settings are those of a first layer: s, N, D, pool, and the probe's. Later convolutions have 3×3 kernels. Raises
+    SettingError where images of shape (C, H, W) have no room for so many.
     """
 
     def __init__(self, settings: SingleLayer, convolutions: int, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         atoms, channels = settings.atoms, settings.channels or settings.atoms
-        parts: list[nn.Module] = [
-            nn.Conv2d(shape[0], atoms, settings.patch_size),
-            nn.ReLU(),
-            nn.AvgPool2d(settings.pool, ceil_mode=True),
-            nn.BatchNorm2d(atoms, eps=settings.norm.eps),
-            nn.Conv2d(atoms, channels, 1),
-        ]
+        parts: list[nn.Module] = [nn.Conv2d(shape[0], atoms, settings.patch_size), nn.ReLU()]
+        parts += [nn.AvgPool2d(settings.pool, ceil_mode=True), nn.BatchNorm2d(atoms, eps=settings.norm.eps)]
+        parts += [nn.Conv2d(atoms, channels, 1)]
         for _ in range(convolutions - 1):
             parts += [nn.Conv2d(channels, atoms, 3), nn.ReLU(), nn.Conv2d(atoms, channels, 1)]
         self.network = nn.Sequential(*parts)
@@ -65,13 +57,9 @@ class EndToEnd(nn.Module):
 
 
 def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
-    """Train a CNN and test it; where it was begun earlier it goes on from its last epoch.
+    """Train a CNN, from its last epoch if it was begun earlier, and give its test accuracy in [0, 1].
 
-    Returns:
-        The test accuracy in [0, 1].
-
-    Raises:
-        RunInUse: another process is at it.
+    Raises RunInUse where another process is at it.
     """
     data, device, own = load_data(config.data, config.seed), device_of(config.trainer), config.layer_at(1)
     seed = fold_seed(config.seed, 1)
@@ -87,15 +75,10 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
         commit(run.path / "cnn.safetensors", lambda path: save_file(history.weights, path))
         counts = confusion([model.to(device).eval()], data.test, len(data.classes), device)
         tested = float(counts.diag().sum()) / float(counts.sum())
-        layer = {
-            "layer": 1,
-            "atoms": own.atoms,
-            "output_shape": list(model.shape),
-            "val_accuracy": history.best["val_accuracy"],
-            "seconds": round(history.seconds, 3),
-        }
-        summary = {"depth": 1, "test_accuracy": tested, "layers": [layer], "seconds": layer["seconds"]}
-        run.save_json("summary.json", summary)
+        best, settings = history.best["val_accuracy"], settings_of(config, 1, data.digest)
+        shapes, seconds = (list(data.shape), list(model.shape)), round(history.seconds, 3)
+        record = LayerRecord(1, own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings)
+        run.save_json("summary.json", summarize([record], tested))
         (run.path / "last.ckpt").unlink(missing_ok=True)
     except BaseException:
         tracker.close(1)

@@ -7,20 +7,18 @@ from typing import Any
 
 from layerwise.api import device_of, train
 from layerwise.config import Config, SettingError
-from layerwise.data.splits import DataSet
+from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
+from layerwise.experiments.benchmark.layers import seconds_per_step, untrained_layer
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
-from layerwise.experiments.step import seconds_per_step, untrained_layer
 from layerwise.parsing import read_config
 from layerwise.run.record import fingerprint, settings_of
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit, next_shape
 from layerwise.training.evaluation import accuracies
 
-FORWARD = 0.6
-"""share of a training step that its forward pass takes, about"""
-TESTED = "depths.json"
-"""a run's test accuracies at every depth, written last"""
+FORWARD = 0.6  # share of a training step that its forward pass takes, about
+TESTED = "depths.json"  # a run's test accuracies at every depth, written last
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Job:
     def tested(self) -> list[float] | None:
         """Test accuracies in [0, 1] at depth 1, 2, …; None where the run is not finished, or is another.
 
-        Raises:
-            DamagedRun: a file of the run is not as it was written.
+        Raises DamagedRun where a file of the run is not as it was written.
         """
         if not (self.folder / TESTED).exists():
             return None
@@ -57,9 +54,7 @@ class Job:
     def train(self) -> None:
         """Train, or go on with what is left, and test at every depth.
 
-        Raises:
-            RunInUse: another process is at it.
-            SettingError: the folder holds a run with other settings.
+        Raises RunInUse where another process is at it, SettingError where the folder holds a run with other settings.
         """
         if self.convolutions > 1:
             stored = read_config(self.folder / "config.yaml") if (self.folder / "config.yaml").exists() else self.config
@@ -70,37 +65,6 @@ class Job:
         run = train(self.config)
         device = device_of(self.config.trainer)
         run.save_json(TESTED, accuracies(run.stack().to(device), run.data().test, device))
-
-    def seconds_left(self, data: DataSet, known: dict[str, float]) -> float:
-        """Seconds of what is left to train, from a few steps of each layer, on random numbers.
-
-        Excluded are dictionaries, tests, and what half-trained layers have behind them.
-
-        Args:
-            data: what it is trained on.
-            known: seconds of a step that are measured already; grows.
-
-        Raises:
-            SettingError: the run does not fit the data or the machine.
-        """
-        config, shape, classes, device = self.config, data.shape, len(data.classes), device_of(self.config.trainer)
-        check_fit(config, shape, len(data.train))
-        total = below = 0.0
-        for number in range(1, config.deepest + 1):
-            own = config.layer_at(number)
-            key = repr((own, shape, self.convolutions))
-            if key not in known:
-                layer = untrained_layer(own, shape, classes)
-                model = layer if self.convolutions == 1 else EndToEnd(own, self.convolutions, shape, classes)
-                known[key] = seconds_per_step(model, own.optimizer, shape, classes, device)
-            epochs, views = own.optimizer.epochs, config.features.views
-            steps = len(data.train) // own.optimizer.batch_size
-            if not (self.folder / f"layer-{number}" / "layer.json").exists():
-                validation = FORWARD * len(data.val) / len(data.train)
-                total += steps * (epochs * known[key] * (1 + validation) + (min(views, epochs) or epochs) * below)
-            below = FORWARD * known[key] + (0.0 if views else below)
-            shape = next_shape(config, number, shape, len(data.train))
-        return total
 
     def _read(self, name: str) -> Any:
         try:
@@ -114,3 +78,31 @@ def _deciding(config: Config) -> dict[str, Any]:
     own_images = config.data.name == "image_folder"
     root = fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else ""
     return settings_of(config, config.deepest, root)
+
+
+def estimate(jobs: list[Job]) -> float:
+    """Seconds of what is left to train of jobs on the same data, from a few steps of each layer, on random numbers.
+
+    Excluded are dictionaries, tests, and what half-trained layers have behind them. Raises SettingError where a run
+    does not fit the data or the machine.
+    """
+    data = load_data(jobs[0].config.data, jobs[0].config.seed)
+    images, classes, known, total = len(data.train), len(data.classes), dict[str, float](), 0.0
+    for job in jobs:
+        config, shape, below, device = job.config, data.shape, 0.0, device_of(job.config.trainer)
+        check_fit(config, shape, images)
+        for number in range(1, config.deepest + 1):
+            own = config.layer_at(number)
+            key = repr((own, shape, job.convolutions))
+            if key not in known:
+                layer = untrained_layer(own, shape, classes)
+                model = layer if job.convolutions == 1 else EndToEnd(own, job.convolutions, shape, classes)
+                known[key] = seconds_per_step(model, own.optimizer, shape, classes, device)
+            epochs, views = own.optimizer.epochs, config.features.views
+            if not (job.folder / f"layer-{number}" / "layer.json").exists():
+                with_validation = epochs * known[key] * (1 + FORWARD * len(data.val) / images)
+                steps = images // own.optimizer.batch_size
+                total += steps * (with_validation + (min(views, epochs) or epochs) * below)
+            below = FORWARD * known[key] + (0.0 if views else below)
+            shape = next_shape(config, number, shape, images)
+    return total

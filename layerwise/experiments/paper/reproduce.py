@@ -6,11 +6,10 @@ import statistics
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from layerwise.config import Data, SettingError
+from layerwise.config import SettingError
 from layerwise.console import in_words
-from layerwise.data.splits import load_data
 from layerwise.errors import RunInUse
-from layerwise.experiments.paper.job import Job
+from layerwise.experiments.paper.job import Job, estimate
 from layerwise.experiments.paper.tables import TABLES, Row, Table, small
 from layerwise.parsing import parse
 from layerwise.report.figures import curve_figure
@@ -33,24 +32,17 @@ class Result:
 
 
 def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: list[str]) -> list[Result]:
-    """Train every row of a table that is not trained yet, then print the table.
+    """Train every row of a table in `TABLES` that is not trained yet, with seeds 0 to `seeds` - 1, and print the table.
 
-    Args:
-        name: in `TABLES`.
-        scale: full, or small: a quarter of the atoms (of figure 9 a sixteenth), 10 epochs.
-        seeds: 0 to seeds - 1 for every row.
-        path: a JSON file for the rows.
-        arguments: further settings for every row, as for layerwise train, such as --data.root.
-
-    Returns:
-        A result a row.
-
-    Raises:
-        SettingError: a setting does not fit.
+    The scale is full, or small: a quarter of the atoms (of figure 9 a sixteenth), 10 epochs. `path` is a JSON file for
+    the rows, `arguments` are further settings for every row, as for layerwise train, such as --data.root. Raises
+    SettingError where a setting does not fit.
     """
     table = TABLES[name]
     rows = rows_at(table, scale)
-    check_sweep(seeds, path, arguments, ("depth", "config", *_differing(rows)))
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    differing = [name for name in names if len({row.settings.get(name) for row in rows}) > 1]
+    check_sweep(seeds, path, arguments, ("depth", "config", *differing))
     runs = configured(rows, scale, seeds, name, arguments)
     by_seed = [job for jobs in zip(*runs.values(), strict=True) for job in jobs]
     open_runs = [job for job in by_seed if job.tested() is None]
@@ -64,8 +56,7 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
                     job.train()
             except RunInUse:
                 print("another process is at it", flush=True)
-        elsewhere = sum(job.tested() is None for job in open_runs)
-        if elsewhere:
+        if elsewhere := sum(job.tested() is None for job in open_runs):
             raise SettingError(
                 f"{name}: another process still trains {elsewhere} of the runs; repeat this when it is done"
             )
@@ -83,16 +74,9 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
 
 
 def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[str, ...]) -> None:
-    """Refuse what cannot be given to a command of many runs.
+    """Refuse what cannot be given to a command of many runs, to each of which it gives seed, run_dir and `own` itself.
 
-    Args:
-        seeds: how many.
-        path: of a JSON file.
-        arguments: settings for every run.
-        own: settings that the command itself gives to each run, beside seed and run_dir.
-
-    Raises:
-        SettingError: naming what was given.
+    Raises SettingError, naming what was given.
     """
     check_writable("--json", path)
     if seeds < 1:
@@ -107,17 +91,11 @@ def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[s
             raise SettingError(f"{name}: each run here has its own; omit it, or use layerwise train for a single run")
 
 
-def _differing(rows: list[Row]) -> list[str]:
-    """The settings that make a row: those in which rows differ."""
-    names = dict.fromkeys(name for row in rows for name in row.settings)
-    return [name for name in names if len({row.settings.get(name) for row in rows}) > 1]
-
-
 def rows_at(table: Table, scale: str) -> list[Row]:
     """The rows of a table at a scale, without those that it leaves no neighbors; points are named by their own size."""
     if scale == "full":
         return table.rows
-    shrunk = [(row, small(row.settings, table.small)) for row in table.rows]
+    shrunk = ((row, small(row.settings, table.small)) for row in table.rows)
     rows = [replace(row, settings=settings) for row, settings in shrunk if settings is not None]
     if table.axis is None:
         return rows
@@ -129,49 +107,31 @@ def configured(rows: list[Row], scale: str, seeds: int, table: str, arguments: l
     """The runs that the rows need, by stack, one a seed.
 
     Each has a run directory of its own, runs/TABLE-SCALE-DATA/ROW-seedN; DATA is the data set's name, and of a folder
-    of images its name and some digits that stand for where it lies.
+    of images the folder's name and some digits that stand for where it lies.
     """
     deepest = {row.stack or row.name: row for row in sorted(rows, key=lambda row: row.depth)}
     runs: dict[str, list[Job]] = {name: [] for name in dict.fromkeys(row.stack or row.name for row in rows)}
     for name, jobs in runs.items():
-        label = re.sub(r"\W+", "-", name.replace("Φ", "phi")).strip("-").lower()
-        row = deepest[name]
-        given = [f"--{setting}={value}" for setting, value in row.settings.items()]
+        row, label = deepest[name], re.sub(r"\W+", "-", name.replace("Φ", "phi")).strip("-").lower()
+        given = ["--config=paper", f"--wandb.group={table}-{scale}"]
+        given += [f"--{setting}={value}" for setting, value in row.settings.items()]
         for seed in range(seeds):
-            config, _ = parse(
-                ["--config=paper", f"--wandb.group={table}-{scale}", *given, *arguments]
-                + [f"--depth={row.depth}", f"--seed={seed}"]
-            )
-            folder = f"runs/{table}-{scale}-{_data_name(config.data)}/{label}-seed{seed}"
+            config, _ = parse([*given, *arguments, f"--depth={row.depth}", f"--seed={seed}"])
+            data = config.data.name
+            if data == "image_folder":
+                root = Path(config.data.root).resolve()
+                data = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
+            folder = f"runs/{table}-{scale}-{data}/{label}-seed{seed}"
             jobs.append(Job(replace(config, run_dir=folder), row.convolutions))
     return runs
 
 
-def _data_name(data: Data) -> str:
-    if data.name != "image_folder":
-        return data.name
-    root = Path(data.root).resolve()
-    return f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
-
-
 def outcome(row: Row, jobs: list[Job]) -> Result:
     """The result of a row whose runs are finished."""
-    tested = [job.tested() for job in jobs]
-    values = [100 * by_depth[row.depth - 1] for by_depth in tested if by_depth is not None]
+    values = [100 * accuracies[row.depth - 1] for job in jobs if (accuracies := job.tested())]
     std = statistics.stdev(values) if len(values) > 1 else None
     seconds = sum(job.seconds(row.depth) for job in jobs)
     return Result(row.name, statistics.mean(values), std, len(values), row.paper, seconds)
-
-
-def estimate(jobs: list[Job]) -> float:
-    """Seconds of what is left to train; see `Job.seconds_left`.
-
-    Raises:
-        SettingError: a run does not fit the data or the machine.
-    """
-    config, known = jobs[0].config, dict[str, float]()
-    data = load_data(config.data, config.seed)
-    return sum(job.seconds_left(data, known) for job in jobs)
 
 
 def markdown(table: Table, results: list[Result]) -> str:

@@ -34,14 +34,12 @@ class Table:
     """what the scale small divides sizes by"""
 
 
+def _sized(atoms: int) -> Settings:
+    return {"layer.atoms": atoms, "layers.1.neighbors": atoms // 4, "layer.sampling.patches": 256 * atoms}
+
+
 EPOCHS = 10
-FULL: Settings = {
-    "layer.atoms": 1024,
-    "layer.neighbors": 128,
-    "layers.1.neighbors": 256,
-    "layer.sampling.patches": 262_144,
-    "optimizer.epochs": 200,
-}
+FULL: Settings = _sized(1024) | {"layer.neighbors": 128, "optimizer.epochs": 200}
 """the size of configs/paper.yaml"""
 
 
@@ -66,46 +64,8 @@ RANDOM: Settings = {"layer.dictionary": "kmeans_gaussian", "layer.whitening.kind
 """the authors' random patches are clustered; they are whitened by their own covariance, that is not at all, and so are
 the images"""
 
-TABLE1 = Table(
-    "Table 1: one layer",
-    [
-        Row("vanilla CNN", CNN, 80.08),
-        Row("Φ_hard, random patches", HARD | RANDOM, 71.36),
-        Row("Φ_full, random patches", RANDOM, 76.04),
-        Row("Φ_hard, data patches", HARD, 78.80),
-        Row("Φ_full, data patches", {}, 81.23),
-    ],
-)
-
 BARE: Settings = {"layers.1.pool": 1, "layers.1.norm.kind": "none", "layer.channels": "null"}
-QUARTER: Settings = {
-    "layer.atoms": 256,
-    "layers.1.neighbors": 64,
-    "layer.sampling.patches": 65_536,
-    "optimizer.batch_size": 32,
-}
-
-TABLE2 = Table(
-    "Table 2: constraint on the linear function, N = 256",
-    [
-        Row(
-            "simple",
-            BARE | QUARTER | {"layer.probe.kind": "unconstrained", "optimizer.learning_rate": 1e-5},
-        ),
-        Row("constrained", BARE | QUARTER | {"optimizer.learning_rate": 1e-3}),
-    ],
-)
-
-TABLE3 = Table(
-    "Table 3: average pooling, with batch norm, and bottleneck, Φ_full",
-    [
-        Row("neither", BARE),
-        Row("average pooling", {"layer.channels": "null"}),
-        Row("bottleneck", {"layers.1.pool": 1, "layers.1.norm.kind": "none"}),
-        Row("both", {}),
-    ],
-)
-
+QUARTER: Settings = _sized(256) | {"optimizer.batch_size": 32}
 DEEP: Settings = {"layers.1.pool": 2}
 
 
@@ -113,43 +73,55 @@ def _depths(name: str, settings: Settings) -> list[Row]:
     return [Row(f"{name}, depth {depth}", DEEP | settings, depth=depth, stack=name) for depth in range(1, 5)]
 
 
-TABLE4 = Table(
-    "Table 4: depth",
-    [
-        *_depths("Φ_full", {}),
-        *_depths("Φ_hard", HARD),
-        *_depths("CNN layer by layer", CNN),
-        Row("CNN end to end, depth 1", DEEP | CNN, stack="CNN layer by layer"),
-        *(Row(f"CNN end to end, depth {depth}", DEEP | CNN, convolutions=depth) for depth in range(2, 5)),
-    ],
-)
-
-FIGURE8 = Table(
-    "Figure 8: neighbors k, Φ_full",
-    [Row(f"k = {k}", {"layers.1.neighbors": k}) for k in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)],
-    axis=("k", "layers.1.neighbors"),
-)
-
-
-def _sized(atoms: int) -> Settings:
-    return {"layer.atoms": atoms, "layers.1.neighbors": atoms // 4, "layer.sampling.patches": 256 * atoms}
-
-
-FIGURE9 = Table(
-    "Figure 9: atoms N with k = N / 4, Φ_full",
-    [
-        *(Row(f"N = {n}", _sized(n)) for n in (1024, 2048, 4096, 8192)),
-        Row("N = 16384", _sized(16_384) | {"optimizer.learning_rate": 1e-3}),
-    ],
-    axis=("N", "layer.atoms"),
-    small=16,  # it ends where the paper begins: more takes a small machine days
-)
-
 TABLES = {
-    "table1": TABLE1,
-    "table2": TABLE2,
-    "table3": TABLE3,
-    "table4": TABLE4,
-    "figure8": FIGURE8,
-    "figure9": FIGURE9,
+    "table1": Table(
+        "Table 1: one layer",
+        [
+            Row("vanilla CNN", CNN, 80.08),
+            Row("Φ_hard, random patches", HARD | RANDOM, 71.36),
+            Row("Φ_full, random patches", RANDOM, 76.04),
+            Row("Φ_hard, data patches", HARD, 78.80),
+            Row("Φ_full, data patches", {}, 81.23),
+        ],
+    ),
+    "table2": Table(
+        "Table 2: constraint on the linear function, N = 256",
+        [
+            Row("simple", BARE | QUARTER | {"layer.probe.kind": "unconstrained", "optimizer.learning_rate": 1e-5}),
+            Row("constrained", BARE | QUARTER | {"optimizer.learning_rate": 1e-3}),
+        ],
+    ),
+    "table3": Table(
+        "Table 3: average pooling, with batch norm, and bottleneck, Φ_full",
+        [
+            Row("neither", BARE),
+            Row("average pooling", {"layer.channels": "null"}),
+            Row("bottleneck", {"layers.1.pool": 1, "layers.1.norm.kind": "none"}),
+            Row("both", {}),
+        ],
+    ),
+    "table4": Table(
+        "Table 4: depth",
+        [
+            *_depths("Φ_full", {}),
+            *_depths("Φ_hard", HARD),
+            *_depths("CNN layer by layer", CNN),
+            Row("CNN end to end, depth 1", DEEP | CNN, stack="CNN layer by layer"),
+            *(Row(f"CNN end to end, depth {depth}", DEEP | CNN, convolutions=depth) for depth in range(2, 5)),
+        ],
+    ),
+    "figure8": Table(
+        "Figure 8: neighbors k, Φ_full",
+        [Row(f"k = {k}", {"layers.1.neighbors": k}) for k in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)],
+        axis=("k", "layers.1.neighbors"),
+    ),
+    "figure9": Table(
+        "Figure 9: atoms N with k = N / 4, Φ_full",
+        [
+            *(Row(f"N = {n}", _sized(n)) for n in (1024, 2048, 4096, 8192)),
+            Row("N = 16384", _sized(16_384) | {"optimizer.learning_rate": 1e-3}),
+        ],
+        axis=("N", "layer.atoms"),
+        small=16,  # it ends where the paper begins: more takes a small machine days
+    ),
 }

@@ -19,30 +19,20 @@ from layerwise.run.files import write_json
 
 CLUSTERS = 64
 SAMPLES = [300, 1000, 3000, 10_000, 20_000]
-STEPS = 2000
-BATCH = 64
+STEPS, BATCH = 2000, 64
 PANELS = {"clustered": f"--data.teacher.clusters={CLUSTERS}", "unclustered": "--data.teacher.clusters=0"}
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What is trained on the images."""
-
-    name: str
-    settings: list[str]
-
-
-def learners(clusters: int) -> list[Learner]:
-    """Φ_full with fewer, as many and more atoms than clusters, and the vanilla CNN."""
-    sizes = [(f"N = {label}", clusters * times // 4, max(1, times // 4)) for label, times in SIZES.items()]
-    return [
-        *(Learner(name, [f"--layer.atoms={n}", f"--layer.neighbors={k}"]) for name, n, k in sizes),
-        Learner("vanilla CNN", [f"--layer.atoms={clusters}", "--layer.gate.kind=relu"]),
-    ]
-
-
-SIZES = {"N0/4": 1, "N0": 4, "4 N0": 16}
-"""in quarters of N0; of several atoms a cluster, as many are near"""
+LEARNERS = {
+    "N = N0/4": [f"--layer.atoms={CLUSTERS // 4}", "--layer.neighbors=1"],
+    "N = N0": [f"--layer.atoms={CLUSTERS}", "--layer.neighbors=1"],
+    "N = 4 N0": [f"--layer.atoms={4 * CLUSTERS}", "--layer.neighbors=4"],
+    "vanilla CNN": [f"--layer.atoms={CLUSTERS}", "--layer.gate.kind=relu"],
+}
+"""Φ_full with fewer, as many and more atoms than clusters, and the CNN; of several atoms a cluster, as many are near"""
+OWN = (
+    *("depth", "config", "data.name", "data.teacher.clusters", "data.teacher.images", "data.teacher.seed"),
+    *("optimizer.epochs", "optimizer.batch_size", "layer.atoms", "layer.neighbors", "layer.gate.kind"),
+)
+"""settings that each run has for itself"""
 
 
 @dataclass(frozen=True)
@@ -59,33 +49,32 @@ class Errors:
 
 
 def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> list[Errors]:
-    """Train every learner on every sample size, print the errors, draw them.
+    """Train every learner on every sample size with seeds 0 to `seeds` - 1, print the errors, draw them.
 
-    Args:
-        seeds: 0 to seeds - 1.
-        quick: few samples and steps.
-        path: a JSON file for the errors.
-        arguments: further settings for every run, as for train.py.
-
-    Raises:
-        SettingError: a setting does not fit.
+    `quick` takes few samples and steps, `path` is a JSON file for the errors, `arguments` are further settings for
+    every run, as for layerwise train. Raises SettingError where a setting does not fit.
     """
-    own = (
-        *("depth", "config", "data.name", "data.teacher.clusters", "data.teacher.images", "data.teacher.seed"),
-        *("optimizer.epochs", "optimizer.batch_size", "layer.atoms", "layer.neighbors", "layer.gate.kind"),
-    )
-    check_sweep(seeds, path, arguments, own)
-    samples, steps = (SAMPLES[:2], 50) if quick else (SAMPLES, STEPS)
+    check_sweep(seeds, path, arguments, OWN)
+    sizes, steps = (SAMPLES[:2], 50) if quick else (SAMPLES, STEPS)
     folder = Path("runs") / ("theorem-quick" if quick else "theorem")
     results = []
     for panel, world in PANELS.items():
-        for learner in learners(CLUSTERS):
-            runs = [
-                [_configured(learner, world, n, seed, steps, folder / panel, arguments) for seed in range(seeds)]
-                for n in samples
-            ]
-            results.append(_errors(panel, learner.name, samples, runs))
-        _print([result for result in results if result.panel == panel])
+        for learner, settings in LEARNERS.items():
+            label = learner.replace(" ", "").replace("/", "-").replace("=", "-").lower()
+            runs: dict[int, list[Job]] = {n: [] for n in sizes}
+            for n, jobs in runs.items():
+                given = ["--config=teacher", world, *settings, f"--data.teacher.images={n}"]
+                given += [f"--optimizer.epochs={max(1, round(steps * BATCH / n))}", *arguments]
+                for seed in range(seeds):
+                    place = f"--run_dir={folder / panel / f'{label}-{n}-seed{seed}'}"
+                    jobs.append(Job(parse([*given, f"--data.teacher.seed={seed}", f"--seed={seed}", place])[0]))
+            results.append(_errors(panel, learner, runs))
+        print(f"\n{panel} patches{f', N0 = {CLUSTERS}' if panel == 'clustered' else ''}: test error in %")
+        table = [("samples", *(str(n) for n in sizes), "seconds")]
+        for row in results[-len(LEARNERS) :]:
+            table.append((row.learner, *(f"{100 * error:.1f}" for error in row.error), f"{row.seconds:.0f}"))
+        print_table(table)
+        print()
     save_figure(folder / "theorem.png", theorem_figure(results))
     print(f"\nfigure: {folder / 'theorem.png'}")
     if path is not None:
@@ -93,49 +82,20 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
     return results
 
 
-def _configured(
-    learner: Learner, world: str, samples: int, seed: int, steps: int, folder: Path, arguments: list[str]
-) -> Job:
-    label = learner.name.replace(" ", "").replace("/", "-").replace("=", "-").lower()
-    config, _ = parse(
-        ["--config=teacher", world, *learner.settings]
-        + [f"--data.teacher.images={samples}", f"--optimizer.epochs={max(1, round(steps * BATCH / samples))}"]
-        + [*arguments, f"--data.teacher.seed={seed}", f"--seed={seed}"]
-        + [f"--run_dir={folder / f'{label}-{samples}-seed{seed}'}"]
-    )
-    return Job(config)
-
-
-def _errors(panel: str, name: str, samples: list[int], runs: list[list[Job]]) -> Errors:
-    """Train what is not trained yet."""
+def _errors(panel: str, learner: str, runs: dict[int, list[Job]]) -> Errors:
+    """Train what is not trained yet of the runs, by sample size; what that prints is kept in a file beside each."""
     errors, seconds = [], 0.0
-    for n, jobs in zip(samples, runs, strict=True):
-        print(f"{panel}, {name}, {n} samples", flush=True)
+    for n, jobs in runs.items():
+        print(f"{panel}, {learner}, {n} samples", flush=True)
         for job in jobs:
             if job.tested() is None:
-                _train_quietly(job)
-        accuracies = [job.tested() for job in jobs]
-        errors.append([1 - accuracy[0] for accuracy in accuracies if accuracy is not None])
+                job.folder.parent.mkdir(parents=True, exist_ok=True)
+                with job.folder.with_name(f"{job.folder.name}.log").open("a") as log, contextlib.redirect_stdout(log):
+                    job.train()
+        errors.append([1 - accuracies[0] for job in jobs if (accuracies := job.tested())])
         seconds += sum(job.seconds(1) for job in jobs)
     spread = [stdev(values) if len(values) > 1 else 0.0 for values in errors]
-    return Errors(panel, name, samples, [mean(values) for values in errors], spread, round(seconds, 1))
-
-
-def _train_quietly(job: Job) -> None:
-    """Train, with what is printed in a file beside the run."""
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    with (job.folder.parent / f"{job.folder.name}.log").open("a") as log, contextlib.redirect_stdout(log):
-        job.train()
-
-
-def _print(results: list[Errors]) -> None:
-    clusters = f", N0 = {CLUSTERS}" if results[0].panel == "clustered" else ""
-    print(f"\n{results[0].panel} patches{clusters}: test error in %")
-    table = [("samples", *(str(n) for n in results[0].samples), "seconds")]
-    for result in results:
-        table.append((result.learner, *(f"{100 * error:.1f}" for error in result.error), f"{result.seconds:.0f}"))
-    print_table(table)
-    print()
+    return Errors(panel, learner, list(runs), [mean(values) for values in errors], spread, round(seconds, 1))
 
 
 def theorem_figure(results: list[Errors]) -> Pixels:
@@ -143,17 +103,9 @@ def theorem_figure(results: list[Errors]) -> Pixels:
     names = list(dict.fromkeys(result.panel for result in results))
     figure, all_axes = panels(9, 4, len(names))
     for panel, axes in zip(names, all_axes, strict=True):
-        for result in results:
-            if result.panel == panel:
-                axes.errorbar(
-                    result.samples,
-                    [100 * e for e in result.error],
-                    [100 * d for d in result.deviation],
-                    fmt="o-",
-                    ms=3,
-                    capsize=2,
-                    label=result.learner,
-                )
+        for result in (result for result in results if result.panel == panel):
+            error, deviation = ([100 * value for value in values] for values in (result.error, result.deviation))
+            axes.errorbar(result.samples, error, deviation, fmt="o-", ms=3, capsize=2, label=result.learner)
         axes.set(xscale="log", xlabel="training images", title=f"{panel} patches", ylim=(0, 55))
         axes.axhline(5, color="grey", linestyle=":", linewidth=1)
     all_axes[0].set(ylabel="test error, %")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from layerwise.experiments.patches.measured import Band
+from layerwise.experiments.patches.clusters import Band, leads
 from layerwise.report.figures import Pixels, as_array, blank
 
 LABELS = {
@@ -47,8 +47,7 @@ def layers_figure(curves: Mapping[str, Mapping[str, Band]]) -> Pixels:
     """Of each layer's input, how much closer to centroids whitened patches are than Gaussian ones."""
     figure, axes = blank(6, 4)
     for name, bands in curves.items():
-        pairs = zip(bands["whitened"].distance, bands["gaussian"].distance, strict=True)
-        axes.plot(bands["whitened"].centroids, [100 * (1 - own / chance) for own, chance in pairs], label=name)
+        axes.plot(bands["whitened"].centroids, [100 * lead for lead in leads(bands)], label=name)
     axes.set(xlabel="centroids", ylabel="closer than Gaussian patches, %")
     axes.set_xscale("log", base=2)
     axes.legend(frameon=False)

@@ -11,12 +11,12 @@ from layerwise.config import Config, Layer, Optimizer, SettingError
 from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.splits import load_data
-from layerwise.experiments.patches.clusters import HELD_OUT, contrast, log_spaced, unit, whitened
-from layerwise.experiments.patches.dimension import spectrum
+from layerwise.experiments.benchmark.layers import seconds_per_step, untrained_layer
+from layerwise.experiments.patches.clusters import HELD_OUT, Band, bands, contrast, log_spaced, recommended_atoms, unit
+from layerwise.experiments.patches.extent import covering, dimensions
 from layerwise.experiments.patches.figures import clusters_figure, covering_figure, layers_figure
-from layerwise.experiments.patches.measured import Band, bands, covering, dimensions, recommended_atoms
-from layerwise.experiments.patches.sources import FEWEST, Source, of_data, of_layer, of_photographs
-from layerwise.experiments.step import seconds_per_step, untrained_layer
+from layerwise.experiments.patches.sources import FEWEST, Source, of_features, of_photographs
+from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
 from layerwise.report.figures import Pixels
 from layerwise.report.page import save_figure
@@ -24,13 +24,16 @@ from layerwise.run.files import check_writable, write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 
+COUNTS = 20  # numbers of centroids
+SHOWN_RADII = [1.2, 1.0, 0.8, 0.6, 0.4, 0.2]
+
 
 @dataclass(frozen=True)
 class Asked:
     """What the command was given."""
 
     settings: list[str]
-    """as for train.py: --data.name, --seed, --run_dir, --wandb.mode and so on"""
+    """as for layerwise train: --data.name, --seed, --run_dir, --wandb.mode and so on"""
     patch_size: int | None = None
     layer: str | None = None
     """RUN, for all its layers, or RUN:i"""
@@ -41,31 +44,38 @@ class Asked:
     seeds: int = 1
     json: str | None = None
 
-
-COUNTS = 20
-"""numbers of centroids"""
-SHOWN_RADII = [1.2, 1.0, 0.8, 0.6, 0.4, 0.2]
+    def sets(self, *names: str) -> bool:
+        """Whether one of the settings begins so."""
+        return any(setting.startswith(names) for setting in self.settings)
 
 
 def patches(asked: Asked) -> dict[str, Any]:
     """Measure, print a table for each source, write figures and JSON.
 
-    Returns:
-        What the JSON file holds: of the source, or of the last one, `curves`, `covering`, `dimension`, `recommended`;
-        of several layers all of them in `layers`.
-
-    Raises:
-        SettingError: something that was given does not fit.
+    Returns what the JSON file holds: of the source, or of the last one, `curves`, `covering`, `dimension`,
+    `recommended`; of several layers all of them in `layers`. Raises SettingError where something that was given does
+    not fit.
     """
     _check(asked)
     config, _ = parse(asked.settings)
-    folder = Path(config.run_dir or f"runs/patches-{_file_name(_title(asked, config))}")
+    title = "photographs" if asked.photos is None else Path(asked.photos).resolve().name
+    if asked.layer is not None:
+        title = Path(asked.layer.partition(":")[0]).name
+    elif asked.sets("--data", "--config"):
+        title = config.data.name
+    folder = Path(config.run_dir or f"runs/patches-{_file_name(title)}")
     if (folder / "config.yaml").exists():
         raise SettingError(f"run_dir: {folder} holds a training; give another folder")
     results, curves, figures = dict[str, dict[str, Any]](), dict[str, dict[str, Band]](), dict[str, Pixels]()
     for sources in _sources(asked, config):
-        name, counts = sources[0].name, _counts(sources[0], asked)
-        curves[name] = bands([source.patches for source in sources], counts, config.seed)
+        name, draws = sources[0].name, [source.patches for source in sources]
+        room = int(len(unit(contrast(draws[0]))) * (1 - HELD_OUT))
+        if asked.centroids > room:
+            raise SettingError(
+                f"--centroids: {asked.centroids} is more than the {room} patches of {name} to be clustered; "
+                "give fewer, or more --patches"
+            )
+        curves[name] = bands(draws, log_spaced(asked.centroids, COUNTS), config.seed)
         results[name] = _result(sources[0], curves[name], config.seed)
         figures[f"clusters-{_file_name(name)}"] = clusters_figure(curves[name], name)
         figures[f"covering-{_file_name(name)}"] = covering_figure(results[name]["covering"], name)
@@ -91,16 +101,13 @@ def _check(asked: Asked) -> None:
         value = getattr(asked, name)
         if value is not None and value < least:
             raise SettingError(f"--{name}: {value} is too few; give {least} or more")
-    given = {"--layer": asked.layer is not None, "--photos": asked.photos is not None, "--data.name": _has_data(asked)}
+    has_data = asked.sets("--data", "--config")
+    given = {"--layer": asked.layer is not None, "--photos": asked.photos is not None, "--data.name": has_data}
     names = [name for name, is_given in given.items() if is_given]
     if len(names) > 1 and not (names[0] == "--layer" and names[1] == "--data.name"):  # its data may have moved
         raise SettingError(f"{names[1]}: given as well as {names[0]}; give one of them")
-    if asked.photo_size is not None and (asked.layer is not None or _has_data(asked)):
+    if asked.photo_size is not None and (asked.layer is not None or has_data):
         raise SettingError(f"--photo_size: {asked.photo_size}, but no photographs are measured; leave it out")
-
-
-def _has_data(asked: Asked) -> bool:
-    return any(setting.startswith(("--data", "--config")) for setting in asked.settings)
 
 
 def _sources(asked: Asked, config: Config) -> Iterator[list[Source]]:
@@ -108,39 +115,18 @@ def _sources(asked: Asked, config: Config) -> Iterator[list[Source]]:
     seeds, size = range(config.seed, config.seed + asked.seeds), asked.patch_size or 5
     if asked.layer is not None:
         path, _, number = asked.layer.partition(":") if not Path(asked.layer).is_dir() else (asked.layer, "", "")
-        moved = any(setting.startswith("--data.root") for setting in asked.settings)
         run = Run(path)
-        records, data = run.finished(), run.data(config.data.root if moved else None)
+        records, data = run.finished(), run.data(config.data.root if asked.sets("--data.root") else None)
         if number and not (number.isdecimal() and 1 <= int(number) <= len(records)):
             raise SettingError(f"--layer: {number} is not one of the layers 1 to {len(records)} of {path}")
         for i in [int(number)] if number else range(1, len(records) + 1):
-            below = run.stack().below(i)
-            own = asked.patch_size or records[i - 1].config.patch_size
-            yield [of_layer(below, data, own, asked.patches, seed) for seed in seeds]
-    elif _has_data(asked):
+            below, own = run.stack().below(i), asked.patch_size or records[i - 1].config.patch_size
+            yield [of_features(below, data, f"layer {i}", own, asked.patches, seed) for seed in seeds]
+    elif asked.sets("--data", "--config"):
         data = load_data(config.data, config.seed)
-        yield [of_data(data, config.data.name, size, asked.patches, seed) for seed in seeds]
+        yield [of_features(FrozenStack(), data, config.data.name, size, asked.patches, seed) for seed in seeds]
     else:
         yield [of_photographs(asked.photos, asked.photo_size, size, asked.patches, seed) for seed in seeds]
-
-
-def _title(asked: Asked, config: Config) -> str:
-    if asked.layer is not None:
-        return Path(asked.layer.partition(":")[0]).name
-    if _has_data(asked):
-        return config.data.name
-    return "photographs" if asked.photos is None else Path(asked.photos).resolve().name
-
-
-def _counts(source: Source, asked: Asked) -> list[int]:
-    """Numbers of centroids, as many as the patches allow."""
-    room = int(len(unit(contrast(source.patches))) * (1 - HELD_OUT))
-    if asked.centroids > room:
-        raise SettingError(
-            f"--centroids: {asked.centroids} is more than the {room} patches of {source.name} to be clustered; "
-            "give fewer, or more --patches"
-        )
-    return log_spaced(asked.centroids, COUNTS)
 
 
 def _result(source: Source, curves: dict[str, Band], seed: int) -> dict[str, Any]:
@@ -149,9 +135,9 @@ def _result(source: Source, curves: dict[str, Band], seed: int) -> dict[str, Any
     c, h, w = source.shape
     side = min(h, w, max(32, source.patch_size))  # a photograph is not trained on as a whole
     layer = Layer(patch_size=source.patch_size, atoms=atoms, pool=1 if side < 8 else 4)
-    positions, optimizer, shape = (side - source.patch_size + 1) ** 2, Optimizer(), (c, side, side)
-    step = seconds_per_step(untrained_layer(layer, shape, 10), optimizer, shape, 10, source.patches.device)
-    seconds = step / optimizer.batch_size
+    optimizer, shape = Optimizer(), (c, side, side)
+    seconds = seconds_per_step(untrained_layer(layer, shape, 10), optimizer, shape, 10, source.patches.device)
+    measured, spectra = dimensions(source.patches)
     return {
         "source": source.name,
         "patches": len(source.patches),
@@ -159,19 +145,16 @@ def _result(source: Source, curves: dict[str, Band], seed: int) -> dict[str, Any
         "patch_size": source.patch_size,
         "curves": {kind: asdict(band) for kind, band in curves.items()},
         "covering": covering(source.patches, curves, seed),
-        "dimension": dimensions(source.patches),
-        "spectrum": {
-            "original": spectrum(source.patches).tolist(),
-            "whitened": spectrum(whitened(source.patches)).tolist(),
-        },
+        "dimension": measured,
+        "spectrum": spectra,
         "recommended": {
             "atoms": atoms,
             "neighbors": layer.k,
             "reason": reason,
             "embedding_dimension": atoms * dimension,
-            "multiply_adds": 3 * positions * atoms * dimension,
+            "multiply_adds": 3 * (side - source.patch_size + 1) ** 2 * atoms * dimension,
             "side": side,
-            "images_per_second": 1 / seconds,
+            "images_per_second": optimizer.batch_size / seconds,
         },
     }
 
@@ -182,8 +165,7 @@ def _print(source: Source, curves: dict[str, Band], result: dict[str, Any]) -> N
     print(f"\n{source.name}: {len(source.patches)} patches of {s}×{s}×{c} = {result['patch_dimension']} dimensions")
     print("\nmean distance of a held-out patch of norm 1 to the nearest of so many centroids:")
     counts = curves["original"].centroids
-    shown = [min(range(len(counts)), key=lambda i: abs(counts[i] - 2**power)) for power in (1, 3, 5, 7, 9, 10)]
-    shown = sorted(set(shown))
+    shown = sorted({min(range(len(counts)), key=lambda i: abs(counts[i] - 2**power)) for power in (1, 3, 5, 7, 9, 10)})
     table = [("", *(str(counts[i]) for i in shown))]
     for kind, band in curves.items():
         table.append((kind.replace("_", ", "), *(f"{band.distance[i]:.3f}" for i in shown)))
@@ -196,11 +178,9 @@ def _print(source: Source, curves: dict[str, Band], result: dict[str, Any]) -> N
         table.append((kind, *cells, "–" if cover["slope"] is None else f"{cover['slope']:.1f}"))
     print_table(table)
     print()
-    dimension = result["dimension"]
-    table = [("", "TwoNN", "Levina-Bickel", "effective rank")]
+    names, table = ("two_nn", "levina_bickel", "effective_rank"), [("", "TwoNN", "Levina-Bickel", "effective rank")]
     for kind in ("original", "whitened"):
-        names = ("two_nn", "levina_bickel", "effective_rank")
-        table.append((f"dimension, {kind}", *(f"{dimension[f'{name}_{kind}']:.1f}" for name in names)))
+        table.append((f"dimension, {kind}", *(f"{result['dimension'][f'{name}_{kind}']:.1f}" for name in names)))
     print_table(table)
     own = result["recommended"]
     for text in (

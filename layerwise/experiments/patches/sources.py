@@ -11,21 +11,19 @@ import torch
 from torch import Tensor
 
 from layerwise.config import Features, SettingError
+from layerwise.data.batches import ViewStore
 from layerwise.data.images import to_input
 from layerwise.data.reading import each, read_picture
 from layerwise.data.splits import DataSet
-from layerwise.data.views import ViewStore
 from layerwise.experiments.patches.clusters import contrast
 from layerwise.nn.stack import FrozenStack
 from layerwise.ops import extract_patches
 from layerwise.training.inputs import sample_inputs
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-FEWEST = 100
-"""patches, below which nothing can be said"""
+FEWEST = 100  # patches, below which nothing can be said
 LOOKED_AT = 4096
-PHOTOGRAPHS = 4096
-"""so many photographs are read, at most, drawn at random"""
+PHOTOGRAPHS = 4096  # so many photographs are read, at most, drawn at random
 
 
 @dataclass(frozen=True)
@@ -55,63 +53,47 @@ class Source:
             )
 
 
-def of_data(data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
-    """Patches of a data set's training images.
+def of_features(stack: FrozenStack, data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
+    """Patches of a stack's output for training images, with nothing stored; of the images where it has no layers.
 
-    Raises:
-        SettingError: the patches do not fit its images.
+    Raises SettingError where the patches do not fit.
     """
-    return _of_features(FrozenStack(), data, name, patch_size, count, seed)
-
-
-def of_layer(below: FrozenStack, data: DataSet, patch_size: int, count: int, seed: int) -> Source:
-    """Patches of the features that the layer above a stack has as its input.
-
-    Raises:
-        SettingError: the patches do not fit.
-    """
-    return _of_features(below, data, f"layer {len(below) + 1}", patch_size, count, seed)
-
-
-def _positions(shape: tuple[int, int, int], patch_size: int) -> int:
-    return (shape[1] - patch_size + 1) * (shape[2] - patch_size + 1)
-
-
-def _of_features(stack: FrozenStack, data: DataSet, name: str, patch_size: int, count: int, seed: int) -> Source:
-    """Patches of a stack's output, with nothing stored."""
-    shape = stack.shape(data.shape)
-    _, h, w = shape
+    _, h, w = shape = stack.shape(data.shape)
     if patch_size > min(h, w):
         raise SettingError(f"--patch_size: {patch_size} does not fit the {h}×{w} images; give a smaller one")
     inputs = ViewStore(Features(views=0), data, seed, torch.device("cpu"))
     patches = sample_inputs(stack, inputs, patch_size, count, torch.Generator().manual_seed(seed))
-    return Source(name, patches, patch_size, shape, len(data.train) * _positions(shape, patch_size))
+    available = len(data.train) * (h - patch_size + 1) * (w - patch_size + 1)
+    return Source(name, patches, patch_size, shape, available)
 
 
 def of_photographs(folder: str | None, side: int | None, patch_size: int, count: int, seed: int) -> Source:
     """Patches at random positions of photographs of any size, in a folder and those below it.
 
-    Args:
-        folder: holds the photographs; None: the two that scikit-learn brings along.
-        side: shrink photographs to so many pixels on the shorter side; a JPEG file is then decoded no finer than that
-            takes. None: as they are.
-        patch_size: s.
-        count: how many patches, equally many of each photograph; no position is drawn twice, so fewer where there are
-            fewer.
-        seed: of the draw.
-
-    Raises:
-        SettingError: there are no photographs, one of them cannot be read, or it is smaller than a patch.
+    Without a folder these are the two that scikit-learn brings along. They are shrunk to `side` pixels on the shorter
+    side, where it is given; a JPEG file is then decoded no finer than that takes. Of each photograph equally many of
+    the `count` patches are drawn; no position is drawn twice, so fewer where there are fewer. Raises SettingError
+    where there are no photographs, one of them cannot be read, or it is smaller than a patch.
     """
     generator = torch.Generator().manual_seed(seed)
-    files = _bundled() if folder is None else _in_folder(Path(folder))
+    if folder is None:
+        import sklearn
+
+        files = sorted((Path(sklearn.__file__).parent / "datasets" / "images").glob("*.jpg"))
+    else:
+        files = _in_folder(Path(folder))
     files = [files[i] for i in torch.randperm(len(files), generator=generator)[:PHOTOGRAPHS]]
     quota = -(-count // len(files))
     seeds = torch.randint(2**62, (len(files),), generator=generator).tolist()
 
     def draw(item: tuple[Path, int]) -> tuple[Tensor, tuple[int, int, int]]:
         path, own = item
-        photograph = _read(path, side)  # let go at once: many do not fit into memory together
+        try:
+            picture = read_picture(path, "RGB", side)  # upright
+        except Exception as error:  # a damaged file can make a decoder raise anything
+            raise SettingError(f"--photos: {path} is not a readable image; mend or remove it") from error
+        # let go at once: many do not fit into memory together
+        photograph = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
         c, h, w = photograph.shape
         if min(h, w) < patch_size:
             raise SettingError(f"--patch_size: {patch_size} does not fit {path}, {w}×{h} pixels; give a smaller one")
@@ -121,14 +103,8 @@ def of_photographs(folder: str | None, side: int | None, patch_size: int, count:
     patches = torch.cat([some for some, _ in drawn])
     order = torch.randperm(len(patches), generator=generator)[:count]
     name = "photographs" if folder is None else Path(folder).resolve().name
-    available = sum(_positions(shape, patch_size) for _, shape in drawn)
+    available = sum((h - patch_size + 1) * (w - patch_size + 1) for _, (_, h, w) in drawn)
     return Source(name, patches[order], patch_size, drawn[0][1], available)
-
-
-def _bundled() -> list[Path]:
-    import sklearn.datasets
-
-    return sorted((Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg"))
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -140,15 +116,6 @@ def _in_folder(folder: Path) -> list[Path]:
     if len(files) == 1:
         raise SettingError(f"--photos: {folder} holds one image, which says nothing of others; give two or more")
     return files
-
-
-def _read(path: Path, side: int | None) -> Tensor:
-    """A photograph, (3, H, W) uint8, upright."""
-    try:
-        photograph = read_picture(path, "RGB", side)
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        raise SettingError(f"--photos: {path} is not a readable image; mend or remove it") from error
-    return torch.from_numpy(np.asarray(photograph).transpose(2, 0, 1).copy())
 
 
 def _cut(photograph: Tensor, size: int, count: int, generator: torch.Generator) -> Tensor:
