@@ -104,7 +104,8 @@ def _open(config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, st
         if not identity.exists():
             commit(identity, lambda path: path.write_text(secrets.token_hex(4)))
         own |= {"id": identity.read_text().strip(), "settings": wandb.Settings(silent=True, init_timeout=30)}
-        run = wandb.init(resume="allow", dir=run_dir, config=values, **own)
+        # absolute, as W&B's own process stays where an earlier run of this process began
+        run = wandb.init(resume="allow", dir=run_dir.resolve(), config=values, **own)
     except Exception as error:  # wandb raises many kinds, none of which is worth a training
         if mode != "online":
             print(f"W&B: could not start ({_line(error)}), so nothing is tracked")
@@ -112,7 +113,7 @@ def _open(config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, st
         print(f"W&B: could not go online ({_line(error)}), tracking offline")
         return _open(Wandb(**vars(config) | {"mode": "offline"}), run_dir, values)
     if mode == "offline":
-        folder = Path(run.dir).parent
+        folder = run_dir / "wandb" / Path(run.dir).parent.name
         print(f"W&B: tracking offline; to upload: {'uv run ' if 'UV' in os.environ else ''}wandb sync {folder}")
         return run, f"offline, {folder}"
     return run, str(run.url)
