@@ -4,20 +4,15 @@
 trained, with `.transform(images)` and `.predict(images)`. Settings are dataclasses, `layerwise.config`.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from layerwise.config import Config, Data, Gate, Layer, Optimizer
+from layerwise.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from layerwise.api import load, recipe, train
 
 __all__ = ["Config", "Data", "Gate", "Layer", "Optimizer", "__version__", "load", "recipe", "train"]
-
-try:
-    __version__ = version("layerwise")
-except PackageNotFoundError:  # a source folder that is used without being installed
-    __version__ = "unknown"
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,8 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from layerwise import __version__
 from layerwise.errors import DamagedRun, SettingError, TrainingFailed
+from layerwise.version import VERSION
 
 VERBS = ["train", "evaluate", "paper", "theorem", "patches", "benchmark"]
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nlayerwise VERB --help lists the options of a verb, layerwise --version the version.")
         return 0
     if verb == "--version":
-        print(f"layerwise {__version__}")
+        print(f"layerwise {VERSION}")
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from layerwise import __version__
 from layerwise.config import Config
 from layerwise.config.run import plain
 from layerwise.data.splits import DataSet, load_data
@@ -33,6 +32,7 @@ from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import read_config
 from layerwise.run.files import commit, sha256, write_json
 from layerwise.run.record import LayerRecord, changes, fingerprint, settings_of
+from layerwise.version import VERSION
 
 FORMAT = 3
 """of the files; 1 had no number and other names of settings and tensors, 2 did not tie a layer to the one below"""
@@ -182,7 +182,7 @@ class Run:
         self._save_tensors(record.layer, LAYER, trained, {})
         folder = self.layer(record.layer)
         value = vars(record) | {"format": FORMAT, "fingerprint": fingerprint(record.settings)}
-        value["versions"] = {"layerwise": __version__} | {name: version(name) for name in ("torch", "lightning")}
+        value["versions"] = {"layerwise": VERSION} | {name: version(name) for name in ("torch", "lightning")}
         value["files"] = {name: sha256(folder / name) for name in (DICTIONARY, LAYER)}
         write_json(folder / "layer.json", value)
         (folder / "last.ckpt").unlink(missing_ok=True)
