@@ -4,6 +4,7 @@ import argparse
 import difflib
 import signal
 import sys
+from functools import partial
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -12,6 +13,8 @@ from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 from layerwise.version import VERSION
 
 VERBS = ["train", "evaluate", "paper", "theorem", "patches", "benchmark"]
+RESUMING = {"train", "paper", "theorem"}
+"""verbs that go on where they were stopped"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"layerwise {VERSION}")
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, partial(_stop, verb))
     try:
         if verb not in VERBS:
             near = difflib.get_close_matches(verb, VERBS, 1)
@@ -44,10 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(verb: str, number: int, frame: FrameType | None) -> None:
     for other in (signal.SIGINT, signal.SIGTERM):  # a second signal ends the process at once
         signal.signal(other, signal.SIG_DFL)
-    print(f"\nstopped by {signal.Signals(number).name}; the same command goes on from here", file=sys.stderr)
+    then = "goes on from here" if verb in RESUMING else "begins anew"
+    print(f"\nstopped by {signal.Signals(number).name}; the same command {then}", file=sys.stderr)
     raise SystemExit(128 + number)
 
 
