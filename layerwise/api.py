@@ -11,13 +11,14 @@ from torch import Tensor
 from layerwise import ahead
 from layerwise import config as settings
 from layerwise.config import Config, SettingError
+from layerwise.config.identity import default_run_dir
 from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.batches import EVALUATION_BATCH
 from layerwise.data.images import to_input
 from layerwise.data.splits import DataSet, load_data
 from layerwise.nn.stack import FrozenStack
-from layerwise.parsing import default_run_dir, parse
+from layerwise.parsing import parse
 from layerwise.report.page import Figures, rows, summarize
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
@@ -49,9 +50,9 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
     counts = f"{len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images"
     shape = "×".join(map(str, data.shape))
     print(f"data: {config.data.name}, {counts}, {shape}, {len(data.classes)} classes", flush=True)
-    run.start(config, digest)
     with contextlib.ExitStack() as ending:
         ending.callback(run.release)
+        run.start(config, digest)
         tracker = Tracker(config.wandb, run.path, plain(config))
         ending.push(lambda error, *_: tracker.close(0 if error is None else 1))
         figures = Figures(run, tracker, data, device)

@@ -5,8 +5,6 @@ What is typed wins over what the recipe says, and what is said of a single layer
 """
 
 import difflib
-import hashlib
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 from layerwise.config import Config, SettingError, SingleLayer
 from layerwise.config.checks import fields_of
 from layerwise.config.choices import PACKAGE, Choices
+from layerwise.config.identity import default_run_dir
 from layerwise.config.run import plain
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -112,29 +111,6 @@ def read_config(path: Path) -> Config:
 def recipes() -> list[str]:
     """The names of the recipes that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def default_run_dir(config: Config, recipe: Config | None = None, name: str = "python") -> str:
-    """runs/<recipe>-seed<seed>, and where anything else decides the weights, a suffix that stands for it.
-
-    Two folders of images, or two settings, never meet in one directory; two depths of one stack do.
-    """
-
-    def deciding(config: Config) -> dict[str, Any]:
-        values = plain(config)
-        values["trainer"] = values["trainer"]["precision"]
-        values["layers"] = {number: own for number, own in values["layers"].items() if own}
-        root = str(Path(config.data.root).resolve()) if config.data.name == "image_folder" else None
-        values["data"] |= {"download": None, "root": root}
-        return {key: value for key, value in values.items() if key not in ("depth", "seed", "run_dir", "wandb")}
-
-    base = f"runs/{name}-seed{config.seed}"
-    own = deciding(config)
-    if recipe is not None and own == deciding(recipe):
-        return base
-    folder = re.sub(r"\W+", "-", Path(config.data.root).resolve().name).strip("-")[:40]
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:6]
-    return "-".join([base, *([folder] if own["data"]["root"] and folder else []), digest])
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The embedding on a CPU, by one matrix product instead of three, and the two passes of k-means over its points.
+"""The embedding on a CPU, by one matrix product instead of three.
 
 The average over a window of gated maps, sum_p g_jp (u_j . z_p), is u_j . s_j with s_j = sum_p g_jp z_p, the sum of
 those patches in the window that atom j is near to; and the gradient of u_j is its pooled gradient times the same s_j.
@@ -13,7 +13,6 @@ Shapes: b images of a chunk, R C windows, N atoms; affine maps (P+1, N) are kept
 numbers cut into blocks of at most WIDTH, so that a window's tables stay in the first cache.
 """
 
-from collections.abc import Iterator
 from statistics import NormalDist
 
 import numpy as np
@@ -21,27 +20,13 @@ import torch
 from numba import get_num_threads, njit, prange
 from torch import Tensor
 
+from layerwise.ops.clusters import add_up, lowest
+from layerwise.ops.rows import Rows
 from layerwise.ops.selection import FASTMATH, mark_lowest
 
-CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
-WIDTH = 96  # of a block of a map
-BLOCK = 64  # scores that are compared at once
+__all__ = ["add_up", "backward", "convolve", "forward", "lowest"]
+
 ATOMS_TOGETHER = 512  # at most so many a task of the backward pass: their maps stay in the second cache
-
-
-@njit(parallel=True, cache=True)
-def _cut_rows(x, size, channels, rows):  # type: ignore[no-untyped-def]
-    """Cut every patch of x, (b, H, W*C), into `rows`, (b, h, w, at least P+1): the patch, 1, and zeros."""
-    images, h, w, _ = rows.shape
-    run = size * channels
-    for task in prange(images * h):
-        i, y = task // h, task % h
-        for left in range(w):
-            row = rows[i, y, left]
-            for dy in range(size):
-                row[dy * run : (dy + 1) * run] = x[i, y + dy, left * channels : left * channels + run]
-            row[size * run] = 1
-            row[size * run + 1 :] = 0
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -209,69 +194,6 @@ def _add_gradient(rows, grad, gates, pool, size, total):  # type: ignore[no-unty
                                 _add_four(table, gate[word], high, g, part)
 
 
-@njit(parallel=True, cache=True)
-def _lowest(scores, index, least):  # type: ignore[no-untyped-def]
-    """Compares as integers, in whose order that of floats is kept: a minimum of integers can be vectorised."""
-    count = scores.shape[1]
-    last = np.int32(0x7FFFFFFF)
-    for i in prange(scores.shape[0]):
-        bits = scores[i].view(np.int32)
-        best, where = last, 0
-        for start in range(0, count, BLOCK):
-            lowest_here = last
-            for j in range(start, min(start + BLOCK, count)):
-                key = bits[j] ^ ((bits[j] >> np.int32(31)) & last)
-                lowest_here = min(lowest_here, key)
-            if lowest_here < best:
-                best, where = lowest_here, start
-        j = where
-        while j + 1 < count and bits[j] ^ ((bits[j] >> np.int32(31)) & last) != best:
-            j += 1
-        index[i] = j
-        least[i] = scores[i, j]
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _add_up(points, index, sums, sizes):  # type: ignore[no-untyped-def]
-    for i in range(points.shape[0]):
-        j = np.uintp(index[i])
-        sizes[j] += 1
-        for q in range(points.shape[1]):
-            sums[j, q] += points[i, q]
-
-
-class Rows:
-    """The patches of (B, C, H, W) float32, cut into rows, to be multiplied with N atoms, for a few images at a time."""
-
-    def __init__(self, x: Tensor, patch_size: int, atoms: int) -> None:
-        b, c, height, width = x.shape
-        self.x = x.permute(0, 2, 3, 1).contiguous().flatten(2).numpy()
-        self.size, self.channels, self.atoms = patch_size, c, atoms
-        self.h, self.w = height - patch_size + 1, width - patch_size + 1
-        self.numbers = patch_size * patch_size * c + 1
-        self.step = max(1, min(b, CHUNK_NUMBERS // (self.h * self.w * atoms)))
-        self.blocks = -(-self.numbers // WIDTH)
-        self.width = -(-self.numbers // (8 * self.blocks)) * 8  # of a block
-        self.rows = torch.empty(self.step, self.h, self.w, self.blocks * self.width)
-
-    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield a slice of the batch and its rows, (b, h, w, at least P+1), which are overwritten by the next."""
-        for start in range(0, len(self.x), self.step):
-            part = slice(start, min(start + self.step, len(self.x)))
-            rows = self.rows[: part.stop - start]
-            _cut_rows(self.x[part], self.size, self.channels, rows.numpy())
-            yield part, rows
-
-    def times(self, weight: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield slice, rows, and their product with an affine map (P+1, N), (b, h, w, N)."""
-        weight = weight.T.contiguous().T  # the layout that matrix products are faster with
-        products = torch.empty(self.step, self.h, self.w, self.atoms)
-        for part, rows in self:
-            product = products[: len(rows)]
-            torch.mm(rows.flatten(0, 2)[:, : self.numbers], weight, out=product.flatten(0, 2))
-            yield part, rows, product
-
-
 def forward(
     x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
 ) -> tuple[Tensor, Tensor]:
@@ -316,17 +238,3 @@ def _results(rows: Rows, pool: int) -> tuple[Tensor, Tensor]:
     tall, wide = -(-rows.h // pool), -(-rows.w // pool)
     out = torch.empty(len(rows.x), tall, wide, rows.atoms)
     return out, torch.empty(len(rows.x), tall, wide, -(-pool * pool // 8), rows.atoms, dtype=torch.uint8)
-
-
-def lowest(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Index and score of the lowest score in each row; of equal ones the first."""
-    index, least = torch.empty(len(scores), dtype=torch.long), torch.empty(len(scores))
-    _lowest(scores.numpy(), index.numpy(), least.numpy())
-    return index, least
-
-
-def add_up(points: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Sum and number of the points of each cluster."""
-    sums, sizes = torch.zeros(count, points.shape[1]), torch.zeros(count, dtype=torch.long)
-    _add_up(points.numpy(), index.numpy(), sums.numpy(), sizes.numpy())
-    return sums, sizes

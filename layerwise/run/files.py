@@ -5,6 +5,11 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from layerwise.config import SettingError
 
@@ -19,6 +24,26 @@ def commit(path: Path, write: Callable[[Path], object]) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: object = None) -> None:
+    """Write tensors, with a value about them, as .safetensors; the same ones give the same bytes."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # under one name, as safetensors writes several in no fixed order
+    about = {} if metadata is None else {"layerwise": json.dumps(metadata)}
+    commit(path, lambda temporary: save_file(held, temporary, about))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file; SafetensorError or OSError where it is damaged."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read what was written about the tensors of a file, {} where that was nothing; raises as `read_tensors`."""
+    with safe_open(path, "pt") as file:
+        return dict(json.loads((file.metadata() or {}).get("layerwise", "{}")))
 
 
 def write_json(path: Path, value: object) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 
 import filelock
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from layerwise.config import Config
+from layerwise.config.identity import changes, fingerprint, settings_of
 from layerwise.config.run import plain
 from layerwise.data.splits import DataSet, load_data
 from layerwise.errors import DamagedRun, RunInUse, SettingError
@@ -30,8 +30,8 @@ from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import read_config
-from layerwise.run.files import commit, sha256, write_json
-from layerwise.run.record import LayerRecord, changes, fingerprint, settings_of
+from layerwise.run.files import commit, read_metadata, read_tensors, sha256, write_json, write_tensors
+from layerwise.run.record import LayerRecord
 from layerwise.version import VERSION
 
 FORMAT = 3
@@ -164,9 +164,9 @@ class Run:
 
         What is returned is what `dictionary` will read, so that a resumed training has the same bits, on a GPU, too.
         """
-        # under one name, as safetensors writes several in no fixed order
-        metadata = {"layerwise": json.dumps({"format": FORMAT, "settings": settings})}
-        self._save_tensors(number, DICTIONARY, dictionary.state_dict(), metadata)
+        self.layer(number).mkdir(exist_ok=True)
+        about = {"format": FORMAT, "settings": settings}
+        write_tensors(self.layer(number) / DICTIONARY, dictionary.state_dict(), about)
         return PatchDictionary(dictionary.mean.cpu(), dictionary.whitening.cpu(), dictionary.atoms.cpu())
 
     def dictionary(self, number: int) -> PatchDictionary | None:
@@ -179,8 +179,8 @@ class Run:
     def save_layer(self, layer: ProbedLayer, record: LayerRecord) -> LayerRecord:
         """Write a finished layer, then its record, which makes it count."""
         trained = {name: value for name, value in layer.state_dict().items() if ".dictionary." not in name}
-        self._save_tensors(record.layer, LAYER, trained, {})
         folder = self.layer(record.layer)
+        write_tensors(folder / LAYER, trained)
         value = vars(record) | {"format": FORMAT, "fingerprint": fingerprint(record.settings)}
         value["versions"] = {"layerwise": VERSION} | {name: version(name) for name in ("torch", "lightning")}
         value["files"] = {name: sha256(folder / name) for name in (DICTIONARY, LAYER)}
@@ -240,24 +240,16 @@ class Run:
         if not path.exists():
             return None
         try:
-            with safe_open(path, "pt") as file:
-                held = json.loads((file.metadata() or {}).get("layerwise", "{}"))
-                self._check_format(number, held.get("format"))
-                return dict(held["settings"])
+            about = read_metadata(path)
+            self._check_format(number, about.get("format"))
+            return dict(about["settings"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(path, number) from error
-
-    def _save_tensors(self, number: int, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        """Write a .safetensors file of a layer; the same tensors give the same bytes."""
-        self.layer(number).mkdir(exist_ok=True)
-        held = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        commit(self.layer(number) / name, lambda path: save_file(held, path, metadata))
 
     def _load_tensors(self, number: int, name: str) -> dict[str, Tensor]:
         path = self.layer(number) / name
         try:
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return read_tensors(path)
         except (SafetensorError, OSError) as error:
             raise self._damaged(path, number) from error
 

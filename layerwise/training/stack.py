@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from layerwise.config import Config, SingleLayer
+from layerwise.config.identity import settings_of
 from layerwise.console import progress
 from layerwise.data.batches import ViewStore
 from layerwise.data.splits import DataSet
@@ -14,7 +15,7 @@ from layerwise.errors import TrainingFailed
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.layer import build_layer
 from layerwise.nn.stack import FrozenStack
-from layerwise.run.record import LayerRecord, settings_of
+from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.seeds import fold_seed
 from layerwise.training.depth import no_gain, no_room

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layerwise import ops
 from layerwise.nn.dictionary import learn_dictionary
-from layerwise.ops import cpu, extract_patches, reference
+from layerwise.ops import cpu, extract_patches, reference, rows
 
 
 def brute_force_mask(scores: Tensor, k: int) -> Tensor:
@@ -132,7 +132,7 @@ def test_embed__is_the_same_in_chunks(generator: torch.Generator, monkeypatch: p
     scorer, maps = torch.randn(2, 19, 10, generator=generator)
     whole, gates = cpu.forward(x, scorer, maps, 3, 4, 2)
     gradient = cpu.backward(x, whole, gates, 3, 2)
-    monkeypatch.setattr(cpu, "CHUNK_NUMBERS", 1500)
+    monkeypatch.setattr(rows, "CHUNK_NUMBERS", 1500)
     torch.testing.assert_close(cpu.forward(x, scorer, maps, 3, 4, 2)[0], whole)
     torch.testing.assert_close(cpu.backward(x, whole, gates, 3, 2), gradient)
 
@@ -154,7 +154,7 @@ def test_embed__without_numba_is_the_reference__and_says_so_once(
 ) -> None:
     x, scorer = torch.randn(1, 1, 5, 5, generator=generator), torch.randn(5, 3, generator=generator)
     monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
-    for name in ("cpu", "selection"):
+    for name in ("cpu", "clusters", "rows", "selection"):
         monkeypatch.delitem(sys.modules, f"layerwise.ops.{name}")
     monkeypatch.delattr(ops, "cpu")
     ops._backend.cache_clear()

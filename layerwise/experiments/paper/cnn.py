@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from layerwise.api import device_of
 from layerwise.config import Config, SettingError, SingleLayer
+from layerwise.config.identity import settings_of
 from layerwise.config.run import plain
 from layerwise.data.batches import ViewStore
 from layerwise.data.splits import load_data
@@ -17,7 +18,7 @@ from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.page import summarize
 from layerwise.run.files import commit
-from layerwise.run.record import LayerRecord, settings_of
+from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 from layerwise.seeds import fold_seed

@@ -7,12 +7,12 @@ from typing import Any
 
 from layerwise.api import device_of, train
 from layerwise.config import Config, SettingError
+from layerwise.config.identity import without_data
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
 from layerwise.experiments.benchmark.layers import seconds_per_step, untrained_layer
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.parsing import read_config
-from layerwise.run.record import fingerprint, settings_of
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit, next_shape
 from layerwise.training.evaluation import accuracies
@@ -75,9 +75,7 @@ class Job:
 
 def _deciding(config: Config) -> dict[str, Any]:
     """What of a configuration decides the accuracy: not where it is computed, nor where a known data set lies."""
-    own_images = config.data.name == "image_folder"
-    root = fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else ""
-    return settings_of(config, config.deepest, root)
+    return without_data(config, config.deepest)
 
 
 def estimate(jobs: list[Job]) -> float:

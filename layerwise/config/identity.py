@@ -1,0 +1,77 @@
+"""All that a layer's weights depend on: what may not change within a run, and what keeps two runs apart."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from layerwise.config.run import Config
+
+
+def settings_of(config: Config, number: int, digest: str, below: str = "") -> dict[str, Any]:
+    """All that the weights of layer `number`, from 1, depend on: the data's digest, and every layer up to it, too.
+
+    `below` stands for the files of the layer that it is stacked on; see `Run.identity`.
+    """
+    data = {name: value for name, value in asdict(config.data).items() if name not in ("root", "download")}
+    settings: dict[str, Any] = {"seed": config.seed, "data": data | {"content": digest[:16]}}
+    settings["trainer"] = {"precision": config.trainer.precision}
+    if number > 1:
+        settings |= {"features": asdict(config.features), "below": below}
+    return settings | {f"layer {i}": asdict(config.layer_at(i)) for i in range(1, number + 1)}
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """SHA-256 of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[str]:
+    """What differs between settings, each with both values, by the names that the command uses."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    told, differing = [], [name for name in before if before[name] != after.get(name)]
+    if differing == ["data.content"]:  # else it follows from what else differs, such as the seed of the split
+        return [f"data.root: {config.data.root} holds other images than those that were trained on"]
+    for name in differing:
+        if name not in ("data.content", "below"):
+            group, _, rest = name.partition(".")
+            number = group.removeprefix("layer ")
+            shown = config.name_of(int(number), rest) if number != group else name
+            now, then = ("null" if value is None else value for value in (after.get(name), before[name]))
+            told.append(f"{shown}: {now}, but {group if number != group else 'the run'} was trained with {then}")
+    return told
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def without_data(config: Config, number: int) -> dict[str, Any]:
+    """As `settings_of`, before the data is read: a folder of images is known by where it lies."""
+    own_images = config.data.name == "image_folder"
+    return settings_of(
+        config, number, fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else ""
+    )
+
+
+def default_run_dir(config: Config, recipe: Config | None = None, name: str = "python") -> str:
+    """runs/<recipe>-seed<seed>, and where anything else decides the weights, a suffix that stands for it.
+
+    Two folders of images, or two settings, never meet in one directory; two depths of one stack do.
+    """
+    base = f"runs/{name}-seed{config.seed}"
+    # the first layer above all that have settings of their own stands for those of every depth
+    above = max([1, *config.layers, *(recipe.layers if recipe else [])]) + 1
+    own = without_data(config, above)
+    if recipe is not None and own == without_data(recipe, above) | {"seed": config.seed}:
+        return base
+    folder = re.sub(r"\W+", "-", Path(config.data.root).resolve().name).strip("-")[:40]
+    shown = [folder] if config.data.name == "image_folder" and folder else []
+    return "-".join([base, *shown, fingerprint(own)[:6]])
