@@ -20,6 +20,7 @@ from layerwise.data.splits import DataSet, load_data
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
 from layerwise.report.page import Figures, rows, summarize
+from layerwise.run.files import write_json
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
@@ -59,7 +60,7 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
         stack, records = train_stack(config, data, run, device, [tracker, figures])
         tested = confusion(stack.layers, data.test, len(data.classes), device)  # the only time that they are looked at
         summary = summarize(records, float(tested.diag().sum()) / float(tested.sum()))
-        run.save_json("summary.json", summary)
+        write_json(run.path / "summary.json", summary)
         tell([tracker, figures], "stack_finished", stack, records, tested, summary)
         print()
         print_table(rows(summary))

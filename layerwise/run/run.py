@@ -145,10 +145,6 @@ class Run:
         """Let other processes, and further trainings of this one, use the directory."""
         self._lock.release()
 
-    def save_json(self, name: str, value: object) -> None:
-        """Write a JSON file of the run."""
-        write_json(self.path / name, value)
-
     def exclude(self, number: int, out: bool = True) -> None:
         """Mark a finished layer as no part of the stack, or take the mark off."""
         mark = self.layer(number) / "excluded"

@@ -17,7 +17,7 @@ from layerwise.nn.layer import output_shape
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.page import summarize
-from layerwise.run.files import commit
+from layerwise.run.files import commit, write_json
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
@@ -79,7 +79,7 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
         best, settings = history.best["val_accuracy"], settings_of(config, 1, data.digest)
         shapes, seconds = (list(data.shape), list(model.shape)), round(history.seconds, 3)
         record = LayerRecord(1, own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings)
-        run.save_json("summary.json", summarize([record], tested))
+        write_json(run.path / "summary.json", summarize([record], tested))
         (run.path / "last.ckpt").unlink(missing_ok=True)
     except BaseException:
         tracker.close(1)

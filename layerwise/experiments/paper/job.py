@@ -13,6 +13,7 @@ from layerwise.errors import DamagedRun
 from layerwise.experiments.benchmark.layers import seconds_per_step, untrained_layer
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.parsing import read_config
+from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit, next_shape
 from layerwise.training.evaluation import accuracies
@@ -60,11 +61,11 @@ class Job:
             stored = read_config(self.folder / "config.yaml") if (self.folder / "config.yaml").exists() else self.config
             if _deciding(stored) != _deciding(self.config):
                 raise SettingError(f"run_dir: {self.folder} was begun with other settings; move it away to train anew")
-            Run(self.folder).save_json(TESTED, [train_end_to_end(self.config, self.convolutions, Run(self.folder))])
-            return
-        run = train(self.config)
-        device = device_of(self.config.trainer)
-        run.save_json(TESTED, accuracies(run.stack().to(device), run.data().test, device))
+            tested = [train_end_to_end(self.config, self.convolutions, Run(self.folder))]
+        else:
+            data, device = load_data(self.config.data, self.config.seed), device_of(self.config.trainer)
+            tested = accuracies(train(self.config, data=data).stack().to(device), data.test, device)
+        write_json(self.folder / TESTED, tested)
 
     def _read(self, name: str) -> Any:
         try:
