@@ -30,11 +30,16 @@ from layerwise.training.listeners import tell
 from layerwise.training.stack import train_stack
 
 
-def train(config: Config, run_dir: str | PathLike[str] | None = None, data: DataSet | None = None) -> Run:
+def train(
+    config: Config,
+    run_dir: str | PathLike[str] | None = None,
+    data: DataSet | None = None,
+    restart_from: int | None = None,
+) -> Run:
     """Check all that can be checked, then train what the run does not hold yet, test it, and print the results.
 
     Without `run_dir` the run's directory is that of the configuration, or else one for these settings; without `data`,
-    it learns from what the configuration says.
+    it learns from what the configuration says. Layers from `restart_from` on are deleted and trained anew.
 
     Raises:
         SettingError: something does not fit; nothing has been written.
@@ -46,14 +51,14 @@ def train(config: Config, run_dir: str | PathLike[str] | None = None, data: Data
         ahead.finish()
     data = data or load_data(config.data, config.seed)
     check_fit(config, data.shape, len(data.train))
-    run, digest = Run(run_dir or config.run_dir or default_run_dir(config)), data.digest
-    run.check(config, digest)
+    run = Run(run_dir or config.run_dir or default_run_dir(config))
+    run.check(config, data, restart_from)
     counts = f"{len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images"
     shape = "×".join(map(str, data.shape))
     print(f"data: {config.data.name}, {counts}, {shape}, {len(data.classes)} classes", flush=True)
     with contextlib.ExitStack() as ending:
         ending.callback(run.release)
-        run.start(config, digest)
+        run.start(config, data, restart_from)
         tracker = Tracker(config.wandb, run.path, plain(config))
         ending.push(lambda error, *_: tracker.close(0 if error is None else 1))
         figures = Figures(run, tracker, data, device)

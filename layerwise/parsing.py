@@ -56,8 +56,8 @@ class _Parser(ArgumentParser):
         raise SettingError(f"{said}; see --help")
 
 
-def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[Config, str]:
-    """The configuration of a command line and the recipe that it names, and the directory for the run.
+def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[Config, str, int | None]:
+    """The configuration of a command line and the recipe that it names, the directory for the run, and --restart_from.
 
     Raises:
         SettingError: something that was given is not right.
@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[C
         run_parser(program).print_help()
         raise SystemExit(0)
     typed = _nested([word for word in arguments if word != "--print_config"])
-    asked = typed.pop("config", DEFAULT_RECIPE)
+    asked, restart = typed.pop("config", DEFAULT_RECIPE), typed.pop("restart_from", None)
     path = Path(asked)
     if asked in recipes() and not path.is_file():
         path = RECIPES / f"{asked}.yaml"
@@ -79,10 +79,13 @@ def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[C
         if number > config.deepest:  # which a recipe may describe
             remedy = f"at depth {config.depth}; raise --depth or remove the setting"
             raise SettingError(f"layers.{number}: there is no layer {number} {remedy}")
+    if restart is not None and not (restart.isdecimal() and 1 <= int(restart) <= config.deepest):
+        raise SettingError(f"restart_from: {restart} is not a layer; give one of the layers 1 to {config.deepest}")
     if "--print_config" in arguments:
         yaml.safe_dump(plain(config), sys.stdout, sort_keys=False, allow_unicode=True)
         raise SystemExit(0)
-    return config, config.run_dir or default_run_dir(config, configure(recipe), path.stem)
+    run_dir = config.run_dir or default_run_dir(config, configure(recipe), path.stem)
+    return config, run_dir, restart and int(restart)
 
 
 def configure(recipe: dict[str, Any], given: Sequence[str] | dict[str, Any] = ()) -> Config:
@@ -124,6 +127,8 @@ def run_parser(program: str | None = None) -> _Parser:
         names = f"recipe, by name ({', '.join(recipes())}) or file; {DEFAULT_RECIPE} if none is given"
         parser.add_argument("--config", metavar="NAME|FILE", help=names)
         parser.add_argument("--print_config", action="store_true", help="print all settings, and do nothing else")
+        anew = "delete what the run holds of layer I and those above, and train them anew"
+        parser.add_argument("--restart_from", metavar="I", help=anew)
     parser.add_class_arguments(Config, skip={"layers"})
     rules = {name: field.metadata.get("rule") for name, _, field in fields_of(Config())}
     for action in parser._actions:

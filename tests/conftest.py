@@ -93,7 +93,7 @@ def process(tmp_path: Path) -> Command:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of depth 2, trained once; for looking only."""
     folder = tmp_path_factory.mktemp("trained")
-    config, _ = parse(["--depth=2", *QUIET])
+    config = parse(["--depth=2", *QUIET])[0]
     layerwise.train(config, folder / "r")
     return folder / "r"
 

@@ -153,15 +153,16 @@ def single_layers() -> Iterator[tuple[str, Tensor]]:
 def recipes() -> Iterator[tuple[str, Tensor]]:
     """Of each recipe: what the epochs of a stack of two came to, the weights, and the logits of test images."""
     for name, (channels, settings) in RECIPES.items():
-        config, _ = parse([f"--config=configs/{name}.yaml", "--depth=2", "--optimizer.batch_size=16", *settings]
-                          + (["--optimizer.epochs=1"] if "--optimizer.epochs=2" not in settings else []))  # fmt: skip
+        short: list[str] = [] if "--optimizer.epochs=2" in settings else ["--optimizer.epochs=1"]
+        given = ["--depth=2", "--optimizer.batch_size=16", *settings, *short]
+        config = parse([f"--config=configs/{name}.yaml", *given])[0]
         side = {"plain_digits": 8, "teacher": 8}.get(name, 16)
         train, val, test = (images(count, channels, side, seed) for seed, count in enumerate((120, 30, 12)))
         augmentation = Augmentation(name == "cifar10", 2, config.data.border)
         data = DataSet(["a", "b", "c"], train, val, test, augmentation)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(folder)
-            run.start(config, data.digest)
+            run.start(config, data)
             stack, records = train_stack(config, data, run, CPU)
             run.release()
         epochs = [list(epoch.values()) for record in records for epoch in record.epochs]

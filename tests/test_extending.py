@@ -172,7 +172,7 @@ def test_a_gate_added__can_be_named_on_the_command_line(used: list[str], tmp_pat
             return half.pooled(x, dictionary, maps, window)
 
     arguments = ["--layer.gate.kind=nearest_half", "--layer.neighbors=6", "--optimizer.batch_size=64"]
-    settings, _ = parse([*SMALL, *arguments, "--wandb.mode=disabled"])
+    settings = parse([*SMALL, *arguments, "--wandb.mode=disabled"])[0]
     run = layerwise.train(settings, tmp_path / "run")
     assert near and set(near) == {3}
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 0.5

@@ -45,7 +45,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_recipes__parse_and_fit_their_data(name: str, depth: int) -> None:
     if (name, depth) == ("plain_digits", 4):
         depth = 3  # 8×8 images have no room for more
-    config, directory = parse([f"--config={name}", f"--depth={depth}"])
+    config, directory, _ = parse([f"--config={name}", f"--depth={depth}"])
     assert config.depth == depth
     assert directory == f"runs/{name}-seed0"
     side = SIDES.get(name, 32)

@@ -41,7 +41,7 @@ def test_commands__are_valid_in_any_folder(words: str, tmp_path: Path, monkeypat
     shows = {"--help", "--print_config"} & {*arguments}
     with pytest.raises(SystemExit, match="^0$") if shows else contextlib.nullcontext():
         with contextlib.redirect_stdout(io.StringIO()):
-            config, _ = parse(arguments)
+            config = parse(arguments)[0]
         assert config.depth == "auto" or config.depth >= 1
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,21 @@ def fingerprint(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def changes(old: dict[str, Any], new: dict[str, Any], config: Config) -> list[str]:
-    """What differs between settings, each with both values, by the names that the command uses."""
+def changes(old: dict[str, Any], new: dict[str, Any], config: Config, images: Callable[[], str]) -> list[str]:
+    """What differs between settings, each with both values, by the names that the command uses.
+
+    `images` says what has changed of the data where its digest has, though nothing that chooses among the images.
+    """
     before, after = dict(_flat(old)), dict(_flat(new))
     told, differing = [], [name for name in before if before[name] != after.get(name)]
-    if differing == ["data.content"]:  # else it follows from what else differs, such as the seed of the split
-        return [f"data.root: {config.data.root} holds other images than those that were trained on"]
+    chosen = any(name == "seed" or name.startswith("data.") for name in differing if name != "data.content")
     for name in differing:
-        if name not in ("data.content", "below"):
-            group, _, rest = name.partition(".")
+        group, _, rest = name.partition(".")
+        if name == "data.content" and not chosen:
+            told.append(
+                f"data.root: {config.data.root} holds other images than those that were trained on ({images()})"
+            )
+        elif name not in ("data.content", "below"):
             number = group.removeprefix("layer ")
             shown = config.name_of(int(number), rest) if number != group else name
             now, then = ("null" if value is None else value for value in (after.get(name), before[name]))

@@ -53,5 +53,5 @@ def test_evaluate__of_moved_and_of_changed_images(command: Command, folder: Path
     changed = command("evaluate", "r", "--data.root=moved")
     assert changed.returncode == 2
     assert re.fullmatch(
-        r"error: data\.root: moved does not hold the data that r was trained on; .*\n", changed.stderr
+        r"error: data\.root: moved does not hold the data that r was trained on \(1 removed\); .*\n", changed.stderr
     ), changed.stderr

@@ -14,6 +14,7 @@ from layerwise.experiments.paper import job
 from layerwise.experiments.paper.job import estimate
 from layerwise.experiments.paper.reproduce import Result, configured, markdown, reproduce, rows_at
 from layerwise.experiments.paper.tables import TABLES, small
+from layerwise.run.files import SEAL, write_sealed
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit
 from tests.conftest import Command
@@ -105,7 +106,7 @@ def test_paper__leaves_a_run_to_the_process_that_trains_it(monkeypatch: pytest.M
     quick = [argument for argument in QUICK if "epochs" in argument or "digits" in argument or "patch" in argument]
     (own,) = configured(rows_at(TABLES["table2"], "small"), "small", 1, "table2", quick)["constrained"]
     other = Run(own.folder)
-    other.start(own.config, load_data(own.config.data, 0).digest)  # the lock is the same as another process'
+    other.start(own.config, load_data(own.config.data, 0))  # the lock is the same as another process'
     with pytest.raises(SettingError, match="another process still trains 1 of the runs"):
         reproduce("table2", "small", 1, None, quick)
     other.release()
@@ -169,10 +170,11 @@ def test_paper__trains_each_row_once_and_writes_the_table(
     run = configured(rows_of_it, "small", 2, "table1", QUICK)["vanilla CNN"][0]
     written = run.folder / "config.yaml"
     settings = written.read_text()
-    written.write_text(settings.replace("  label_smoothing: 0.0\n", ""))  # as a version without that setting wrote it
+    older = settings.replace("  label_smoothing: 0.0\n", "").partition(SEAL)[0]
+    write_sealed(written, older)  # as a version without that setting wrote it
     assert written.read_text() != settings and run.tested() is not None
     written.write_text("layer: {atoms: many}\n")
-    with pytest.raises(DamagedRun, match="config.yaml is damaged"):
+    with pytest.raises(DamagedRun, match="config.yaml is damaged or was edited"):
         run.tested()
     written.write_text(settings)
     changed = command("paper", "table1", "--seeds", "2", *QUICK, "--optimizer.momentum=0.5")

@@ -75,7 +75,7 @@ def test_rows_of_table_1__are_the_authors_layers(row: str) -> None:
 
 
 def test_paper_recipe__begins_as_pytorch_begins() -> None:
-    config, _ = parse(["--config", str(ROOT / "configs/paper.yaml"), *SMALL])
+    config = parse(["--config", str(ROOT / "configs/paper.yaml"), *SMALL])[0]
     own = config.layer_at(1)
     patches = torch.rand(2000, 75, generator=torch.Generator().manual_seed(0))
     dictionary = learn_dictionary(patches, own.atoms, torch.Generator(), own.dictionary, own.whitening)
@@ -95,7 +95,7 @@ def test_paper_recipe__begins_as_pytorch_begins() -> None:
 
 
 def test_paper_recipe__trains_as_the_authors_do() -> None:
-    config, _ = parse(["--config", str(ROOT / "configs/paper.yaml")])
+    config = parse(["--config", str(ROOT / "configs/paper.yaml")])[0]
     optimizer, layer = config.optimizer, config.layer_at(1)
     assert (optimizer.name, optimizer.schedule, optimizer.epochs, optimizer.batch_size) == ("sgd", "steps", 200, 64)
     assert (optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (0.003, 0.9, 0)
@@ -104,7 +104,7 @@ def test_paper_recipe__trains_as_the_authors_do() -> None:
 
 
 def test_paper_recipe__divides_its_rate_by_10_after_half_and_three_quarters() -> None:
-    config, _ = parse(["--config", str(ROOT / "configs/paper.yaml")])
+    config = parse(["--config", str(ROOT / "configs/paper.yaml")])[0]
     weights = torch.nn.Parameter(torch.zeros(2, 2))
     optimizer = OPTIMIZERS[config.optimizer.name]([{"params": [weights]}], config.optimizer)
     schedule = SCHEDULES[config.optimizer.schedule](optimizer, config.optimizer, 200)

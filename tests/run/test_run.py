@@ -85,7 +85,8 @@ def test_a_changed_setting__is_refused_by_name(
     done = command("train", "--depth=2", *QUIET, *changed)
     assert done.returncode == 2
     assert re.fullmatch(
-        rf"error: {message} in r: give what it was trained with, or another --run_dir\n", done.stderr
+        rf"error: {message} in r: give what it was trained with, another --run_dir, or --restart_from [12]\n",
+        done.stderr,
     ), done.stderr
     assert hashes(finished, "**/*.*") == before
 
@@ -121,7 +122,7 @@ def test_a_damaged_file__is_named(name: str, finished: Path, command: Command) -
     for arguments in (["train", "--depth=2", *QUIET], ["evaluate", "r"]):
         done = command(*arguments)
         assert done.returncode == 1
-        assert f"layer-1/{name} is missing or damaged; delete" in done.stderr
+        assert re.search(rf"layer-1/{name} is missing or damaged.*; give --restart_from 1 to", done.stderr)
         assert done.stderr.count("\n") == 1
     with pytest.raises(DamagedRun, match=name):
         layerwise.load(finished)
@@ -140,9 +141,7 @@ def test_a_damaged_file__is_named(name: str, finished: Path, command: Command) -
 )
 def test_a_missing_or_changed_file__is_named(name: str, change: Any, finished: Path) -> None:
     change(finished / "layer-2" / name)
-    with pytest.raises(
-        DamagedRun, match=rf"layer-2/{name} is missing or damaged; delete .*layer-2 and the layers above"
-    ):
+    with pytest.raises(DamagedRun, match=rf"layer-2/{name} is missing or damaged.*; give --restart_from 2 to train it"):
         layerwise.load(finished)
 
 
@@ -150,7 +149,7 @@ def test_a_damaged_config__is_named__and_written_anew_by_the_command(finished: P
     (finished / "config.yaml").write_text("depth: [")
     done = command("evaluate", "r")
     assert done.returncode == 1
-    assert re.fullmatch(r"error: r/config\.yaml is damaged.*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"error: r/config\.yaml is damaged or was edited .*\n", done.stderr), done.stderr
     assert command("train", "--depth=2", *QUIET).returncode == 0
     assert command("evaluate", "r").returncode == 0
 
@@ -175,7 +174,7 @@ def test_a_run_of_an_older_version__gives_one_clear_line(
     (finished / "config.yaml").write_text("depth: 2\nlayer:\n  atoms: 16\n  gate: nearest\n  norm: batch\n")
     before = hashes(finished, "**/*.*")
     message = (
-        r"r/layer-1 was written by another version of layerwise \(format 1, this one reads 3\); give another --run_dir"
+        r"r/layer-1 was written by another version of layerwise \(format 1, this one reads 4\); give another --run_dir"
     )
     done = command("train", "--depth=2", *QUIET)
     assert done.returncode == 1
@@ -217,7 +216,7 @@ def test_a_layer__is_not_put_on_another_than_it_was_trained_on(finished: Path, c
     for name in ("dictionary.safetensors", "layer.safetensors", "layer.json"):
         shutil.copy(finished.parent / "other" / "layer-1" / name, finished / "layer-1" / name)
     with pytest.raises(
-        DamagedRun, match=r"layer-2 was trained on another layer 1 than .*layer-1 holds; delete .*layer-2"
+        DamagedRun, match=r"layer-2 was trained on another layer 1 than .*layer-1 holds; give --restart_from 2 "
     ):
         layerwise.load(finished)
     done = command("train", "--depth=2", *QUIET, "--layers.1.dictionary=sampled")

@@ -64,13 +64,13 @@ def test_tell__does_not_keep_a_signal_back() -> None:
 def test_train_stack__is_not_stopped_by_a_listener__tells_every_layer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, _ = parse(["--depth=2", *SMALL, "--optimizer.epochs=1"])
+    config = parse(["--depth=2", *SMALL, "--optimizer.epochs=1"])[0]
     data = load_data(config.data, config.seed)
     weights = []
     listeners = Noting(ValueError("broken")), Noting()
     for name, some in (("with", listeners), ("without", ())):
         run = Run(tmp_path / name)
-        run.start(config, data.digest)
+        run.start(config, data)
         stack, records = train_stack(config, data, run, torch.device("cpu"), some)
         run.release()
         assert [record.layer for record in records] == [1, 2]

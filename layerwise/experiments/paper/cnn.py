@@ -4,7 +4,6 @@ Shapes: B batch, C channels, H W image side, s patch side, N kernels, D channels
 """
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from layerwise.api import device_of
@@ -17,7 +16,7 @@ from layerwise.nn.layer import output_shape
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.page import summarize
-from layerwise.run.files import commit, write_json
+from layerwise.run.files import write_json, write_tensors
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
@@ -25,6 +24,8 @@ from layerwise.seeds import fold_seed
 from layerwise.training.evaluation import confusion
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData
+
+WEIGHTS = "cnn.safetensors"
 
 
 class EndToEnd(nn.Module):
@@ -57,14 +58,18 @@ class EndToEnd(nn.Module):
         return out, self.probe(out)
 
 
-def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
-    """Train a CNN, from its last epoch if it was begun earlier, and give its test accuracy in [0, 1].
+def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float, float]:
+    """Train a CNN, from its last epoch if it was begun earlier; its test accuracy in [0, 1] and the seconds.
 
     Raises RunInUse where another process is at it.
     """
     data, device, own = load_data(config.data, config.seed), device_of(config.trainer), config.layer_at(1)
     seed = fold_seed(config.seed, 1)
-    run.start(config, data.digest)
+    begun = run.path / "last.ckpt"
+    if begun.exists() and (told := run.changed(data)):
+        lacks = f"{config.data.root} holds other images than those that {run.path} was begun with ({told})"
+        raise SettingError(f"data.root: {lacks}; give those, or move the folder away")
+    run.start(config, data)
     tracker = Tracker(config.wandb, run.path, plain(config))
     try:
         torch.manual_seed(seed)
@@ -73,18 +78,18 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> float:
         batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed)
         history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, [tracker])
         model.load_state_dict(history.weights)
-        commit(run.path / "cnn.safetensors", lambda path: save_file(history.weights, path))
+        write_tensors(run.path / WEIGHTS, history.weights)
         counts = confusion([model.to(device).eval()], data.test, len(data.classes), device)
         tested = float(counts.diag().sum()) / float(counts.sum())
         best, settings = history.best["val_accuracy"], settings_of(config, 1, data.digest)
         shapes, seconds = (list(data.shape), list(model.shape)), round(history.seconds, 3)
         record = LayerRecord(1, own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings)
         write_json(run.path / "summary.json", summarize([record], tested))
-        (run.path / "last.ckpt").unlink(missing_ok=True)
+        begun.unlink(missing_ok=True)
     except BaseException:
         tracker.close(1)
         raise
     finally:
         run.release()
     tracker.close()
-    return tested
+    return tested, seconds

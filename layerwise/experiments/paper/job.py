@@ -1,6 +1,5 @@
 """One run of a table, a figure or a sweep: trained where it is not trained yet, and tested at every depth."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,15 @@ from layerwise.config.identity import without_data
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
 from layerwise.experiments.benchmark.layers import seconds_per_step, untrained_layer
-from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
+from layerwise.experiments.paper.cnn import WEIGHTS, EndToEnd, train_end_to_end
 from layerwise.parsing import read_config
-from layerwise.run.files import write_json
+from layerwise.run.files import read_record, sha256, write_record
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit, next_shape
 from layerwise.training.evaluation import accuracies
 
 FORWARD = 0.6  # share of a training step that its forward pass takes, about
-TESTED = "depths.json"  # a run's test accuracies at every depth, written last
+TESTED = "depths.json"  # a run's test accuracies and seconds at every depth, and what was tested; written last
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,13 @@ class Job:
         """
         if not (self.folder / TESTED).exists():
             return None
-        stored = Run(self.folder).config
-        accuracies: list[float] = self._read(TESTED)
-        return accuracies if _deciding(stored) == _deciding(self.config) else None
+        stored, values = Run(self.folder).config, self._read()
+        same = _deciding(stored) == _deciding(self.config) and values["of"] == self._trained(len(values["accuracies"]))
+        return list(values["accuracies"]) if same else None
 
     def seconds(self, depth: int) -> float:
         """Seconds of training up to a depth, of a finished run."""
-        return sum(float(layer["seconds"]) for layer in self._read("summary.json")["layers"][:depth])
+        return sum(map(float, self._read()["seconds"][:depth]))
 
     def train(self) -> None:
         """Train, or go on with what is left, and test at every depth.
@@ -61,17 +60,27 @@ class Job:
             stored = read_config(self.folder / "config.yaml") if (self.folder / "config.yaml").exists() else self.config
             if _deciding(stored) != _deciding(self.config):
                 raise SettingError(f"run_dir: {self.folder} was begun with other settings; move it away to train anew")
-            tested = [train_end_to_end(self.config, self.convolutions, Run(self.folder))]
+            tested, seconds = train_end_to_end(self.config, self.convolutions, Run(self.folder))
+            accurate, taken = [tested], [seconds]
         else:
             data, device = load_data(self.config.data, self.config.seed), device_of(self.config.trainer)
-            tested = accuracies(train(self.config, data=data).stack().to(device), data.test, device)
-        write_json(self.folder / TESTED, tested)
+            run = train(self.config, data=data)
+            accurate = accuracies(run.stack().to(device), data.test, device)
+            taken = [record.seconds for record in run.records]
+        about = {"accuracies": accurate, "seconds": taken, "of": self._trained(len(accurate))}
+        write_record(self.folder / TESTED, about)
 
-    def _read(self, name: str) -> Any:
+    def _trained(self, depth: int) -> str:
+        """What stands for the weights that were tested."""
+        weights = self.folder / WEIGHTS
+        return sha256(weights) if weights.exists() else Run(self.folder).identity(depth)
+
+    def _read(self) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return read_record(self.folder / TESTED)
         except (OSError, ValueError) as error:
-            raise DamagedRun(f"{self.folder / name} is damaged; delete the folder to train anew") from error
+            remedy = "delete it, and the same command tests anew"
+            raise DamagedRun(f"{self.folder / TESTED} is damaged ({error}); {remedy}") from error
 
 
 def _deciding(config: Config) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def configured(rows: list[Row], scale: str, seeds: int, table: str, arguments: l
         given = ["--config=paper", f"--wandb.group={table}-{scale}"]
         given += [f"--{setting}={value}" for setting, value in row.settings.items()]
         for seed in range(seeds):
-            config, _ = parse([*given, *arguments, f"--depth={row.depth}", f"--seed={seed}"])
+            config = parse([*given, *arguments, f"--depth={row.depth}", f"--seed={seed}"])[0]
             data = config.data.name
             if data == "image_folder":
                 root = Path(config.data.root).resolve()

@@ -57,7 +57,7 @@ def patches(asked: Asked) -> dict[str, Any]:
     not fit.
     """
     _check(asked)
-    config, _ = parse(asked.settings)
+    config = parse(asked.settings)[0]
     title = "photographs" if asked.photos is None else Path(asked.photos).resolve().name
     if asked.layer is not None:
         title = Path(asked.layer.partition(":")[0]).name

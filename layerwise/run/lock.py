@@ -1,0 +1,56 @@
+"""A directory that one process at a time writes to."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import filelock
+
+from layerwise.errors import RunInUse
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""what a file system answers that has no locks, as network file systems may"""
+
+
+class Lock:
+    """The lock of a directory. The system frees it with the process, however that ends.
+
+    Where the file system has no locks, a file stands for one, which a process of the same machine takes over from one
+    that is gone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: filelock.BaseFileLock | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, or raise RunInUse, which names who has it."""
+        held: filelock.BaseFileLock = filelock.FileLock(self.folder / ".lock")
+        try:
+            try:
+                held.acquire(blocking=False)
+            except (OSError, NotImplementedError) as error:
+                if isinstance(error, filelock.Timeout) or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+                    raise
+                held = filelock.SoftFileLock(self.folder / ".lock-file")
+                held.acquire(blocking=False)
+        except filelock.Timeout as error:
+            by = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
+            file = f", or delete {held.lock_file} where it is gone" if isinstance(held, filelock.SoftFileLock) else ""
+            raise RunInUse(
+                f"run_dir: {self.folder} is in use by {by}; wait for it, give another folder{file}"
+            ) from error
+        self._held = held
+        self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._held is not None:
+            self._owner.unlink(missing_ok=True)
+            self._held.release()
+            self._held = None
+
+    @property
+    def _owner(self) -> Path:
+        return self.folder / ".owner"
