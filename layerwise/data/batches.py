@@ -14,6 +14,7 @@ from layerwise.config import Features
 from layerwise.console import progress
 from layerwise.data.images import Augmentation, Images, allocate, to_input
 from layerwise.data.splits import DataSet
+from layerwise.errors import TrainingFailed
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
 
@@ -151,12 +152,21 @@ class ViewStore:
             for x, logits, _ in Batches(source, device=self.device, augmentation=augmentation, seed=seed):
                 next(steps, None)
                 with torch.no_grad():
-                    for layer in stack.layers[self.depth :]:
-                        x, logits = layer(x, logits)
-                        x = x.to(dtype).float()  # as it would have been stored
+                    for i, layer in enumerate(stack.layers[self.depth :], self.depth + 1):
+                        exact, logits = layer(x, logits)
+                        x = exact.to(dtype).float()  # as it would have been stored
+                        if not bool(x.isfinite().all()):
+                            raise TrainingFailed(_not_finite(i, exact, dtype))
                 view.features[start : start + len(x)] = x.to(dtype)
                 assert logits is not None
                 view.logits[start : start + len(x)] = logits
                 start += len(x)
             yield view
         next(steps, None)
+
+
+def _not_finite(layer: int, output: Tensor, dtype: torch.dtype) -> str:
+    if bool(output.isfinite().all()):
+        reach = f"reaches {float(output.abs().max()):.3g}, beyond {torch.finfo(dtype).max:g}, the highest {dtype}"
+        return f"layer {layer}: its output {reach}, in which views are stored; give --features.views 0"
+    return f"layer {layer}: its output is not finite; train it again with --restart_from {layer}"

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layerwise import memory
 from layerwise.config.choices import BORDERS, PIXELS
+from layerwise.errors import SettingError
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images and their classes."""
+    """Images and their classes; SettingError where they are of another kind."""
 
     pixels: Tensor
     """(n, C, H, W) uint8"""
@@ -26,6 +28,14 @@ class Images:
     """(n,) int64, from 0"""
     names: list[str] | None = None
     """class/path of each: what is held out then follows from the name, and one more image moves no other"""
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            found = f"{self.pixels.ndim} dimensions of {self.pixels.dtype}"
+            raise SettingError(f"images: {found}; give (n, C, H, W) of uint8, from 0 to 255")
+        if self.labels.dtype != torch.int64 or len(self.labels) != len(self.pixels):
+            found = f"{len(self.labels)} of {self.labels.dtype} for {len(self.pixels)} images"
+            raise SettingError(f"labels: {found}; give one int64 for each image")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +65,7 @@ def allocate(
     size = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
-    if count * size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4:
+    if count * size <= memory.total() // 4:
         return torch.empty(shape, dtype=dtype)
     file = tempfile.TemporaryFile()  # noqa: SIM115  (the mapping keeps it open)
     if hasattr(os, "posix_fallocate"):  # an error now, where the disk is too small, and no SIGBUS later

@@ -83,7 +83,7 @@ class Run:
         found: list[LayerRecord] = []
         while (record := self.record(len(found) + 1)) and not (self.layer(record.layer) / "excluded").exists():
             found.append(record)
-        return found[: self.config.deepest] if found else []
+        return found[: self.config.deepest] if (self.path / CONFIG).exists() and found else found
 
     def finished(self) -> list[LayerRecord]:
         """The records of a run that has a finished layer; SettingError where it has none, or is no run."""

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+from layerwise import memory
 from layerwise.config import Config, SettingError
 from layerwise.nn.layer import shape_through
 from layerwise.run.record import LayerRecord
+
+COPIES = 3
+"""of the sampled patches, at most, while a dictionary is learned"""
 
 
 def next_shape(config: Config, number: int, shape: tuple[int, int, int], images: int) -> tuple[int, int, int]:
@@ -20,6 +24,12 @@ def next_shape(config: Config, number: int, shape: tuple[int, int, int], images:
         raise SettingError(
             f"{config.name_of(number, 'atoms')}: {layer.atoms} are more than the {available} patches that the "
             f"training images have at layer {number}; give fewer atoms or more images"
+        )
+    size = min(layer.sample, available) * shape[0] * layer.patch_size**2 * 4 * COPIES
+    if size > memory.total():
+        raise SettingError(
+            f"{config.name_of(number, 'sampling.patches')}: {layer.sample} patches of {shape[0]}×{layer.patch_size}² "
+            f"numbers take {size / 1e9:.1f} GB, and there are {memory.total() / 1e9:.1f}; give fewer"
         )
     return shape_through(layer, shape)
 

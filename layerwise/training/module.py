@@ -17,8 +17,6 @@ from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 from layerwise.data.batches import Batch
 from layerwise.errors import TrainingFailed
 
-ADVICE = "the last good epoch is kept: give a smaller --optimizer.learning_rate and another --run_dir"
-
 
 class LayerModule(LightningModule):
     """Trains a layer's maps, norm, projection and probe by cross-entropy; its dictionary stays as it is."""
@@ -57,7 +55,17 @@ class LayerModule(LightningModule):
         """Stop before a broken state is measured or saved."""
         step = int(self.failed_step)
         if step >= 0:
-            raise TrainingFailed(f"layer {self.number}: the loss is not finite at step {step}; {ADVICE}")
+            raise self.failure(f"the loss is not finite at step {step}")
+
+    def failure(self, what: str) -> TrainingFailed:
+        """That the training cannot go on, in words: where, the likely cause, what is kept, what to do."""
+        epoch, rate, precision = self.trainer.current_epoch, self.config.learning_rate, self.trainer.precision
+        cause = f"a learning rate of {rate:g} is likely too high" + (
+            ", or 16-mixed too narrow" * (precision == "16-mixed")
+        )
+        kept = f"what epoch {epoch} left is kept" if epoch else "no epoch was finished"
+        remedy = f"give a lower --layers.{self.number}.optimizer.learning_rate and --restart_from {self.number}; {kept}"
+        return TrainingFailed(f"layer {self.number}, epoch {epoch + 1}: {what}; {cause}; {remedy}")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, with decay on weights alone, and the schedule of its learning rate."""
@@ -96,8 +104,7 @@ class BestEpoch(Callback):
         assert isinstance(pl_module, LayerModule)
         epoch = {name: float(trainer.callback_metrics[name]) for name in ("val_accuracy", "val_loss")}
         if not math.isfinite(epoch["val_loss"]):
-            when = f"after epoch {trainer.current_epoch + 1}"
-            raise TrainingFailed(f"layer {pl_module.number}: the validation loss is not finite {when}; {ADVICE}")
+            raise pl_module.failure("the validation loss is not finite")
         self.epochs.append(epoch)
         if self.best is epoch:
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.layer.state_dict().items()}

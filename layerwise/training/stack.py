@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from layerwise import memory
 from layerwise.config import Config, SingleLayer
 from layerwise.config.identity import settings_of
 from layerwise.console import progress
@@ -64,17 +65,22 @@ def train_layer(
     settings = settings_of(config, number, data.digest, run.identity(number - 1))
 
     start = time.perf_counter()
-    inputs.raise_to(stack)
+    with memory.needed(f"layer {number}: features", f"give less than {config.features.views} for --features.views"):
+        inputs.raise_to(stack)
     dictionary = run.dictionary(number)
     if dictionary is None:
-        dictionary = run.save_dictionary(number, learn(own, number, stack, inputs, seed), settings)
+        sample = f"give less than {own.sample} for --{config.name_of(number, 'sampling.patches')}, or fewer atoms"
+        with memory.needed(f"layer {number}: dictionary", sample):
+            dictionary = run.save_dictionary(number, learn(own, number, stack, inputs, seed), settings)
     prepared = time.perf_counter() - start
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes))
     batches = LayerData(stack, inputs, own.optimizer.batch_size, seed)
     depth = None if config.depth == "auto" else config.deepest
-    history = fit_layer(layer, number, batches, own.optimizer, config.trainer, run.layer(number), listeners, depth)
+    batch = config.name_of(number, "optimizer.batch_size")
+    with memory.needed(f"layer {number}: training", f"give less than {own.optimizer.batch_size} for --{batch}"):
+        history = fit_layer(layer, number, batches, own.optimizer, config.trainer, run.layer(number), listeners, depth)
 
     layer.load_state_dict(history.weights)
     record = LayerRecord(
@@ -96,6 +102,9 @@ def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, 
     generator = torch.Generator().manual_seed(seed)
     what = f"layer {number}: sampling patches"
     patches = sample_inputs(stack, inputs, own.patch_size, own.sample, generator, own.sampling.pixels, what)
+    if not bool(patches.isfinite().all()):
+        source = f"the output of layer {number - 1} is not finite; train it again with --restart_from {number - 1}"
+        raise TrainingFailed(f"layer {number}: {source}")
     shown = partial(progress, what=f"layer {number}: dictionary")
     try:
         return learn_dictionary(patches, own.atoms, generator, own.dictionary, own.whitening, own.gate.metric, shown)

@@ -1,0 +1,37 @@
+"""How much memory there is, and one line, which names what asked for more, where it is too little."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from layerwise.errors import TrainingFailed
+
+GROUPS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+"""where a container or a scheduler says how much it lends, version 2 and 1"""
+
+
+def total() -> int:
+    """Bytes of memory that this process may take at most: of the machine, its container and its own limit."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    for path in GROUPS:
+        with suppress(OSError, ValueError):  # none, or "max"
+            limits.append(int(Path(path).read_text()))
+    return min(limit for limit in limits if limit > 0)
+
+
+def is_lacking(error: BaseException) -> bool:
+    """Whether an error says that memory is lacking, of the processor or of a GPU."""
+    return isinstance(error, MemoryError) or "memory" in str(error) and "alloc" in str(error)
+
+
+@contextmanager
+def needed(what: str, remedy: str) -> Iterator[None]:
+    """Raise TrainingFailed, with what to do, where memory is lacking within."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_lacking(error):
+            raise
+        raise TrainingFailed(f"{what}: too little memory; {remedy}") from error
