@@ -12,7 +12,7 @@ from typing import NoReturn
 from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 from layerwise.version import VERSION
 
-VERBS = ["train", "evaluate", "paper", "theorem", "patches", "benchmark"]
+VERBS = ["train", "evaluate", "paper", "theorem", "patches", "benchmark", "selftest"]
 RESUMING = {"train", "paper", "theorem"}
 """verbs that go on where they were stopped"""
 

@@ -13,8 +13,12 @@ from torch import Tensor
 
 def extract_patches(x: Tensor, size: int) -> Tensor:
     """Cut every patch of every image, at stride 1 and without padding: (B, C, H, W) to (B, h, w, P), s ≤ min(H, W)."""
-    windows = x.permute(0, 2, 3, 1).unfold(1, size, 1).unfold(2, size, 1)  # (B, h, w, C, s, s)
-    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
+    return _windows(x, size).flatten(3)
+
+
+def _windows(x: Tensor, size: int) -> Tensor:
+    """Every patch, (B, h, w, s, s, C), as a view that takes no memory."""
+    return x.permute(0, 2, 3, 1).unfold(1, size, 1).unfold(2, size, 1).permute(0, 1, 2, 4, 5, 3)
 
 
 def sample_patches(batches: Iterable[Tensor], size: int, count: int, total: int, generator: torch.Generator) -> Tensor:
@@ -25,10 +29,11 @@ def sample_patches(batches: Iterable[Tensor], size: int, count: int, total: int,
     """
     drawn = []
     for x in batches:
-        patches = extract_patches(x, size).flatten(1, 2)  # (B, h*w, P)
-        each = min(-(-count // total), patches.shape[1])
-        order = torch.rand(patches.shape[:2], generator=generator).argsort(1)[:, :each].to(x.device)
-        drawn.append(patches.gather(1, order[..., None].expand(-1, -1, patches.shape[2])).flatten(0, 1))
+        windows = _windows(x, size)
+        b, h, w = windows.shape[:3]
+        order = torch.rand(b, h * w, generator=generator).argsort(1)[:, : -(-count // total)].to(x.device)
+        image = torch.arange(b, device=x.device)[:, None]
+        drawn.append(windows[image, order // w, order % w].flatten(2).flatten(0, 1))
     sample = torch.cat(drawn)
     return sample[torch.randperm(len(sample), generator=generator)[:count].to(sample.device)]
 

@@ -32,7 +32,7 @@ def commit(path: Path, write: Callable[[Path], object]) -> None:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
+    except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)  # what it takes of a full disk
         raise OSError(f"{path} could not be written: {error}; make room for it and give the same command") from error
 

@@ -1,5 +1,6 @@
 """One layer's training: a fresh Lightning Trainer, a checkpoint after every epoch, resume from it."""
 
+import io
 import logging
 import sys
 import time
@@ -31,7 +32,9 @@ class CommittedCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
-        commit(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        content = io.BytesIO()  # as torch.save itself does not say what a full disk is
+        torch.save(checkpoint, content)
+        commit(Path(path), lambda temporary: temporary.write_bytes(content.getbuffer()))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
         """Read a checkpoint, or raise DamagedRun; nothing in it can run code."""

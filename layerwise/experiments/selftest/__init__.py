@@ -1,0 +1,1 @@
+"""layerwise selftest: what is promised of a run's files, tried on this machine."""

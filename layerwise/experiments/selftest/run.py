@@ -1,0 +1,42 @@
+"""Try every promise, and tell what came of it."""
+
+import json
+import os
+import random
+import tempfile
+import textwrap
+from pathlib import Path
+
+from layerwise.errors import TrainingFailed
+from layerwise.experiments.selftest import damage, faults, stops
+from layerwise.experiments.selftest.bench import Bench, Outcome
+
+PROMISES = [stops.killed, stops.signaled, damage.damaged, *faults.FAULTS]
+NOT_PROMISED = """\
+Not promised: the same bits on another processor, on a GPU, with other versions of layerwise, PyTorch or Numba, or with
+another number of threads; that seconds, W&B's files and the order of its uploads repeat; anything about files that
+another program changes while a command runs, or about a file system that says a file is on disk when it is not.
+"""
+
+
+def selftest(folder: str | None, effort: int, path: str | None) -> list[Outcome]:
+    """Try all promises in a folder that is made in `folder`, print a table; TrainingFailed where one does not hold."""
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"  # so small are the layers
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="layerwise-selftest-", dir=folder) as made:
+        bench = Bench(Path(made).resolve(), effort, random.Random(effort))
+        for promise in PROMISES:
+            outcomes.append(outcome := promise(bench))
+            print(f"\n{outcome.promise}\n  {outcome.trials} trials, {len(outcome.failures)} failures", flush=True)
+            for told in [*([outcome.note] if outcome.note else []), *outcome.failures]:
+                print(textwrap.fill(told, 100, initial_indent="  ", subsequent_indent="    "), flush=True)
+    print(f"\n{NOT_PROMISED}")
+    failures = sum(len(outcome.failures) for outcome in outcomes)
+    if path is not None:
+        Path(path).write_text(json.dumps([vars(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
+    trials = sum(outcome.trials for outcome in outcomes)
+    print(f"{len(outcomes)} promises, {trials} trials, {failures} failures")
+    if failures:
+        raise TrainingFailed(f"selftest: {failures} of {trials} trials failed; please report what is printed above")
+    return outcomes
