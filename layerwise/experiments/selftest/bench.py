@@ -45,8 +45,12 @@ class Bench:
     """A place for trials, and how many there are to be."""
 
     folder: Path
-    effort: int
+    effort: float
     random: random.Random
+
+    def count(self, trials: int) -> int:
+        """How many trials there are to be where a unit of effort means so many."""
+        return max(1, round(trials * self.effort))
 
     @cached_property
     def images(self) -> Path:

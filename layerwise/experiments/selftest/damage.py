@@ -40,7 +40,7 @@ def damaged(bench: Bench) -> Outcome:
         shutil.copytree(source, run)
         undisturbed = read(run)
         files = sorted(path for path in run.rglob("*") if path.is_file() and path.stat().st_size)
-        for i in range(round(DAMAGED * bench.effort * share)):
+        for i in range(round(bench.count(DAMAGED) * share)):
             path = files[i % len(files)]
             known = path.read_bytes()
             how, changed = _change(known, bench, [other for other in files if other.suffix == path.suffix])

@@ -19,7 +19,7 @@ another program changes while a command runs, or about a file system that says a
 """
 
 
-def selftest(folder: str | None, effort: int, path: str | None) -> list[Outcome]:
+def selftest(folder: str | None, effort: float, path: str | None) -> list[Outcome]:
     """Try all promises in a folder that is made in `folder`, print a table; TrainingFailed where one does not hold."""
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"  # so small are the layers

@@ -1,5 +1,6 @@
 """Commands that are stopped, at random or at a chosen moment, and given again: what they leave in the end."""
 
+import os
 import signal
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ def killed(bench: Bench) -> Outcome:
     outcome = Outcome("SIGKILL at any instant: the same command ends with the same files, and trains no layer twice")
     whole, undisturbed, seconds = bench.whole
     phases, chains = Counter[str](), 0
-    while outcome.trials < KILLS * bench.effort:
+    while outcome.trials < bench.count(KILLS):
         place, chains, failure, stops = bench.place(), chains + 1, "", list[str]()
         for depth, ended, lasted in zip((FIRST, DEEPER), undisturbed, seconds, strict=True):
             for _ in range(bench.random.randint(1, 4)):
@@ -51,7 +52,7 @@ def signaled(bench: Bench) -> Outcome:
     """Send SIGTERM or SIGINT at a random instant."""
     outcome = Outcome("SIGTERM ends with code 143, SIGINT with 130, in one line, and nothing is lost")
     whole, _, seconds = bench.whole
-    for i in range(SIGNALS * bench.effort):
+    for i in range(bench.count(SIGNALS)):
         number = (signal.SIGTERM, signal.SIGINT)[i % 2]
         place = bench.place()
         end = _signaled(bench, place, FIRST, number, bench.random.uniform(0.3, 0.9) * seconds[0])
@@ -71,8 +72,6 @@ def _signaled(bench: Bench, place: Path, depth: str, number: signal.Signals, sec
         time.sleep(0.01)  # before its first line it is not yet the command
     started.process.join(seconds)
     if (pid := started.process.pid) and started.process.exitcode is None:
-        import os
-
         os.kill(pid, number)
     return started.ended()
 

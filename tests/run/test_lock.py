@@ -1,0 +1,66 @@
+"""One writer to a directory, also where the file system has no locks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from layerwise.errors import RunInUse
+from layerwise.run.lock import Lock
+from tests.conftest import ROOT
+
+WITHOUT_LOCKS = """
+import ctypes, errno, os, platform, struct, sys, time
+from pathlib import Path
+# from here on the kernel answers flock(2) with ENOLCK, as a network file system without locks does
+number = {"x86_64": 73, "aarch64": 32}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x50000 | errno.ENOLCK), (6, 0, 0, 0x7FFF0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+filter = struct.pack("HP", len(code), ctypes.addressof(program))
+if libc.prctl(22, 2, filter, 0, 0) != 0:
+    sys.exit(77)
+from layerwise.run.lock import Lock
+lock = Lock(Path(sys.argv[1]))
+lock.acquire()
+print("taken", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_second_writer__is_told_who_the_first_is__and_comes_after_it(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path), Lock(tmp_path)
+    first.acquire()
+    with pytest.raises(RunInUse, match=rf"in use by process {os.getpid()} on {os.uname().nodename}; wait for it"):
+        second.acquire()
+    first.release()
+    second.acquire()
+    assert (tmp_path / ".owner").read_text() == f"process {os.getpid()} on {os.uname().nodename}"
+    second.release()
+    assert not (tmp_path / ".owner").exists()
+
+
+def test_without_locks_of_the_file_system__a_file_stands_for_one__and_a_dead_owner_has_none(tmp_path: Path) -> None:
+    def started(seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path), str(seconds)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    first = started(60)
+    assert first.stdout is not None
+    if first.stdout.readline() != "taken\n":
+        first.wait()
+        assert first.returncode == 77, first.stderr
+        pytest.skip("system calls can't be filtered here")
+    second = started(0)
+    _, errors = second.communicate()
+    assert f"in use by process {first.pid} on" in errors and ".lock-file where it is gone" in errors
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    time.sleep(0.1)
+    third = started(0)
+    assert third.communicate()[0] == "taken\n"
