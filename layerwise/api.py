@@ -153,7 +153,8 @@ def load(run_dir: str | PathLike[str]) -> TrainedStack:
         DamagedRun: a file is not as it was written.
     """
     run = Run(run_dir)
-    return TrainedStack(run.stack(), run.records)
+    records = run.records
+    return TrainedStack(run.stack(records), records)
 
 
 def device_of(trainer: settings.Trainer) -> torch.device:

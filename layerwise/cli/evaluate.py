@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     run = Run(given.run)
     records, data = run.finished(), run.data(given.root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stack = run.stack().to(device)
+    stack = run.stack(records).to(device)
     columns = {"test": accuracies(stack, data.test, device)}
     if given.mirror:
         columns["test, with mirror image"] = accuracies(stack, data.test, device, "testing, mirrored", mirrored=True)

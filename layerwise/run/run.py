@@ -13,6 +13,7 @@ summary.json, report.html, *.png, wandb/
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -92,12 +93,12 @@ class Run:
             raise SettingError(f"RUN: {self.path} holds no finished layer; train one first")
         return records
 
-    def stack(self) -> FrozenStack:
-        """The finished layers; FileNotFoundError where there is none."""
-        if not (records := self.records):
+    def stack(self, records: Sequence[LayerRecord] | None = None) -> FrozenStack:
+        """The finished layers, of `records` if they were read already; FileNotFoundError where there is none."""
+        if not (records := self.records if records is None else records):
             remedy = "give the directory of a run, such as runs/digits-seed0"
             raise FileNotFoundError(f"{self.path} holds no finished layer; {remedy}")
-        return FrozenStack(self.load_layer(record) for record in records)
+        return FrozenStack(map(self.load_layer, records))
 
     def data(self, root: str | None = None) -> DataSet:
         """The data that the run was trained on, in folder `root` if it has moved; SettingError where it has changed."""

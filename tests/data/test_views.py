@@ -7,6 +7,7 @@ from layerwise.config import Features, Layer
 from layerwise.data.batches import ViewStore
 from layerwise.data.images import Augmentation, Images, to_input
 from layerwise.data.splits import DataSet
+from layerwise.errors import TrainingFailed
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
@@ -89,3 +90,29 @@ def test_views__of_images_that_are_not_augmented__are_one(data: DataSet, stack: 
     store = ViewStore(Features(views=4), plain, 0, CPU)
     store.raise_to(stack)
     assert len(store.train) == 1
+
+
+@pytest.mark.parametrize(
+    "factor, told",
+    [
+        (
+            1e6,
+            r"layer 1: its output reaches \S+, beyond 65504, the highest torch.float16, in which .*--features.views 0",
+        ),
+        (float("nan"), r"layer 1: its output is not finite; train it again with --restart_from 1"),
+    ],
+)
+def test_views__that_float16_cannot_hold__are_not_made(
+    factor: float, told: str, data: DataSet, stack: FrozenStack
+) -> None:
+    layer = stack.layers[0].layer
+    with torch.no_grad():
+        next(layer.projection.parameters()).mul_(
+            factor / float(stack.below(2)(to_input(data.train.pixels))[0].abs().max())
+        )
+    store = ViewStore(Features(views=2), data, 7, CPU)
+    with pytest.raises(TrainingFailed, match=told):
+        store.raise_to(stack)
+    store = ViewStore(Features(views=0), data, 7, CPU)
+    store.raise_to(stack)
+    assert store.train == []

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import layerwise
 from layerwise.errors import DamagedRun
 from layerwise.parsing import parse
+from layerwise.run.files import commit
 from layerwise.run.run import Run
 from tests.conftest import QUIET, SMALL, Command
 
@@ -95,10 +96,14 @@ def test_changed_images__are_refused(command: Command, folder: Path) -> None:
     settings = ["train", "--data.name=image_folder", f"--data.root={folder}", "--run_dir=r", "--wandb.mode=disabled"]
     settings += [*SMALL[1:], "--layer.atoms=4", "--optimizer.epochs=1", "--optimizer.batch_size=16"]
     assert command(*settings).returncode == 0
-    (folder / "train" / "dark" / "00.png").unlink()
+    train = folder / "train"
+    (train / "dark" / "00.png").unlink()
+    (train / "dark" / "01.png").rename(train / "dark" / "new.png")  # one gone, one that is new
+    shutil.copy(train / "bright" / "02.png", train / "bright" / "03.png")
     done = command(*settings)
     assert done.returncode == 2
-    assert re.fullmatch(r"error: data\.root: .* in r: .*\n", done.stderr), done.stderr
+    told = r"holds other images than those that were trained on \(1 added, 2 removed, 1 changed\) in r: give"
+    assert re.fullmatch(rf"error: data\.root: {re.escape(str(folder))} {told} .*\n", done.stderr), done.stderr
 
 
 def test_what_does_not_touch_the_weights__may_change(finished: Path, command: Command) -> None:
@@ -236,3 +241,111 @@ def test_any_image__that_changed_is_noticed(command: Command, folder: Path, tmp_
     Image.fromarray(pixels).save(path)
     done = command(*settings)
     assert done.returncode == 2 and "holds other images" in done.stderr
+
+
+def test_restart_from__deletes_that_layer_and_those_above__and_ends_as_before(finished: Path, command: Command) -> None:
+    before, kept = hashes(finished), (finished / "layer-1" / "layer.json").stat().st_mtime_ns
+    other = command("train", "--depth=2", *QUIET, "--restart_from=2", "--layers.2.atoms=8", "--optimizer.epochs=2")
+    assert other.returncode == 0, other.stderr
+    assert "layer 2: deleted, as --restart_from 2 says" in other.stdout and "layer 1: already trained" in other.stdout
+    assert json.loads((finished / "layer-2" / "layer.json").read_text())["atoms"] == 8
+    again = command("train", "--depth=2", *QUIET, "--restart_from", "2")
+    assert again.returncode == 0, again.stderr
+    assert hashes(finished, "*/*.safetensors") == {k: v for k, v in before.items() if k.endswith("safetensors")}
+    assert (finished / "layer-1" / "layer.json").stat().st_mtime_ns == kept
+    assert not list(finished.glob(".deleted*"))
+
+
+@pytest.mark.parametrize("given", ["0", "3", "-1", "two", "1.5", "null"])
+def test_restart_from__names_one_of_the_layers(given: str, finished: Path, command: Command) -> None:
+    before = hashes(finished)
+    done = command("train", "--depth=2", *QUIET, f"--restart_from={given}")
+    assert done.returncode == 2
+    assert done.stderr == f"error: restart_from: {given} is not a layer; give one of the layers 1 to 2\n"
+    assert hashes(finished) == before
+
+
+def test_restart_from__with_other_settings_below__is_refused_and_deletes_nothing(
+    finished: Path, command: Command
+) -> None:
+    before = hashes(finished)
+    done = command("train", "--depth=2", *QUIET, "--restart_from=2", "--layer.atoms=20")
+    assert done.returncode == 2 and "layer.atoms: 20, but layer 1 was trained with 16" in done.stderr
+    assert hashes(finished) == before
+
+
+def test_a_smaller_depth__is_what_is_loaded__and_the_layers_above_are_kept(finished: Path, command: Command) -> None:
+    before = hashes(finished)
+    assert command("train", "--depth=1", *QUIET).returncode == 0
+    assert json.loads((finished / "summary.json").read_text())["depth"] == 1
+    assert len(layerwise.load(finished).stack) == 1
+    done = command("train", "--depth=2", *QUIET)
+    assert "layer 2: already trained" in done.stdout and len(layerwise.load(finished).stack) == 2
+    assert hashes(finished) == before
+
+
+def test_a_config_edited_by_hand__is_one_line_wherever_it_is_read(finished: Path, command: Command) -> None:
+    path = finished / "config.yaml"
+    path.write_text(path.read_text().replace("depth: 2", "depth: 1"))
+    done = command("evaluate", "r")
+    assert done.returncode == 1
+    told = r"error: r/config\.yaml is damaged or was edited \(it is not as it was written\); the command that made .*\n"
+    assert re.fullmatch(told, done.stderr), done.stderr
+    with pytest.raises(DamagedRun, match="config.yaml is damaged or was edited"):
+        layerwise.load(finished)
+
+
+@pytest.mark.parametrize("left", ["last.ckpt", "layer.safetensors"])
+def test_a_missing_dictionary__below_what_was_trained_on_it__is_named(
+    left: str, finished: Path, command: Command
+) -> None:
+    for path in (finished / "layer-2").iterdir():
+        path.unlink()
+    (finished / "layer-2" / left).write_bytes(b"x")
+    done = command("train", "--depth=2", *QUIET)
+    assert done.returncode == 1
+    expected = (
+        rf"error: r/layer-2/dictionary\.safetensors is missing or damaged \(missing, though there is {left}\); .*\n"
+    )
+    assert re.fullmatch(expected, done.stderr), done.stderr
+
+
+def test_a_dictionary_that_a_bit_was_flipped_in__before_its_layer_is_finished__is_named(
+    finished: Path, command: Command
+) -> None:
+    for name in ("layer.json", "layer.safetensors"):
+        (finished / "layer-2" / name).unlink()
+    flip(finished / "layer-2" / "dictionary.safetensors")  # the last bit of the last number
+    done = command("train", "--depth=2", *QUIET)
+    assert done.returncode == 1
+    assert "r/layer-2/dictionary.safetensors is missing or damaged (its content is not what was written)" in done.stderr
+    assert command("train", "--depth=2", *QUIET, "--restart_from=2").returncode == 0
+
+
+def test_a_record_with_another_accuracy__is_named(finished: Path) -> None:
+    path = finished / "layer-2" / "layer.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"val_accuracy": values["val_accuracy"] + 0.01}))
+    with pytest.raises(DamagedRun, match=r"layer-2/layer.json is missing or damaged \(its content is not what was"):
+        layerwise.load(finished)
+
+
+def test_commit__leaves_the_old_file_where_the_new_one_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half of it")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"a could not be written: \[Errno 28\] No space left on device; make room"):
+        commit(path, write)
+    assert path.read_text() == "old" and [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_commit__does_not_follow_a_link_that_lies_there(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("old")
+    (tmp_path / ".a.partial").symlink_to(tmp_path / "precious")
+    commit(tmp_path / "a", lambda temporary: temporary.write_text("new"))
+    assert (tmp_path / "precious").read_text() == "old" and (tmp_path / "a").read_text() == "new"
+    assert not (tmp_path / "a").is_symlink()

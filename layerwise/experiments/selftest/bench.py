@@ -6,17 +6,18 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from layerwise.experiments.selftest.command import Ended, call
 
+T = TypeVar("T")
 SETTINGS = ["--config=plain_digits", "--data.name=image_folder", "--layer.atoms=8", "--layer.channels=4"]
 SETTINGS += ["--layer.patch_size=3", "--layer.pool=1", "--optimizer.epochs=3", "--optimizer.batch_size=16"]
 SETTINGS += ["--trainer.accelerator=cpu", "--wandb.mode=disabled"]
@@ -51,6 +52,11 @@ class Bench:
     def count(self, trials: int) -> int:
         """How many trials there are to be where a unit of effort means so many."""
         return max(1, round(trials * self.effort))
+
+    def some(self, cases: Iterable[T]) -> list[T]:
+        """All cases, or where there is to be less than a unit of effort, some of them."""
+        drawn = list(cases)
+        return self.random.sample(drawn, min(len(drawn), self.count(len(drawn))))
 
     @cached_property
     def images(self) -> Path:

@@ -35,11 +35,11 @@ def changed(bench: Bench) -> Outcome:
     """Give other settings and other images for a run; and what may change."""
     outcome = Outcome("changed settings and images are refused by name; what does not touch the weights may change")
     before = content(bench.shallow)
-    for option, named in REFUSED.items():
+    for option, named in bench.some(REFUSED.items()):
         place = _copy(bench)
         failure = call(place, bench.command(FIRST, option)).refused(2, named)
         outcome.add(option, failure or ("" if content(place / "r") == before else "the run was changed"))
-    for options in ALLOWED:
+    for options in bench.some(ALLOWED):
         place = _copy(bench)
         end = call(place, bench.command(FIRST, *options))
         told = "" if end.code == 0 else end.printed[-200:]
@@ -130,7 +130,7 @@ def planted(bench: Bench) -> Outcome:
             (run / "wandb").mkdir()
             (run / "wandb" / "run-id").write_text(f"../../../{outside}/id")
 
-    for what in PLANTED:
+    for what in bench.some(PLANTED):
         place = _copy(bench)
         plant(place / "r", what)
         train = call(place, bench.command(DEEPER, *(["--wandb.mode=offline"] if "W&B" in what else [])))

@@ -1,0 +1,54 @@
+"""Too little memory."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from layerwise import memory
+from layerwise.config import SettingError
+from layerwise.errors import TrainingFailed
+from layerwise.parsing import parse
+from layerwise.training.depth import check_fit
+
+LITTLE = """
+import os, resource, torch
+from pathlib import Path
+from layerwise import memory
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 28), resource.RLIM_INFINITY))
+assert memory.total() == taken + (1 << 28)
+with memory.needed("layer 3: training", "give less than 64 for --optimizer.batch_size"):
+    torch.empty(1 << 27)  # 512 MiB
+"""
+
+
+def test_needed__names_what_asked_for_too_much() -> None:
+    done = subprocess.run([sys.executable, "-c", LITTLE], capture_output=True, text=True)
+    told = "TrainingFailed: layer 3: training: too little memory; give less than 64 for --optimizer.batch_size"
+    assert done.stderr.strip().endswith(told), done.stderr
+
+
+def test_needed__is_about_memory_alone() -> None:
+    with pytest.raises(RuntimeError, match="inconsistent") as caught, memory.needed("a", "b"):
+        torch.empty(3) @ torch.empty(2)
+    assert not isinstance(caught.value, TrainingFailed)
+    with pytest.raises(TrainingFailed, match="a: too little memory; b"), memory.needed("a", "b"):
+        raise MemoryError
+
+
+def test_total__is_at_most_what_the_process_may_take() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 45, limit[1]))
+    assert 0 < memory.total() < 1 << 45  # of the machine
+
+
+def test_a_sample_that_cannot_fit__is_refused_before_anything_is_trained() -> None:
+    config = parse(["--config=plain_digits", "--layer.sampling.patches=2000000000000", "--layer.patch_size=5"])[0]
+    told = (
+        r"layer\.sampling\.patches: 2000000000000 patches of 3×5² numbers take \d+\.\d GB, and there are \d+\.\d; give"
+    )
+    with pytest.raises(SettingError, match=told):
+        check_fit(config, (3, 64, 64), 1 << 30)
