@@ -4,6 +4,7 @@ Shapes: n images of all splits.
 """
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def content_of(splits: dict[str, Images]) -> Content:
             pixels = own.pixels[chunk[0] : chunk[-1] + 1].numpy() if len(chunk) else ()
             for i, image in zip(chunk, pixels, strict=True):
                 images.append(_hash(f"{labels[i]}\0".encode(), np.ascontiguousarray(image)))
-        names += [_hash(f"{split}\0{name}".encode()) for name in own.names or ()]
+        names += [_hash(os.fsencode(f"{split}\0{name}")) for name in own.names or ()]
     return Content(*(torch.from_numpy(np.frombuffer(b"".join(v), np.int64).copy()) for v in (images, names)))
 
 

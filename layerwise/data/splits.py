@@ -1,6 +1,7 @@
 """A data set ready to learn from: read, also by torchvision; what is held out; what is checked before a run starts."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,7 +91,7 @@ def hold_out(
 ) -> tuple[Images, Images]:
     """Those that stay, and a share that is held out: by a hash of their names, or of the positions at random."""
     if images.names is not None:
-        digests = (hashlib.sha256(f"{salt}\0{name}".encode()).digest() for name in images.names)
+        digests = (hashlib.sha256(os.fsencode(f"{salt}\0{name}")).digest() for name in images.names)
         held = torch.tensor([int.from_bytes(digest[:8]) < share * 2**64 for digest in digests])
     else:
         held = torch.zeros(len(images), dtype=torch.bool)

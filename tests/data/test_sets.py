@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -187,3 +188,13 @@ def test_image_folder__refuses_what_cannot_be_learned(folder: Path, tmp_path: Pa
     for path in folder.glob("train/*/*"):
         Image.new("RGB", (8, 8)).save(path)
     refused(folder, "zero covariance")
+
+
+def test_image_folder__names_that_are_not_utf_8(folder: Path) -> None:
+    shutil.copy(folder / "train" / "dark" / "00.png", os.fsencode(folder / "train" / "dark") + b"/\xff.png")
+    assert load_data(Data(name="image_folder", root=str(folder)), 0).digest
+    os.rename(folder / "train" / "dark", os.fsencode(folder / "train") + b"/\xff")
+    with pytest.raises(
+        SettingError, match=r"data\.root: the name of class '\\udcff' can't be stored; rename its folder"
+    ):
+        load_data(Data(name="image_folder", root=str(folder)), 0)

@@ -109,6 +109,9 @@ def _listed(root: Path) -> tuple[list[str], list[_File]]:
     if len(classes) < 2:
         found = f"{folders['train']} has {f'one class, {classes[0]}' if classes else 'no class folders'}"
         raise SettingError(f"data.root: {found}; classification needs at least two, one folder each")
+    for name in classes:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):  # bytes that are not UTF-8
+            raise SettingError(f"data.root: the name of class {name!r} can't be stored; rename its folder")
     files = []
     for split in sorted(folders, key=["train", "val", "test"].index):
         where = folders[split]
