@@ -56,6 +56,23 @@ class _Parser(ArgumentParser):
         raise SettingError(f"{said}; see --help")
 
 
+class _Plain(yaml.SafeLoader):
+    """Reads plain values: each name once, nothing that stands for what is elsewhere, no tags that make objects."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few of which can stand for more than memory holds
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="an alias, write out what it stands for", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands here twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[Config, str, int | None]:
     """The configuration of a command line and the recipe that it names, the directory for the run, and --restart_from.
 
@@ -172,8 +189,8 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
         whole: Any = value
         if _names_group(name):
             try:
-                whole = yaml.safe_load(value)
-            except yaml.YAMLError:
+                whole = yaml.load(value, _Plain)
+            except (yaml.YAMLError, RecursionError):
                 whole = None
             if not isinstance(whole, dict):
                 by_kind = f"{_for_all(name)}.kind" in settings_of(run_parser())
@@ -207,11 +224,13 @@ def _read(path: Path) -> dict[str, Any]:
         names = ", ".join(recipes())
         raise SettingError(f"config: {path} is not a file; give a settings file, or the name of a recipe: {names}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise SettingError(f"config: {path} is not YAML{where}; compare it with configs/digits.yaml") from error
+        content = yaml.load(path.read_text(encoding="utf-8"), _Plain)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or type(error).__name__
+        where = f"line {mark.line + 1}: {problem}" if mark else problem
+        raise SettingError(
+            f"config: {path} is not plain YAML ({where}); compare it with configs/digits.yaml"
+        ) from error
     if not isinstance(content, dict):
         kind = {list: "a list", type(None): "empty"}.get(type(content), "a single value")
         raise SettingError(f"config: {path} is {kind}, not settings; write lines such as `depth: 2`")

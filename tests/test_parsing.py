@@ -1,5 +1,6 @@
 """From recipe and command line to settings: what wins over what, what is refused, where a run goes."""
 
+import re
 from itertools import permutations
 from pathlib import Path
 
@@ -313,3 +314,21 @@ def test_config__in_python_is_that_of_the_command() -> None:
     typed = configure({}, ["--depth=2", "--layer.atoms=64", "--layers.2.optimizer.epochs=3", "--layers.2.pool=1"])
     single = SingleLayer(atoms=64, pool=1, optimizer=Optimizer(epochs=3))
     assert typed == Config(depth=2, layer=Layer(atoms=64), layers={2: single})
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("depth: 2\nseed: 1\ndepth: 3\n", r"line 3: depth stands here twice|line 1: depth stands here twice"),
+        ("layer: {atoms: 8, pool: 1, atoms: 9}\n", r"line 1: atoms stands here twice"),
+        ("seed: &a 1\ndepth: *a\n", r"line 2: an alias, write out what it stands for"),
+        ("depth: !!python/object/apply:os.getcwd []\n", r"line 1: could not determine a constructor for the tag .*"),
+        ("depth: [1\n", r"line 2: .*"),
+        ("[" * 5000, r"RecursionError"),
+    ],
+)
+def test_a_settings_file__is_plain_yaml(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    path = re.escape(str(tmp_path / "s.yaml"))
+    with pytest.raises(SettingError, match=rf"^config: {path} is not plain YAML \(({told})\); compare it with"):
+        parse([f"--config={tmp_path / 's.yaml'}"])

@@ -129,6 +129,8 @@ class Run:
 
         What is to be deleted, from layer `restart_from` on, may be anything.
         """
+        if any("\ud800" <= letter <= "\udfff" for letter in str(self.path)):
+            raise SettingError(f"run_dir: {str(self.path)!r} is not UTF-8; give a name that is")
         if self.path.exists() and not self.path.is_dir():
             raise SettingError(f"run_dir: {self.path} is a file; give a folder")
         existing = next(path for path in (self.path, *self.path.parents) if path.exists())

@@ -1,6 +1,5 @@
 import gzip
 import hashlib
-import os
 import shutil
 import struct
 from pathlib import Path
@@ -191,9 +190,10 @@ def test_image_folder__refuses_what_cannot_be_learned(folder: Path, tmp_path: Pa
 
 
 def test_image_folder__names_that_are_not_utf_8(folder: Path) -> None:
-    shutil.copy(folder / "train" / "dark" / "00.png", os.fsencode(folder / "train" / "dark") + b"/\xff.png")
+    dark = folder / "train" / "dark"
+    shutil.copy(dark / "00.png", dark / "\udcff.png")
     assert load_data(Data(name="image_folder", root=str(folder)), 0).digest
-    os.rename(folder / "train" / "dark", os.fsencode(folder / "train") + b"/\xff")
+    dark.rename(folder / "train" / "\udcff")
     with pytest.raises(
         SettingError, match=r"data\.root: the name of class '\\udcff' can't be stored; rename its folder"
     ):
