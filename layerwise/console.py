@@ -1,16 +1,53 @@
 """What the console shows: a bar for every long step, or one plain line where the output is no terminal; tables."""
 
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
 
 
-def bar(what: str, total: int | None) -> tqdm:  # type: ignore[type-arg]
+class _Lasting(io.FileIO):
+    """A stream whose reader may go away, or whose disk may fill: what cannot be written is lost, and no more."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def secure() -> None:
+    """Make printing safe: where a stream is closed, its reader is gone, or it cannot encode a character.
+
+    What a stream lacks is printed as ?; descriptors that are closed are opened, lest a file get the number of one.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__"):
+            continue  # someone collects what is printed
+        if stream is not None:
+            stream.flush()
+        raw, encoding = _Lasting(number, "w", closefd=False), getattr(stream, "encoding", "utf-8")
+        lasting = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "replace", line_buffering=True)
+        setattr(sys, name, lasting)
+        setattr(sys, f"__{name}__", lasting)
+
+
+def bar(what: str, total: int | None) -> "tqdm[Any]":
     """A bar of one line, gone at its end: what, how much of it is done, and how long it will take."""
+    from tqdm import tqdm  # which reads variables when it is imported
+
     shape = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
     return tqdm(total=total, desc=what, bar_format=shape, leave=False, dynamic_ncols=True)
 

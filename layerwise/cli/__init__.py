@@ -1,20 +1,35 @@
-"""The command `layerwise VERB`: one file a verb, whose docstring is its meaning; errors become one line and a code."""
+"""The command `layerwise VERB`: one file a verb, whose docstring is its meaning; errors become one line and a code.
 
+SIGTERM and SIGINT stop it, and so do SIGHUP, unless it was ignored as under nohup, and SIGUSR1 and SIGUSR2, which
+schedulers send before they take a machine away: with one line, and code 128 plus the signal's number. A second signal
+ends it at once.
+"""
+
+import _thread
 import argparse
+import atexit
 import difflib
+import os
 import signal
 import sys
-from functools import partial
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
+from layerwise import console
+from layerwise.environment import hidden
 from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 from layerwise.version import VERSION
 
 VERBS = ["train", "evaluate", "paper", "theorem", "patches", "benchmark", "selftest"]
 RESUMING = {"train", "paper", "theorem"}
 """verbs that go on where they were stopped"""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+LIMIT = 20.0
+"""seconds that the process may take to end"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         SystemExit: 0 after the --help of a verb; 130 and 143 on SIGINT and SIGTERM.
     """
+    console.secure()
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("--help", "-h"):
         print("usage: layerwise VERB [OPTIONS]\n\nTrain deep patch-based networks, one layer at a time.\n")
@@ -33,26 +49,59 @@ def main(arguments: list[str] | None = None) -> int:
     if verb == "--version":
         print(f"layerwise {VERSION}")
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, partial(_stop, verb))
+    stop = _Stop(verb, rest)
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    code = 0
     try:
         if verb not in VERBS:
             near = difflib.get_close_matches(verb, VERBS, 1)
             guess = f"did you mean {near[0]}" if near else f"there are {', '.join(VERBS)}"
             raise SettingError(f"{verb}: there is no such verb, {guess}; see layerwise --help")
-        import_module(f"layerwise.cli.{verb}").main(rest)
+        with hidden():
+            import_module(f"layerwise.cli.{verb}").main(rest)
     except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, SettingError) else 1
-    return 0
+        code = 2 if isinstance(error, SettingError) else 1
+    atexit.unregister(_limit)
+    atexit.register(_limit, code)  # what libraries do at the exit may hang
+    return code
 
 
-def _stop(verb: str, number: int, frame: FrameType | None) -> None:
-    for other in (signal.SIGINT, signal.SIGTERM):  # a second signal ends the process at once
-        signal.signal(other, signal.SIG_DFL)
-    then = "goes on from here" if verb in RESUMING else "begins anew"
-    print(f"\nstopped by {signal.Signals(number).name}; the same command {then}", file=sys.stderr)
-    raise SystemExit(128 + number)
+@dataclass
+class _Stop:
+    """What a signal does: one line, then an exit that nothing can hold up for long."""
+
+    verb: str
+    arguments: list[str]
+    begun: bool = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        code = 128 + number
+        if self.begun:  # Lightning sets handlers again that it found
+            os._exit(code)
+        self.begun = True
+        for other in SIGNALS:  # a second signal ends the process even within what is compiled
+            signal.signal(other, signal.SIG_DFL)
+        _limit(code)
+        sys.unraisablehook = lambda _: os._exit(code)  # the exit would be lost in a destructor
+        restarting = any(word.partition("=")[0] == "--restart_from" for word in self.arguments)
+        same = "the same command without --restart_from" if restarting else "the same command"
+        then = "goes on from here" if self.verb in RESUMING else "begins anew"
+        with suppress(OSError):  # and no print, which this may have interrupted
+            os.write(2, f"\nstopped by {signal.Signals(number).name}; {same} {then}\n".encode())
+        raise SystemExit(code)
+
+
+def _limit(code: int) -> None:
+    """End the process with this code in a while, whatever it hangs in; takes no lock, as signal handlers must not."""
+
+    def end() -> None:
+        time.sleep(LIMIT)
+        os._exit(code)
+
+    _thread.start_new_thread(end, ())
 
 
 class Options(argparse.ArgumentParser):

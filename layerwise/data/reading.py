@@ -54,7 +54,10 @@ def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Ima
 def each(what: str, read: Callable[[T], S], items: Sequence[T]) -> list[S]:
     """Call `read` on every item in threads, behind a progress bar."""
     with ThreadPoolExecutor() as pool:
-        return list(progress(pool.map(read, items), what, total=len(items)))
+        try:
+            return list(progress(pool.map(read, items), what, total=len(items)))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever is stopped does not wait for the rest
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from layerwise import config
 from layerwise.console import bar
+from layerwise.environment import hidden
 from layerwise.errors import DamagedRun
 from layerwise.run.files import commit
 from layerwise.training.inputs import LayerData
@@ -123,21 +125,22 @@ def fit_layer(
         print(f"layer {number}: resuming after its last finished epoch")
     for name in ("lightning.pytorch", "lightning.fabric"):  # which note what machine this is
         logging.getLogger(name).setLevel(logging.WARNING)
-    fitting = Trainer(
-        accelerator="gpu" if data.device.type == "cuda" else "cpu",
-        devices=trainer.devices,
-        precision=trainer.precision,
-        max_epochs=optimizer.epochs,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        log_every_n_steps=max(1, len(data.store.data.train) // data.batch_size // 10),  # ten times an epoch
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[best, checkpoint, shown],
-        logger=_Told(number, listeners) if listeners else False,
-        plugins=[CommittedCheckpoints()],
-        default_root_dir=folder,
-    )
+    with hidden():
+        fitting = Trainer(
+            accelerator="gpu" if data.device.type == "cuda" else "cpu",
+            devices=trainer.devices,
+            precision=trainer.precision,
+            max_epochs=optimizer.epochs,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            log_every_n_steps=max(1, len(data.store.data.train) // data.batch_size // 10),  # ten times an epoch
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[best, checkpoint, shown],
+            logger=_Told(number, listeners) if listeners else False,
+            plugins=[CommittedCheckpoints(), LightningEnvironment()],  # one process, whatever a scheduler started
+            default_root_dir=folder,
+        )
     module = LayerModule(layer, number, len(data.store.data.classes), optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
