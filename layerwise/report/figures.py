@@ -1,12 +1,15 @@
-"""Figures of a stack, as arrays (H, W, 3) of uint8."""
+"""Figures of a stack, as arrays (H, W, 3) of uint8: the same whatever the user's settings of Matplotlib are."""
 
+import logging
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +20,11 @@ from layerwise.nn.stack import FrozenStack
 from layerwise.run.record import LayerRecord
 
 Pixels = npt.NDArray[np.uint8]
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # which notes what it finds in settings, and lacks
+LONGEST = 24
+"""letters of a class's name that are shown"""
+by_default = rc_context({name: value for name, value in rcParamsDefault.items() if name != "backend"})
+"""decorates what draws"""
 
 
 def atoms_figure(patches: Tensor, channels: int, width: int = 640) -> Pixels:
@@ -41,6 +49,7 @@ def atoms_figure(patches: Tensor, channels: int, width: int = 640) -> Pixels:
     return (figure * 255).round().byte().numpy()
 
 
+@by_default
 def usage_figure(stack: FrozenStack, x: Tensor) -> Pixels:
     """How often each atom of the top layer takes part, over all positions of images `x` (B, C, H, W)."""
     below, top = stack.below(len(stack)), stack.layers[-1].layer.embedding
@@ -54,6 +63,7 @@ def usage_figure(stack: FrozenStack, x: Tensor) -> Pixels:
     return as_array(figure)
 
 
+@by_default
 def curve_figure(x: Sequence[float], y: Sequence[float], spread: Sequence[float | None], axis: str) -> Pixels:
     """Test accuracy in per cent, with a band of one standard deviation, against what is varied, in powers of two."""
     figure, axes = blank(5, 3.5)
@@ -65,6 +75,7 @@ def curve_figure(x: Sequence[float], y: Sequence[float], spread: Sequence[float 
     return as_array(figure)
 
 
+@by_default
 def accuracy_figure(records: Sequence[LayerRecord]) -> Pixels:
     """Validation accuracy against depth."""
     figure, axes = blank(6, 3)
@@ -77,16 +88,18 @@ def accuracy_figure(records: Sequence[LayerRecord]) -> Pixels:
     return as_array(figure)
 
 
+@by_default
 def confusion_figure(counts: Tensor, classes: Sequence[str]) -> Pixels:
     """Counts (true class, predicted class) as shares of the true class."""
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in map(_drawable, classes)]
     shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     side = 2 + 0.4 * min(len(classes), 40)
     figure, axes = blank(side, side)
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 40:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
     if len(classes) <= 20:
         for i, row in enumerate(shares.tolist()):
             for j, share in enumerate(row):
@@ -113,5 +126,12 @@ def as_array(figure: Figure) -> Pixels:
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a font lacks a letter, of which it draws a box
+        canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def _drawable(name: str) -> str:
+    """A name of one line, in which what is no character, such as a byte of a folder's name, is a question mark."""
+    return " ".join(name.encode("utf-8", "replace").decode().split())

@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 
+Pixels = npt.NDArray[np.uint8]
 OF_STACK = {"accuracy": "Validation accuracy against depth"}
 OF_STACK["confusion"] = "Test images of each class (rows, in %) by predicted class"
 OF_LAYER = {"atoms": "atoms of the dictionary, whitening undone"}
@@ -46,26 +47,49 @@ class Figures:
         files = {name: self.run.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
         if all(file.exists() for file in files.values()):
             return
-        from layerwise.report.figures import atoms_figure, usage_figure  # imports matplotlib, once there is time
 
-        some, _, _ = next(iter(Batches(self.data.val, device=self.device)))
-        atoms = atoms_figure(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0])
-        figures = {"atoms": atoms, "usage": usage_figure(stack, some)}
+        def atoms() -> Pixels:
+            from layerwise.report.figures import atoms_figure  # imports matplotlib, once there is time
+
+            return atoms_figure(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0])
+
+        def usage() -> Pixels:
+            from layerwise.report.figures import usage_figure
+
+            return usage_figure(stack, next(iter(Batches(self.data.val, device=self.device)))[0])
+
+        figures = self._drawn({"atoms": atoms, "usage": usage}, lambda name: files[name])
         self.tracker.figures({f"layer{record.layer}/{name}": figure for name, figure in figures.items()})
-        for name, figure in figures.items():
-            save_figure(files[name], figure)
 
     def stack_finished(
         self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
     ) -> None:
         """Draw the whole stack, and write the report."""
-        from layerwise.report.figures import accuracy_figure, confusion_figure
 
-        figures = {"accuracy": accuracy_figure(records), "confusion": confusion_figure(counts, self.data.classes)}
-        for name, figure in figures.items():
-            save_figure(self.run.path / f"{name}.png", figure)
-        self.tracker.figures(figures)
+        def accuracy() -> Pixels:
+            from layerwise.report.figures import accuracy_figure
+
+            return accuracy_figure(records)
+
+        def confusion() -> Pixels:
+            from layerwise.report.figures import confusion_figure
+
+            return confusion_figure(counts, self.data.classes)
+
+        of_stack = {"accuracy": accuracy, "confusion": confusion}
+        self.tracker.figures(self._drawn(of_stack, lambda name: self.run.path / f"{name}.png"))
         write_report(self.run, summary)
+
+    def _drawn(self, figures: Mapping[str, Callable[[], Pixels]], place: Callable[[str], Path]) -> dict[str, Pixels]:
+        """Draw and save figures; one that fails is said, and lacks."""
+        drawn = {}
+        for name, draw in figures.items():
+            try:
+                drawn[name] = draw()
+                save_figure(place(name), drawn[name])
+            except Exception as error:
+                print(f"the figure {place(name)} failed, all else goes on: {error!r}", flush=True)
+        return drawn
 
 
 def summarize(records: Sequence[LayerRecord], test_accuracy: float) -> dict[str, Any]:
@@ -88,7 +112,7 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return table
 
 
-def save_figure(path: Path, figure: npt.NDArray[np.uint8]) -> None:
+def save_figure(path: Path, figure: Pixels) -> None:
     """Write a figure (H, W, 3) as a PNG file."""
     commit(path, lambda temporary: Image.fromarray(figure).save(temporary, "PNG"))
 
@@ -128,4 +152,4 @@ Validation accuracy is of the stack up to each layer; the seconds are those of s
 <details><summary>Settings</summary><pre>{html.escape(settings)}</pre></details>
 </body></html>
 """
-    commit(run.path / "report.html", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    commit(run.path / "report.html", lambda temporary: temporary.write_text(page, "utf-8", "replace"))

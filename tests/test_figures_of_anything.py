@@ -1,0 +1,75 @@
+"""Figures whatever the user's settings are, whatever classes are called, and whatever fails."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from layerwise.parsing import parse
+from layerwise.report import figures
+from layerwise.report.figures import LONGEST, accuracy_figure, confusion_figure, curve_figure, usage_figure
+from layerwise.report.page import Figures, summarize
+from layerwise.run.run import Run
+from layerwise.run.tracker import Tracker
+from tests.conftest import QUIET
+
+NAMES = ["$a$ \\frac{", "😀", "漢字", "x" * 300, "שלום", "a\nb", "\udcff", "", "a_b^{", "%"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_confusion__takes_any_names() -> None:
+    counts = torch.eye(len(NAMES), dtype=torch.long)
+    drawn = confusion_figure(counts, NAMES)
+    shortened = [name[: LONGEST - 1] + "…" if len(name) > LONGEST else name for name in NAMES]
+    assert np.array_equal(drawn, confusion_figure(counts, shortened))
+    assert not np.array_equal(drawn, confusion_figure(counts, ["a", *NAMES[1:]]))
+    assert len(np.unique(drawn[:, :, 0])) > 2
+
+
+def test_figures__do_not_follow_the_users_settings(trained: Path) -> None:
+    run = Run(trained)
+    some = torch.rand(4, 1, 8, 8)
+
+    def drawn() -> list[np.ndarray]:
+        return [
+            confusion_figure(torch.eye(3, dtype=torch.long), ["a", "b", "c"]),
+            accuracy_figure(run.records),
+            curve_figure([1, 2], [3, 4], [0.1, None], "atoms"),
+            usage_figure(run.stack(), some),
+        ]
+
+    before = drawn()
+    other: Any = {"text.usetex": True, "lines.linewidth": 9, "font.size": 20, "axes.facecolor": "red", "figure.dpi": 30}
+    with matplotlib.rc_context(other):
+        assert matplotlib.rcParams["font.size"] == 20
+        after = drawn()
+        assert matplotlib.rcParams["font.size"] == 20
+    for a, b in zip(before, after, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_figure_that_fails__costs_that_figure(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, config = Run(finished), parse(["--depth=2", *QUIET])[0]
+    before = {path.name: path.read_bytes() for path in finished.glob("*.png")}
+    for path in [*finished.glob("*.png"), finished / "report.html"]:
+        path.unlink()
+
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(figures, "atoms_figure", broken)
+    monkeypatch.setattr(figures, "accuracy_figure", broken)
+    records, stack, data = run.records, run.stack(), run.data()
+    counts = torch.eye(10, dtype=torch.long)
+    own = Figures(run, Tracker(config.wandb, run.path, {}), data, torch.device("cpu"))
+    own.layer_finished(stack, records)
+    own.stack_finished(stack, records, counts, summarize(records, 0.5))
+    assert {path.name for path in finished.glob("*.png")} == {"layer-2-usage.png", "confusion.png"}
+    assert (finished / "layer-2-usage.png").read_bytes() == before["layer-2-usage.png"]
+    assert capsys.readouterr().out.count("failed, all else goes on: MemoryError('no room')\n") == 2
+    assert (finished / "report.html").read_text(encoding="utf-8").count("<img") == 2
