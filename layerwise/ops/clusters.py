@@ -5,12 +5,13 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from layerwise.ops.launch import parallel
 from layerwise.ops.selection import FASTMATH
 
 BLOCK = 64  # scores that are compared at once
 
 
-@njit(parallel=True, cache=True)
+@parallel
 def _lowest(scores, index, least):  # type: ignore[no-untyped-def]
     """Compares as integers, in whose order that of floats is kept: a minimum of integers can be vectorised."""
     count = scores.shape[1]

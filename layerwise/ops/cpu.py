@@ -21,6 +21,7 @@ from numba import get_num_threads, njit, prange
 from torch import Tensor
 
 from layerwise.ops.clusters import add_up, lowest
+from layerwise.ops.launch import parallel
 from layerwise.ops.rows import Rows
 from layerwise.ops.selection import FASTMATH, mark_lowest
 
@@ -102,7 +103,7 @@ def _count_gates(gates, out):  # type: ignore[no-untyped-def]
                 out[j] += np.float32((gates[word, j] >> bit) & 1)
 
 
-@njit(parallel=True, cache=True)
+@parallel
 def _gate_and_pool(rows, scores, maps, k, quantile, pool, gates, out):  # type: ignore[no-untyped-def]
     """Mark the near atoms, (b, R, C, bytes, N), and average their maps, or without maps the marks, (b, R, C, N)."""
     images, h, w, _ = scores.shape
@@ -138,7 +139,7 @@ def _gate_and_pool(rows, scores, maps, k, quantile, pool, gates, out):  # type: 
                 pooled[j] *= share
 
 
-@njit(parallel=True, cache=True)
+@parallel
 def _rectify_and_pool(responses, pool, gates, out):  # type: ignore[no-untyped-def]
     """Mark where a response is above 0, (b, R, C, bytes, N), and average those that are, (b, R, C, N)."""
     images, h, w, atoms = responses.shape
@@ -163,7 +164,7 @@ def _rectify_and_pool(responses, pool, gates, out):  # type: ignore[no-untyped-d
                 pooled[j] *= share
 
 
-@njit(parallel=True, cache=True)
+@parallel
 def _add_gradient(rows, grad, gates, pool, size, total):  # type: ignore[no-untyped-def]
     """Add a chunk's gradient to total, (blocks, N, width). A task has its own atoms: no two write to one number."""
     images, h, w, _ = rows.shape

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
+
+from layerwise.ops.launch import parallel
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
 WIDTH = 96  # of a block of a map
 
 
-@njit(parallel=True, cache=True)
+@parallel
 def _cut_rows(x, size, channels, rows):  # type: ignore[no-untyped-def]
     """Cut every patch of x, (b, H, W*C), into `rows`, (b, h, w, at least P+1): the patch, 1, and zeros."""
     images, h, w, _ = rows.shape
