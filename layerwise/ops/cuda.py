@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layerwise.ops import reference
 from layerwise.ops.kernels import STEP, embed_kernel, gate_kernel, gradient_kernel
-from layerwise.ops.reference import add_up, convolve, lowest
+from layerwise.ops.reference import convolve, lowest
 
 __all__ = ["add_up", "backward", "convolve", "forward", "lowest"]
 
@@ -97,6 +97,15 @@ def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int)
             num_warps=4, num_stages=1,
         )  # fmt: skip
         return parts.sum(0)
+
+
+def add_up(points: Tensor, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Sum and number of the points of each cluster: the same bits at every call.
+
+    A GPU's `index_add_` adds in any order; this sorts by cluster, then adds in the order of the points.
+    """
+    sums = points.new_zeros(count, points.shape[1]).index_put_((index,), points, accumulate=True)
+    return sums, torch.bincount(index, minlength=count)
 
 
 def _can_run(x: Tensor, patch_size: int, atoms: int, pool: int) -> bool:
