@@ -75,7 +75,9 @@ class DistanceGate(Gate):
         """A weight for each atom, (..., N), from half the squared distances (..., N) and k."""
 
     def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
-        """A few images at a time, since all gates of a batch can be many."""
+        """A few images at a time, since all gates of a batch can be many; in an exported program all."""
+        if torch.compiler.is_exporting():  # for batches of any size, whose parts it cannot count
+            return self._pooled(x, dictionary, maps, window)
         step = max(1, TOGETHER // (x.shape[2] * x.shape[3] * len(dictionary.atoms)))
         return torch.cat([self._pooled(part, dictionary, maps, window) for part in torch.split(x, step)])
 

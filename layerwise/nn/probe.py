@@ -71,8 +71,10 @@ class UnconstrainedProbe(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map gates and patches, (B, N+P, h, w), to logits (B, classes)."""
         gates, patches = torch.split(x.flatten(2).permute(2, 0, 1), [self.atoms, self.weight.shape[1]], 2)
-        logits = self.bias.expand(len(x), -1)
-        step = max(1, TOGETHER // (len(x) * self.weight.shape[2]))  # positions at a time
+        logits = self.bias.expand(x.shape[0], -1)  # len(x) would be one number in an exported program
+        step = len(self.weight)  # positions at a time; all for an exported program, which takes batches of any size
+        if not torch.compiler.is_exporting():
+            step = max(1, TOGETHER // (len(x) * self.weight.shape[2]))
         parts = (torch.split(values, step) for values in (gates, patches, self.weight))
         for gate, patch, weight in zip(*parts, strict=True):
             responses = torch.bmm(patch, weight).reshape(*gate.shape, -1)
