@@ -1,12 +1,17 @@
 """The W&B run of a stack: one run, a section for each layer with its own axis; or none at all.
 
-Nothing here stops a training: no key, no network, no wandb and a full disk each cost one printed line.
+Nothing here stops a training: no key, no network, no wandb, a full disk, and a server or a process of W&B's that fails
+or does not answer each cost one printed line, and a bounded time.
 """
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -15,12 +20,46 @@ from layerwise.config import Wandb
 from layerwise.run.files import commit
 from layerwise.run.record import LayerRecord
 
+LIMIT = 20.0
+"""seconds that a call of W&B may take"""
+FINISH_LIMIT = 40.0
+"""seconds that its end may take, with what is still to be sent"""
+
+
+class _Calls:
+    """Makes every call of W&B, one after another, in a thread of its own, which may hang without holding up others."""
+
+    def __init__(self) -> None:
+        self._waiting: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]]] = SimpleQueue()
+        Thread(target=self._work, daemon=True, name="W&B").start()
+
+    def __call__(self, call: Callable[[], Any], limit: float) -> Any:
+        """Make a call and return what it does, raise what it raises, or TimeoutError."""
+        answer: SimpleQueue[Any] = SimpleQueue()
+        self._waiting.put((call, answer))
+        try:
+            result, error = answer.get(timeout=limit)
+        except Empty:
+            raise TimeoutError(f"no answer in {limit:.0f} seconds") from None
+        if error is not None:
+            raise error
+        return result
+
+    def _work(self) -> None:
+        while True:
+            call, answer = self._waiting.get()
+            try:
+                answer.put((call(), None))
+            except BaseException as error:  # such as SystemExit, which is not for the training
+                answer.put((None, error if isinstance(error, Exception) else RuntimeError(repr(error))))
+
 
 class Tracker:
     """The W&B run of a run directory, with a configuration as plain values; calls do nothing where there is none."""
 
     def __init__(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> None:
-        self._run, self.place = _open(config, run_dir, values)  # place: where it is to be seen, in words
+        self._calls = _Calls()
+        self._run, self.place = self._open(config, run_dir, values)  # place: where it is to be seen, in words
         self._run_dir = run_dir
         self._axes: set[str] = set()
 
@@ -60,7 +99,7 @@ class Tracker:
 
     def close(self, exit_code: int = 0) -> None:
         """End the run, whatever happened."""
-        self._attempt(lambda run: run.finish(exit_code=exit_code))
+        self._attempt(lambda run: run.finish(exit_code=exit_code), FINISH_LIMIT)
 
     def _log(self, group: str, axis: str, values: dict[str, Any]) -> None:
         def log(run: Any) -> None:
@@ -72,51 +111,81 @@ class Tracker:
 
         self._attempt(log)
 
-    def _attempt(self, call: Callable[[Any], object]) -> None:
+    def _attempt(self, call: Callable[[Any], object], limit: float | None = None) -> None:
         """Call W&B; the first failure, of whatever kind, is said and ends the tracking."""
-        if self._run is None:
+        run = self._run
+        if run is None:
             return
         try:
-            call(self._run)
+            self._calls(lambda: call(run), limit or LIMIT)
         except Exception as error:
             print(f"W&B: failed ({_line(error)}); tracking stops here", flush=True)
             self._run, self.place = None, f"{self.place}, up to a failure"
+            _abandon()
+
+    def _open(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, str]:
+        if config.mode == "disabled":
+            return None, "disabled"
+        mode = config.mode
+        try:
+            import wandb
+
+            if mode == "auto":
+                mode = "online" if self._has_key() else "offline"
+            # absolute, as W&B's own process stays where an earlier run of this process began
+            own = vars(config) | {"name": config.name or run_dir.name, "mode": mode, "dir": run_dir.resolve()}
+            own["id"] = _identity(run_dir / "wandb" / "run-id")
+            # what is printed is not passed on: printing would hang where W&B does
+            own["settings"] = wandb.Settings(silent=True, init_timeout=LIMIT / 2, console="off")
+            run = self._calls(lambda: wandb.init(resume="allow", config=values, **own), LIMIT)
+        except ImportError:
+            print("W&B: the package wandb is not installed, so nothing is tracked; pip install wandb")
+            return None, "not installed"
+        except Exception as error:  # wandb raises many kinds, none of which is worth a training
+            if mode != "online" or isinstance(error, TimeoutError):
+                print(f"W&B: could not start ({_line(error)}), so nothing is tracked")
+                _abandon()
+                return None, "failed to start"
+            print(f"W&B: could not go online ({_line(error)}), tracking offline")
+            with suppress(Exception):  # of a run that failed to begin, the id stays in use
+                self._calls(lambda: wandb.teardown(exit_code=1), LIMIT)
+            return self._open(Wandb(**vars(config) | {"mode": "offline"}), run_dir, values)
+        if mode == "offline":
+            folder = run_dir / "wandb" / Path(run.dir).parent.name
+            print(f"W&B: tracking offline; to upload: {'uv run ' if 'UV' in os.environ else ''}wandb sync {folder}")
+            return run, f"offline, {folder}"
+        return run, str(run.url)
+
+    def _has_key(self) -> bool:
+        import wandb
+
+        try:
+            return bool(self._calls(lambda: wandb.login(prompt=False), LIMIT))
+        except Exception:  # an unreachable server or a malformed key is the same to us as no key
+            self._calls = _Calls()  # the other may hang
+            return False
 
 
-def _open(config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, str]:
-    if config.mode == "disabled":
-        return None, "disabled"
+def _identity(path: Path) -> str:
+    """The id of the run directory's W&B run, which a file keeps; a new one where that holds no such id."""
+    path.parent.mkdir(exist_ok=True)
+    found = path.read_bytes().strip() if path.exists() else b""
+    if not re.fullmatch(rb"[0-9a-z]{8}", found):
+        found = secrets.token_hex(4).encode()
+        commit(path, lambda temporary: temporary.write_bytes(found))
+    return found.decode()
+
+
+def _abandon() -> None:
+    """End W&B's own process, which this one would wait for at its exit, even where that process hangs."""
     try:
         import wandb
-    except ImportError:
-        print("W&B: the package wandb is not installed, so nothing is tracked; pip install wandb")
-        return None, "not installed"
-    mode = config.mode
-    if mode == "auto":
-        try:
-            mode = "online" if wandb.login(prompt=False) else "offline"
-        except Exception:  # an unreachable server or a malformed key is the same to us as no key
-            mode = "offline"
-    identity = run_dir / "wandb" / "run-id"
-    own = vars(config) | {"name": config.name or run_dir.name, "mode": mode}
-    try:
-        identity.parent.mkdir(exist_ok=True)
-        if not identity.exists():
-            commit(identity, lambda path: path.write_text(secrets.token_hex(4)))
-        own |= {"id": identity.read_text().strip(), "settings": wandb.Settings(silent=True, init_timeout=30)}
-        # absolute, as W&B's own process stays where an earlier run of this process began
-        run = wandb.init(resume="allow", dir=run_dir.resolve(), config=values, **own)
-    except Exception as error:  # wandb raises many kinds, none of which is worth a training
-        if mode != "online":
-            print(f"W&B: could not start ({_line(error)}), so nothing is tracked")
-            return None, "failed to start"
-        print(f"W&B: could not go online ({_line(error)}), tracking offline")
-        return _open(Wandb(**vars(config) | {"mode": "offline"}), run_dir, values)
-    if mode == "offline":
-        folder = run_dir / "wandb" / Path(run.dir).parent.name
-        print(f"W&B: tracking offline; to upload: {'uv run ' if 'UV' in os.environ else ''}wandb sync {folder}")
-        return run, f"offline, {folder}"
-    return run, str(run.url)
+
+        connection: Any = wandb.setup()._connection
+        connection._cleanup()  # what it does at the exit
+        connection._proc._process.kill()
+    except Exception:  # it is not there, or where another version has it
+        return
 
 
 def _line(error: Exception) -> str:

@@ -2,17 +2,21 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
 from layerwise.config import Wandb
-from layerwise.run.tracker import Tracker
-from tests.conftest import QUIET, SMALL, Command
+from layerwise.run.tracker import Tracker, _identity
+from tests.conftest import QUIET, SMALL, Command, environment
 
 
 def read_back(run: Path, process: Command) -> list[dict[str, Any]]:
@@ -143,3 +147,85 @@ def test_wandb_that_cannot_start__is_one_line(tmp_path: Path, capsys: pytest.Cap
     assert own.place == "failed to start"
     printed = capsys.readouterr().out
     assert printed.startswith("W&B: could not start (") and printed.count("\n") == 1
+
+
+HANGING = """if True:
+    import os, signal, sys, time
+    from pathlib import Path
+    from layerwise.config import Wandb
+    from layerwise.run import tracker
+
+    tracker.LIMIT, tracker.FINISH_LIMIT = 8.0, 2.0
+    run_dir = Path("run")
+    run_dir.mkdir()
+    own = tracker.Tracker(Wandb(mode="offline"), run_dir, {})
+    own.logged(1, 0, {"train_loss": 2.0})
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and b"wandb" in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), getattr(signal, sys.argv[1]))
+        except OSError:
+            pass
+    began = time.monotonic()
+    for step in range(1, 4):
+        own.logged(1, step, {"train_loss": 2.0})
+        time.sleep(0.1)
+    own.close()
+    print(own.place.endswith("up to a failure"), time.monotonic() - began < 20)
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+def test_wandbs_own_process_killed_or_hanging__costs_a_line_and_a_bounded_time(how: str, process: Command) -> None:
+    began = time.monotonic()
+    done = process("-c", HANGING, how)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert [line for line in told if "failed" in line] == [line for line in told if "tracking stops here" in line]
+    assert told[-1] == "True True" and len(told) == 3
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_server_that_fails_or_never_answers__leaves_an_offline_run(answers: bool, tmp_path: Path) -> None:
+    class Failing500(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(500)
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    program = (
+        "from pathlib import Path\nfrom layerwise.config import Wandb\nfrom layerwise.run import tracker\n"
+        "tracker.LIMIT = 4.0\nown = tracker.Tracker(Wandb(mode='online'), Path('.'), {})\n"
+        "own.logged(1, 0, {'train_loss': 2.0})\nown.close()\nprint(own.place)\n"
+    )
+    with HTTPServer(("127.0.0.1", 0), Failing500) as server:
+        if answers:
+            Thread(target=server.serve_forever, daemon=True).start()
+        given = {"WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}", "WANDB_API_KEY": "a" * 40}
+        full = environment() | given
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, env=full, capture_output=True, text=True, timeout=90
+        )
+        if answers:
+            server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "W&B: could not go online (" in done.stdout and "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("offline, ")
+    assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
+
+
+@pytest.mark.parametrize("content", [b"../../elsewhere", b"", b"\xff\x00", b"a" * 400, b"two\nlines"])
+def test_an_id_that_is_damaged__is_made_anew(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "wandb" / "run-id"
+    first = _identity(path)
+    assert re.fullmatch("[0-9a-f]{8}", first) and _identity(path) == first
+    path.write_bytes(content)
+    anew = _identity(path)
+    assert re.fullmatch("[0-9a-f]{8}", anew) and anew != first and path.read_text() == anew
