@@ -4,6 +4,7 @@ import base64
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,36 +49,24 @@ class Figures:
         if all(file.exists() for file in files.values()):
             return
 
-        def atoms() -> Pixels:
-            from layerwise.report.figures import atoms_figure  # imports matplotlib, once there is time
+        from layerwise.report import figures as draw  # imports matplotlib, once there is time
 
-            return atoms_figure(stack.layers[-1].layer.embedding.patterns(), record.input_shape[0])
-
-        def usage() -> Pixels:
-            from layerwise.report.figures import usage_figure
-
-            return usage_figure(stack, next(iter(Batches(self.data.val, device=self.device)))[0])
-
-        figures = self._drawn({"atoms": atoms, "usage": usage}, lambda name: files[name])
-        self.tracker.figures({f"layer{record.layer}/{name}": figure for name, figure in figures.items()})
+        top, shape = stack.layers[-1].layer, record.input_shape
+        some = partial(next, iter(Batches(self.data.val, device=self.device)))
+        figures = {"atoms": lambda: draw.atoms_figure(top.embedding.patterns(), shape[0])}
+        figures["usage"] = lambda: draw.usage_figure(stack, some()[0])
+        drawn = self._drawn(figures, lambda name: files[name])
+        self.tracker.figures({f"layer{record.layer}/{name}": figure for name, figure in drawn.items()})
 
     def stack_finished(
         self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
     ) -> None:
         """Draw the whole stack, and write the report."""
+        from layerwise.report import figures as draw
 
-        def accuracy() -> Pixels:
-            from layerwise.report.figures import accuracy_figure
-
-            return accuracy_figure(records)
-
-        def confusion() -> Pixels:
-            from layerwise.report.figures import confusion_figure
-
-            return confusion_figure(counts, self.data.classes)
-
-        of_stack = {"accuracy": accuracy, "confusion": confusion}
-        self.tracker.figures(self._drawn(of_stack, lambda name: self.run.path / f"{name}.png"))
+        figures = {"accuracy": lambda: draw.accuracy_figure(records)}
+        figures["confusion"] = lambda: draw.confusion_figure(counts, self.data.classes)
+        self.tracker.figures(self._drawn(figures, lambda name: self.run.path / f"{name}.png"))
         write_report(self.run, summary)
 
     def _drawn(self, figures: Mapping[str, Callable[[], Pixels]], place: Callable[[str], Path]) -> dict[str, Pixels]:

@@ -15,33 +15,24 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor
 
 from layerwise.config import Config
-from layerwise.config.identity import changes, fingerprint, settings_of
+from layerwise.config.identity import changes, settings_of
 from layerwise.config.run import plain
 from layerwise.data.content import Content
 from layerwise.data.splits import DataSet, load_data
 from layerwise.errors import DamagedRun, SettingError
-from layerwise.nn.dictionary import PatchDictionary
-from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import read_config
-from layerwise.run.files import check_seal, read_record, read_tensors, sha256, write_record, write_sealed, write_tensors
+from layerwise.run.files import check_seal, read_tensors, write_sealed, write_tensors
+from layerwise.run.folder import LayerFolder
 from layerwise.run.lock import Lock
 from layerwise.run.record import LayerRecord
-from layerwise.version import VERSION
 
-FORMAT = 4
-"""of the files; 1 had no number and other names of settings and tensors, 2 did not tie a layer to the one below, of 3
-not every bit was checked"""
-DICTIONARY, CHECKPOINT, LAYER, RECORD = "dictionary.safetensors", "last.ckpt", "layer.safetensors", "layer.json"
-"""of a layer, in the order in which they are written"""
 CONFIG, IMAGES = "config.yaml", "images.safetensors"
 
 
@@ -82,7 +73,7 @@ class Run:
     def records(self) -> list[LayerRecord]:
         """Of every finished layer up to the depth of the run, from the first, but for one that is excluded."""
         found: list[LayerRecord] = []
-        while (record := self.record(len(found) + 1)) and not (self.layer(record.layer) / "excluded").exists():
+        while (record := self.record(len(found) + 1)) and not self.layer(record.layer).excluded:
             found.append(record)
         return found[: self.config.deepest] if (self.path / CONFIG).exists() and found else found
 
@@ -98,7 +89,7 @@ class Run:
         if not (records := self.records if records is None else records):
             remedy = "give the directory of a run, such as runs/digits-seed0"
             raise FileNotFoundError(f"{self.path} holds no finished layer; {remedy}")
-        return FrozenStack(map(self.load_layer, records))
+        return FrozenStack(self.layer(record.layer).load(record) for record in records)
 
     def data(self, root: str | None = None) -> DataSet:
         """The data that the run was trained on, in folder `root` if it has moved; SettingError where it has changed."""
@@ -120,9 +111,21 @@ class Run:
 
     # the directory
 
-    def layer(self, number: int) -> Path:
-        """The folder of a layer."""
-        return self.path / f"layer-{number}"
+    def layer(self, number: int) -> LayerFolder:
+        """The files of a layer."""
+        return LayerFolder(self.path, number)
+
+    def record(self, number: int) -> LayerRecord | None:
+        """The record of a finished layer, which must stand on the layer below; None where it is not finished."""
+        if record := self.layer(number).record():
+            self._check_below(number, record.settings)
+        return record
+
+    def _check_below(self, number: int, settings: dict[str, Any]) -> None:
+        """Refuse a layer that was trained on another layer than the one that the run holds now."""
+        own, below = self.layer(number), self.layer(number - 1)
+        if number > 1 and settings.get("below") != below.identity():
+            raise DamagedRun(f"{own.path} was trained on another layer than {below.path} holds; {own.again}")
 
     def check(self, config: Config, data: DataSet, restart_from: int | None = None) -> None:
         """Refuse a directory that cannot be used, or, by every setting that has changed, one that others trained in.
@@ -142,9 +145,9 @@ class Run:
         if visible and not (self.path / CONFIG).exists():
             raise SettingError(f"run_dir: {self.path} holds files but no run; give an empty or a new folder")
         for number in range(1, restart_from or config.deepest + 1):
-            if self.layer(number).is_symlink():
-                raise SettingError(f"run_dir: {self.layer(number)} is a link; put the folder itself there")
-            if (begun := self._begun_with(number)) is None:
+            if (own := self.layer(number)).path.is_symlink():
+                raise SettingError(f"run_dir: {own.path} is a link; put the folder itself there")
+            if (begun := own.begun_with()) is None:
                 continue
             if self.record(number) is None:  # which finds what is damaged
                 self._check_below(number, begun)
@@ -173,131 +176,14 @@ class Run:
         for i, folder in sorted(folders.items(), reverse=True):
             if i >= number:
                 print(f"layer {i}: deleted, as --restart_from {number} says", flush=True)
-                folder.rename(gone := self.path / f".deleted-{secrets.token_hex(4)}")  # at once
-                shutil.rmtree(gone)
+                folder.rename(self.path / f".deleted-{secrets.token_hex(4)}")  # all of it at once
                 for figure in self.path.glob(f"layer-{i}-*.png"):
                     figure.unlink()
         for told in ("summary.json", "report.html"):  # of what is no longer there
             (self.path / told).unlink(missing_ok=True)
+        for folder in self.path.glob(".deleted-*"):
+            shutil.rmtree(folder)
 
     def release(self) -> None:
         """Let other processes, and further trainings of this one, use the directory."""
         self._lock.release()
-
-    def exclude(self, number: int, out: bool = True) -> None:
-        """Mark a finished layer as no part of the stack, or take the mark off."""
-        mark = self.layer(number) / "excluded"
-        if out:
-            mark.touch()
-        else:
-            mark.unlink(missing_ok=True)
-
-    # layers
-
-    def save_dictionary(self, number: int, dictionary: PatchDictionary, settings: dict[str, Any]) -> PatchDictionary:
-        """Write a layer's dictionary, and the settings that led to it.
-
-        What is returned is what `dictionary` will read, so that a resumed training has the same bits, on a GPU, too.
-        """
-        self.layer(number).mkdir(exist_ok=True)
-        about = {"format": FORMAT, "settings": settings}
-        write_tensors(self.layer(number) / DICTIONARY, dictionary.state_dict(), about)
-        return PatchDictionary(dictionary.mean.cpu(), dictionary.whitening.cpu(), dictionary.atoms.cpu())
-
-    def dictionary(self, number: int) -> PatchDictionary | None:
-        """Read a layer's dictionary; None where there is none yet."""
-        if self._begun_with(number) is None:
-            return None
-        tensors = self._read(number, DICTIONARY)[0]
-        return PatchDictionary(tensors["mean"], tensors["whitening"], tensors["atoms"])
-
-    def save_layer(self, layer: ProbedLayer, record: LayerRecord) -> LayerRecord:
-        """Write a finished layer, then its record, which makes it count."""
-        trained = {name: value for name, value in layer.state_dict().items() if ".dictionary." not in name}
-        folder = self.layer(record.layer)
-        write_tensors(folder / LAYER, trained)
-        versions = {"layerwise": VERSION} | {name: version(name) for name in ("torch", "lightning")}
-        files = {name: sha256(folder / name) for name in (DICTIONARY, LAYER)}
-        write_record(folder / RECORD, vars(record) | {"format": FORMAT, "versions": versions, "files": files})
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        return record
-
-    def record(self, number: int) -> LayerRecord | None:
-        """Read a finished layer's record, its files checked; None where the layer is not finished."""
-        path = self.layer(number) / RECORD
-        if not path.exists():
-            return None
-        try:
-            values = read_record(path, lambda values: self._check_format(number, values))
-            record = LayerRecord(**{name: values[name] for name in LayerRecord.__dataclass_fields__})
-            if record.layer != number:
-                raise ValueError(f"it is of layer {record.layer}")
-            _ = record.config
-            files = dict(values["files"])
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise self._damaged(path, number, error) from error
-        for name in (DICTIONARY, LAYER):
-            file = self.layer(number) / name
-            if not file.exists() or sha256(file) != files.get(name):
-                raise self._damaged(file, number)
-        self._check_below(number, record.settings)
-        return record
-
-    def identity(self, number: int) -> str:
-        """What stands for the files of a layer, to the layer above it; nothing where the layer is not finished."""
-        path = self.layer(number) / RECORD
-        return fingerprint(read_record(path)["files"]) if path.exists() else ""
-
-    def _check_below(self, number: int, settings: dict[str, Any]) -> None:
-        """Refuse a layer that was trained on another layer than the one that the run holds now."""
-        if number > 1 and settings.get("below") != self.identity(number - 1):
-            other = f"another layer {number - 1} than {self.layer(number - 1)} holds"
-            raise DamagedRun(f"{self.layer(number)} was trained on {other}; {_again(number)}")
-
-    def load_layer(self, record: LayerRecord) -> ProbedLayer:
-        """Read a finished layer."""
-        dictionary = self.dictionary(record.layer)
-        assert dictionary is not None
-        c, h, w = record.input_shape
-        layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
-        fixed = {name: value for name, value in layer.state_dict().items() if ".dictionary." in name}
-        try:
-            layer.load_state_dict(fixed | self._read(record.layer, LAYER)[0])
-        except RuntimeError as error:
-            raise self._damaged(self.layer(record.layer) / LAYER, record.layer, error) from error
-        return layer
-
-    def _begun_with(self, number: int) -> dict[str, Any] | None:
-        """The settings with which a layer was begun; None where it was not."""
-        path = self.layer(number) / DICTIONARY
-        if not path.exists():
-            if later := [name for name in (CHECKPOINT, LAYER, RECORD) if (self.layer(number) / name).exists()]:
-                raise self._damaged(path, number, f"missing, though there is {later[0]}")
-            return None
-        about = self._read(number, DICTIONARY)[1]
-        try:
-            self._check_format(number, about)
-            return dict(about["settings"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._damaged(path, number, error) from error
-
-    def _read(self, number: int, name: str) -> tuple[dict[str, Tensor], Any]:
-        path = self.layer(number) / name
-        try:
-            return read_tensors(path)
-        except (ValueError, OSError) as error:
-            raise self._damaged(path, number, error) from error
-
-    def _check_format(self, number: int, about: dict[str, Any]) -> None:
-        if (found := about.get("format", 1)) != FORMAT:
-            formats = f"format {found}, this one reads {FORMAT}"
-            remedy = "give another --run_dir to train anew, or read it with that version"
-            raise DamagedRun(f"{self.layer(number)} was written by another version of layerwise ({formats}); {remedy}")
-
-    def _damaged(self, path: Path, number: int, why: object = "") -> DamagedRun:
-        reason = f" ({' '.join(str(why).split())})" if str(why) else ""
-        return DamagedRun(f"{path} is missing or damaged{reason}; {_again(number)}")
-
-
-def _again(number: int) -> str:
-    return f"give --restart_from {number} to train it and the layers above it again"

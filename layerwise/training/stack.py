@@ -44,11 +44,11 @@ def train_stack(
         else:
             record = train_layer(config, number, stack, inputs, run, listeners)
         stop = no_gain([*records, record], len(data.val)) if config.depth == "auto" else None
-        run.exclude(number, stop is not None)
+        run.layer(number).excluded = stop is not None
         if stop:
             break
         # what is stacked upon is what was saved, whether by this process or an earlier one
-        stack = stack.with_layer(run.load_layer(record)).to(device)
+        stack = stack.with_layer(run.layer(number).load(record)).to(device)
         records.append(record)
         tell(listeners, "layer_finished", stack, records)
     if stop:
@@ -60,18 +60,18 @@ def train_layer(
     config: Config, number: int, stack: FrozenStack, inputs: ViewStore, run: Run, listeners: Sequence[Listener]
 ) -> LayerRecord:
     """Train layer `number` on top of a stack and save it; a layer begun earlier goes on from its last epoch."""
-    own, seed = config.layer_at(number), fold_seed(config.seed, number)
+    own, folder, seed = config.layer_at(number), run.layer(number), fold_seed(config.seed, number)
     data, shape = inputs.data, stack.shape(inputs.data.shape)
-    settings = settings_of(config, number, data.digest, run.identity(number - 1))
+    settings = settings_of(config, number, data.digest, run.layer(number - 1).identity())
 
     start = time.perf_counter()
     with memory.needed(f"layer {number}: features", f"give less than {config.features.views} for --features.views"):
         inputs.raise_to(stack)
-    dictionary = run.dictionary(number)
+    dictionary = folder.dictionary()
     if dictionary is None:
         sample = f"give less than {own.sample} for --{config.name_of(number, 'sampling.patches')}, or fewer atoms"
         with memory.needed(f"layer {number}: dictionary", sample):
-            dictionary = run.save_dictionary(number, learn(own, number, stack, inputs, seed), settings)
+            dictionary = folder.save_dictionary(learn(own, number, stack, inputs, seed), settings)
     prepared = time.perf_counter() - start
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
@@ -80,7 +80,7 @@ def train_layer(
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
     with memory.needed(f"layer {number}: training", f"give less than {own.optimizer.batch_size} for --{batch}"):
-        history = fit_layer(layer, number, batches, own.optimizer, config.trainer, run.layer(number), listeners, depth)
+        history = fit_layer(layer, number, batches, own.optimizer, config.trainer, folder.path, listeners, depth)
 
     layer.load_state_dict(history.weights)
     record = LayerRecord(
@@ -94,7 +94,7 @@ def train_layer(
         seconds=round(prepared + history.seconds, 3),
         settings=settings,
     )
-    return run.save_layer(layer, record)
+    return folder.save(layer, record)
 
 
 def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, seed: int) -> PatchDictionary:

@@ -11,7 +11,7 @@ import pytest
 
 from layerwise.experiments.selftest import damage
 from layerwise.experiments.selftest.bench import Bench, differing
-from layerwise.run import run
+from layerwise.run import folder, run
 from tests.conftest import Command
 
 
@@ -51,7 +51,7 @@ def test_damaged__finds_what_is_accepted_though_it_changed(bench: Bench, monkeyp
     monkeypatch.setattr(run.Run, "check", lambda *_: None)
     monkeypatch.setattr(run.Run, "config", None)
     assert damage.damaged(bench).failures == []
-    monkeypatch.setattr(run, "read_record", lambda path, check: json.loads(path.read_text()))
+    monkeypatch.setattr(folder, "read_record", lambda path, check: json.loads(path.read_text()))
     failures = damage.damaged(bench).failures
     assert failures and all(failure.startswith("layer-1/layer.json, ") for failure in failures)
 

@@ -157,9 +157,9 @@ def test_every_option__keeps_to_its_shape__trains__and_is_read_back_as_it_was(
 
     run = Run(tmp_path)
     settings = {"layer 1": asdict(SingleLayer(**{name: getattr(config, name) for name in Layer.__dataclass_fields__}))}
-    run.save_dictionary(1, layer.layer.embedding.dictionary, settings)
+    run.layer(1).save_dictionary(layer.layer.embedding.dictionary, settings)
     record = LayerRecord(1, 8, 0.5, [], [2, 11, 10], list(layer.shape), ["a", "b", "c"], 1.0, settings)
-    assert run.save_layer(layer, record) == record
+    assert run.layer(1).save(layer, record) == record
     assert run.records == [record]
     stack = run.stack()
     again_layer = stack.layers[0]

@@ -194,12 +194,12 @@ def test_a_run_of_an_older_version__gives_one_clear_line(
 
 
 def test_save_dictionary__the_same_gives_the_same_bytes(trained: Path, tmp_path: Path) -> None:
-    dictionary = Run(trained).dictionary(1)
+    dictionary = Run(trained).layer(1).dictionary()
     assert dictionary is not None
     run = Run(tmp_path)
     written: set[str] = set()
     for _ in range(20):
-        run.save_dictionary(1, dictionary, OLD)
+        run.layer(1).save_dictionary(dictionary, OLD)
         written.update(hashes(tmp_path).values())
     assert len(written) == 1
 
@@ -221,7 +221,7 @@ def test_a_layer__is_not_put_on_another_than_it_was_trained_on(finished: Path, c
     for name in ("dictionary.safetensors", "layer.safetensors", "layer.json"):
         shutil.copy(finished.parent / "other" / "layer-1" / name, finished / "layer-1" / name)
     with pytest.raises(
-        DamagedRun, match=r"layer-2 was trained on another layer 1 than .*layer-1 holds; give --restart_from 2 "
+        DamagedRun, match=r"layer-2 was trained on another layer than .*layer-1 holds; give --restart_from 2 "
     ):
         layerwise.load(finished)
     done = command("train", "--depth=2", *QUIET, "--layers.1.dictionary=sampled")

@@ -73,7 +73,7 @@ class Job:
     def _trained(self, depth: int) -> str:
         """What stands for the weights that were tested."""
         weights = self.folder / WEIGHTS
-        return sha256(weights) if weights.exists() else Run(self.folder).identity(depth)
+        return sha256(weights) if weights.exists() else Run(self.folder).layer(depth).identity()
 
     def _read(self) -> dict[str, Any]:
         try:

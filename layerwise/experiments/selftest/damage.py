@@ -29,8 +29,11 @@ def damaged(bench: Bench) -> Outcome:
     def read(folder: Path) -> Any:
         run, checkpoint = Run(folder), folder / "layer-1" / "last.ckpt"
         run.check(config, data)
-        layers = [run.load_layer(record).state_dict() for record in run.records]
-        begun = {path.parent.name: run.dictionary(int(path.parent.name[6:])) for path in folder.glob("layer-*/*.safe*")}
+        layers = [run.layer(record.layer).load(record).state_dict() for record in run.records]
+        begun = {
+            path.parent.name: run.layer(int(path.parent.name[6:])).dictionary()
+            for path in folder.glob("layer-*/*.safe*")
+        }
         dictionaries = {name: dictionary.state_dict() for name, dictionary in begun.items() if dictionary}
         saved = CommittedCheckpoints().load_checkpoint(checkpoint) if checkpoint.exists() else None
         return run.config, run.records, layers, dictionaries, saved

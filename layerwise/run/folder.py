@@ -1,0 +1,141 @@
+"""The files of one layer: written one after another, and checked, to the last bit, when they are read."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from layerwise.config.identity import fingerprint
+from layerwise.errors import DamagedRun
+from layerwise.nn.dictionary import PatchDictionary
+from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.run.files import read_record, read_tensors, sha256, write_record, write_tensors
+from layerwise.run.record import LayerRecord
+from layerwise.version import VERSION
+
+FORMAT = 4
+"""of the files; 1 had no number and other names of settings and tensors, 2 did not tie a layer to the one below, of 3
+not every bit was checked"""
+DICTIONARY, CHECKPOINT, LAYER, RECORD = "dictionary.safetensors", "last.ckpt", "layer.safetensors", "layer.json"
+"""in the order in which they are written"""
+
+
+class LayerFolder:
+    """The files of layer `number`, from 1, of a run. What reads one raises DamagedRun where it is not as written."""
+
+    def __init__(self, run: Path, number: int) -> None:
+        self.path = run / f"layer-{number}"
+        self.number = number
+
+    def save_dictionary(self, dictionary: PatchDictionary, settings: dict[str, Any]) -> PatchDictionary:
+        """Write the dictionary, and the settings that led to it.
+
+        What is returned is what `dictionary` will read, so that a resumed training has the same bits, on a GPU, too.
+        """
+        self.path.mkdir(exist_ok=True)
+        write_tensors(self.path / DICTIONARY, dictionary.state_dict(), {"format": FORMAT, "settings": settings})
+        return PatchDictionary(dictionary.mean.cpu(), dictionary.whitening.cpu(), dictionary.atoms.cpu())
+
+    def dictionary(self) -> PatchDictionary | None:
+        """Read the dictionary; None where there is none yet."""
+        if self.begun_with() is None:
+            return None
+        tensors = self._read(DICTIONARY)[0]
+        return PatchDictionary(tensors["mean"], tensors["whitening"], tensors["atoms"])
+
+    def begun_with(self) -> dict[str, Any] | None:
+        """The settings that led to the dictionary; None where there is none yet."""
+        path = self.path / DICTIONARY
+        if not path.exists():
+            if later := [name for name in (CHECKPOINT, LAYER, RECORD) if (self.path / name).exists()]:
+                raise self.damaged(path, f"missing, though there is {later[0]}")
+            return None
+        about = self._read(DICTIONARY)[1]
+        try:
+            self._check_format(about)
+            return dict(about["settings"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self.damaged(path, error) from error
+
+    def save(self, layer: ProbedLayer, record: LayerRecord) -> LayerRecord:
+        """Write the finished layer, then its record, which makes it count."""
+        trained = {name: value for name, value in layer.state_dict().items() if ".dictionary." not in name}
+        write_tensors(self.path / LAYER, trained)
+        versions = {"layerwise": VERSION} | {name: version(name) for name in ("torch", "lightning")}
+        files = {name: sha256(self.path / name) for name in (DICTIONARY, LAYER)}
+        write_record(self.path / RECORD, vars(record) | {"format": FORMAT, "versions": versions, "files": files})
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        return record
+
+    def record(self) -> LayerRecord | None:
+        """Read the record, and check the files; None where the layer is not finished."""
+        path = self.path / RECORD
+        if not path.exists():
+            return None
+        try:
+            values = read_record(path, self._check_format)
+            record = LayerRecord(**{name: values[name] for name in LayerRecord.__dataclass_fields__})
+            if record.layer != self.number:
+                raise ValueError(f"it is of layer {record.layer}")
+            _ = record.config
+            files = dict(values["files"])
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise self.damaged(path, error) from error
+        for name in (DICTIONARY, LAYER):
+            file = self.path / name
+            if not file.exists() or sha256(file) != files.get(name):
+                raise self.damaged(file)
+        return record
+
+    def identity(self) -> str:
+        """What stands for the files, to the layer above; nothing where the layer is not finished."""
+        path = self.path / RECORD
+        return fingerprint(read_record(path)["files"]) if path.exists() else ""
+
+    def load(self, record: LayerRecord) -> ProbedLayer:
+        """Read the finished layer."""
+        dictionary = self.dictionary()
+        assert dictionary is not None
+        c, h, w = record.input_shape
+        layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
+        fixed = {name: value for name, value in layer.state_dict().items() if ".dictionary." in name}
+        try:
+            layer.load_state_dict(fixed | self._read(LAYER)[0])
+        except RuntimeError as error:
+            raise self.damaged(self.path / LAYER, error) from error
+        return layer
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the layer is no part of the stack, as depth auto found."""
+        return (self.path / "excluded").exists()
+
+    @excluded.setter
+    def excluded(self, out: bool) -> None:
+        if out:
+            (self.path / "excluded").touch()
+        else:
+            (self.path / "excluded").unlink(missing_ok=True)
+
+    def damaged(self, path: Path, why: object = "") -> DamagedRun:
+        """That a file is not as it was written, in words."""
+        reason = f" ({' '.join(str(why).split())})" if str(why) else ""
+        return DamagedRun(f"{path} is missing or damaged{reason}; {self.again}")
+
+    @property
+    def again(self) -> str:
+        """How to train it again, in words."""
+        return f"give --restart_from {self.number} to train it and the layers above it again"
+
+    def _read(self, name: str) -> tuple[dict[str, Tensor], Any]:
+        try:
+            return read_tensors(self.path / name)
+        except (ValueError, OSError) as error:
+            raise self.damaged(self.path / name, error) from error
+
+    def _check_format(self, about: dict[str, Any]) -> None:
+        if (found := about.get("format", 1)) != FORMAT:
+            formats = f"format {found}, this one reads {FORMAT}"
+            remedy = "give another --run_dir to train anew, or read it with that version"
+            raise DamagedRun(f"{self.path} was written by another version of layerwise ({formats}); {remedy}")
