@@ -1,6 +1,7 @@
 """What the console shows: a bar for every long step, or one plain line where the output is no terminal; tables."""
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -27,6 +28,7 @@ def secure() -> None:
 
     What a stream lacks is printed as ?; descriptors that are closed are opened, lest a file get the number of one.
     """
+    logging.raiseExceptions = False  # so is what libraries note in files of their own
     for number in (0, 1, 2):
         try:
             os.fstat(number)

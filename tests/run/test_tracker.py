@@ -203,7 +203,8 @@ def test_a_server_that_fails_or_never_answers__leaves_an_offline_run(answers: bo
     program = (
         "from pathlib import Path\nfrom layerwise.config import Wandb\nfrom layerwise.run import tracker\n"
         "tracker.LIMIT = 4.0\nown = tracker.Tracker(Wandb(mode='online'), Path('.'), {})\n"
-        "own.logged(1, 0, {'train_loss': 2.0})\nown.close()\nprint(own.place)\n"
+        "own.logged(1, 0, {'train_loss': 2.0})\nown.close()\nprint(own.place, flush=True)\n"
+        "import os\nos._exit(0)\n"  # W&B's own process tries for 20 seconds more to reach the server
     )
     with HTTPServer(("127.0.0.1", 0), Failing500) as server:
         if answers:
