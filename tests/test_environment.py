@@ -114,11 +114,11 @@ def test_a_restart_that_is_stopped__says_to_go_on_without_it(tmp_path: Path) -> 
     assert done.stderr == "\nstopped by SIGUSR1; the same command without --restart_from goes on from here\n"
 
 
-def test_a_signal_to_all_of_a_jobs_processes__ends_the_tracked_run(tmp_path: Path) -> None:
+def test_a_signal_of_a_scheduler__ends_a_tracked_run(tmp_path: Path) -> None:
     given = [word for word in QUIET if "wandb" not in word]
     process = started(tmp_path, *given, "--wandb.mode=offline", "--optimizer.epochs=500")
     wait_for(tmp_path / "r" / "layer-1" / "last.ckpt", process)
-    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGUSR1)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGHUP
-    assert errors == "\nstopped by SIGHUP; the same command goes on from here\n"
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert errors == "\nstopped by SIGUSR1; the same command goes on from here\n"
