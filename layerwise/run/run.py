@@ -29,7 +29,7 @@ from layerwise.errors import DamagedRun, SettingError
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import read_config
 from layerwise.run.files import check_seal, read_tensors, write_sealed, write_tensors
-from layerwise.run.folder import LayerFolder
+from layerwise.run.folder import CHECKPOINT, RECORD, LayerFolder
 from layerwise.run.lock import Lock
 from layerwise.run.record import LayerRecord
 
@@ -166,6 +166,10 @@ class Run:
         self.check(config, data, restart_from)
         if restart_from is not None:
             self._delete_from(restart_from)
+        for left in self.path.rglob(".*.partial"):  # by a kill
+            left.unlink()
+        for record in self.path.glob(f"layer-*/{RECORD}"):
+            record.with_name(CHECKPOINT).unlink(missing_ok=True)  # likewise
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_sealed(self.path / CONFIG, text)
         write_tensors(self.path / IMAGES, {"images": data.content.images, "names": data.content.names})

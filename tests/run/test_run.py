@@ -349,3 +349,14 @@ def test_commit__does_not_follow_a_link_that_lies_there(tmp_path: Path) -> None:
     commit(tmp_path / "a", lambda temporary: temporary.write_text("new"))
     assert (tmp_path / "precious").read_text() == "old" and (tmp_path / "a").read_text() == "new"
     assert not (tmp_path / "a").is_symlink()
+
+
+def test_what_a_kill_left__is_gone_after_the_next_command(finished: Path, command: Command) -> None:
+    before = {path.name for path in (finished / "layer-2").iterdir()}
+    for name in (
+        "last.ckpt",
+        ".layer.json.partial",
+    ):  # killed before the former was deleted, while the other was written
+        (finished / "layer-2" / name).write_bytes(b"x")
+    assert command("train", "--depth=2", *QUIET).returncode == 0
+    assert {path.name for path in (finished / "layer-2").iterdir()} == before
