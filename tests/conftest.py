@@ -20,7 +20,7 @@ if not torch.cuda.is_available():  # read when triton is imported, which much ma
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import layerwise
-from layerwise.cli import main
+from layerwise.cli import SIGNALS, main
 from layerwise.parsing import parse
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def environment() -> dict[str, str]:
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command within this process; the first argument is a verb."""
     out, err = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code: object = main(list(arguments))

@@ -19,7 +19,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from layerwise import console
+from layerwise import console, memory
 from layerwise.environment import hidden
 from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 from layerwise.version import VERSION
@@ -64,6 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2 if isinstance(error, SettingError) else 1
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_lacking(error):
+            raise
+        print(
+            "error: there is too little memory; give fewer or smaller images, or run it where there is more",
+            file=sys.stderr,
+        )
+        code = 1
     atexit.unregister(_limit)
     atexit.register(_limit, code)  # what libraries do at the exit may hang
     return code

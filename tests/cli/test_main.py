@@ -63,3 +63,21 @@ def test_process__train_py_is_the_verb_train__without_torch(process: Command) ->
     assert "--layer.atoms" in script.stdout
     assert "jsonargparse" in script.stderr
     assert not re.search(r"\| +(torch|numpy|lightning|wandb)$", script.stderr, re.MULTILINE)
+
+
+LITTLE = """
+import os, resource, sys
+from pathlib import Path
+import layerwise.api
+from layerwise.cli import main
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 28), resource.RLIM_INFINITY))
+sys.exit(main(["train", "--config=teacher", "--data.teacher.images=40000000"]))
+"""
+
+
+def test_too_little_memory__anywhere_is_one_line(process: Command) -> None:
+    done = process("-c", LITTLE)
+    assert done.returncode == 1
+    told = "there is too little memory; give fewer or smaller images, or run it where there is more"
+    assert done.stderr == f"error: {told}\n", done.stderr

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerwise.experiments.patches.clusters import Band, leads
-from layerwise.report.figures import Pixels, as_array, blank
+from layerwise.report.figures import Pixels, as_array, blank, by_default
 
 LABELS = {
     "original": ("original", "tab:blue", "-"),
@@ -15,6 +15,7 @@ LABELS = {
 }
 
 
+@by_default
 def clusters_figure(curves: Mapping[str, Band], title: str) -> Pixels:
     """Distance to the nearest centroid against the number of centroids; a band is a deviation over seeds."""
     figure, axes = blank(6, 4)
@@ -29,6 +30,7 @@ def clusters_figure(curves: Mapping[str, Band], title: str) -> Pixels:
     return as_array(figure)
 
 
+@by_default
 def covering_figure(covers: Mapping[str, Mapping[str, Any]], title: str) -> Pixels:
     """Balls that cover the patches against their radius, both logarithmic."""
     figure, axes = blank(6, 4)
@@ -43,6 +45,7 @@ def covering_figure(covers: Mapping[str, Mapping[str, Any]], title: str) -> Pixe
     return as_array(figure)
 
 
+@by_default
 def layers_figure(curves: Mapping[str, Mapping[str, Band]]) -> Pixels:
     """Of each layer's input, how much closer to centroids whitened patches are than Gaussian ones."""
     figure, axes = blank(6, 4)
