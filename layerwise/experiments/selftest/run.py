@@ -27,8 +27,9 @@ def selftest(folder: str | None, effort: float, path: str | None) -> list[Outcom
     with tempfile.TemporaryDirectory(prefix="layerwise-selftest-", dir=folder) as made:
         bench = Bench(Path(made).resolve(), effort, random.Random(effort))
         for promise in PROMISES:
+            print(f"\n… {(promise.__doc__ or '').strip()}", flush=True)
             outcomes.append(outcome := promise(bench))
-            print(f"\n{outcome.promise}\n  {outcome.trials} trials, {len(outcome.failures)} failures", flush=True)
+            print(f"{outcome.promise}\n  {outcome.trials} trials, {len(outcome.failures)} failures", flush=True)
             for told in [*([outcome.note] if outcome.note else []), *outcome.failures]:
                 print(textwrap.fill(told, 100, initial_indent="  ", subsequent_indent="    "), flush=True)
     print(f"\n{NOT_PROMISED}")
