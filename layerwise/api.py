@@ -2,11 +2,8 @@
 
 import contextlib
 from os import PathLike
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from layerwise import ahead
 from layerwise import config as settings
@@ -14,16 +11,13 @@ from layerwise.config import Config, SettingError
 from layerwise.config.identity import default_run_dir
 from layerwise.config.run import plain
 from layerwise.console import print_table
-from layerwise.data.batches import EVALUATION_BATCH
-from layerwise.data.images import to_input
 from layerwise.data.splits import DataSet, load_data
-from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
 from layerwise.report.page import Figures, rows, summarize
 from layerwise.run.files import write_json
-from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
+from layerwise.trained import TrainedStack
 from layerwise.training.depth import check_fit
 from layerwise.training.evaluation import confusion
 from layerwise.training.listeners import tell
@@ -81,68 +75,6 @@ def recipe(name: str, *options: str) -> Config:
         SettingError: something that was given is not right.
     """
     return parse([f"--config={name}", *options])[0]
-
-
-class TrainedStack:
-    """The frozen layers of a run, with the preprocessing that they were trained with.
-
-    `stack` holds the layers, `records` what layer.json says of each, `classes` names in the order of the logits, and
-    `input_shape` is (C, H, W) of the images.
-    """
-
-    def __init__(self, stack: FrozenStack, records: list[LayerRecord]) -> None:
-        self.stack, self.records, self.classes = stack, records, records[0].classes
-        c, h, w = records[0].input_shape
-        self.input_shape = (c, h, w)
-
-    def to(self, device: torch.device | str) -> "TrainedStack":
-        """Compute on another device from now on."""
-        self.stack.to(device)
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where the layers are."""
-        return next(self.stack.parameters()).device
-
-    def transform(self, images: Any, layer: int | None = None) -> Tensor:
-        """Compute the output of a layer, counted from 1, or of the top layer: (n, D, h', w') float32, on the CPU.
-
-        Images are a tensor or an array of any n, 0 included, or a single one: (n, C, H, W) or (C, H, W), uint8 in
-        [0, 255] or floating point in [0, 1].
-
-        Raises:
-            ValueError: images of another shape, range or type, or no such layer.
-        """
-        number = len(self.records) if layer is None else layer
-        if not 1 <= number <= len(self.records):
-            raise ValueError(f"layer: {layer} is not one of the layers 1 to {len(self.records)}")
-        return self._run(images, number)[0]
-
-    def predict(self, images: Any) -> Tensor:
-        """Classify images, given as to `transform`: positions in `classes`, (n,) int64, on the CPU."""
-        return self._run(images, len(self.records))[1].argmax(1)
-
-    def _run(self, images: Any, depth: int) -> tuple[Tensor, Tensor]:
-        x = torch.as_tensor(images if isinstance(images, Tensor) else np.asarray(images))
-        given = tuple(x.shape)
-        if x.ndim == 3:
-            x = x[None]
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
-            c, h, w = self.input_shape
-            raise ValueError(f"images: shape {given}, but the stack was trained on (n, {c}, {h}, {w})")
-        if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
-            raise ValueError(f"images: type {x.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
-        if x.dtype.is_floating_point and len(x) and bool((x < 0).any() or (x > 1).any() or x.isnan().any()):
-            found = f"values from {float(x.min()):g} to {float(x.max()):g}"
-            raise ValueError(f"images: {found}; floating point images range from 0 to 1")
-        part = self.stack.below(depth + 1)
-        outputs, logits = [torch.empty(0, *part.layers[-1].shape)], [torch.empty(0, len(self.classes))]
-        for chunk in torch.split(x, EVALUATION_BATCH):
-            inputs = to_input(chunk) if chunk.dtype == torch.uint8 else chunk.float() * 2 - 1
-            for kept, values in zip((outputs, logits), part(inputs.to(self.device)), strict=True):
-                kept.append(values.cpu())
-        return torch.cat(outputs), torch.cat(logits)
 
 
 def load(run_dir: str | PathLike[str]) -> TrainedStack:

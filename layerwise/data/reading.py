@@ -1,13 +1,18 @@
-"""Pictures from files: the one reader, for training, statistics and use."""
+"""Pictures from files or from elsewhere: the one reader, for training, statistics and use.
 
-from collections.abc import Callable, Iterator, Sequence
+Shapes: C channels (1 gray, 3 color), H W side.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from layerwise.console import progress
 
@@ -15,6 +20,9 @@ S = TypeVar("S")
 T = TypeVar("T")
 ORIENTATION = 0x0112
 """the EXIF tag that says how a picture is to be turned; from 5 on, rows and columns change places"""
+
+NO_IMAGES = {"thumbs.db", "desktop.ini"}
+"""files that systems leave in folders"""
 
 
 def read_header(path: Path) -> tuple[tuple[int, int], bool]:
@@ -26,10 +34,10 @@ def read_header(path: Path) -> tuple[tuple[int, int], bool]:
 
 
 def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Image:
-    """Decode a picture: upright, 16 bits brought to 8, what is transparent on white, of several frames the first.
+    """Decode a picture, as `upright` says, of several frames the first.
 
-    Mode is L for gray, or RGB. It is shrunk until its shorter side is `shorter` pixels long, and a JPEG file is then
-    decoded no finer than that takes. What is no picture that can be read raises any exception, as decoders do.
+    It is shrunk until its shorter side is `shorter` pixels long, and a JPEG file is then decoded no finer than that
+    takes. What is no picture that can be read raises any exception, as decoders do.
     """
 
     def shrunk(image: Image.Image, shorter: int) -> tuple[int, int]:
@@ -39,16 +47,50 @@ def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Ima
     with _opened(path) as image:
         if shorter is not None:
             image.draft(mode, shrunk(image, shorter))  # a JPEG decoder can skip what would be shrunk away
-        picture = ImageOps.exif_transpose(image)
-        if picture.mode.startswith("I;16"):  # Pillow itself would cut it off at 255
-            picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-        elif picture.has_transparency_data:
-            colors = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors)
-        picture = picture.convert(mode)
+        picture = upright(image, mode)
     if shorter is not None and min(picture.size) != shorter:
         picture = picture.resize(shrunk(picture, shorter), Image.Resampling.LANCZOS)
     return picture
+
+
+def upright(image: Image.Image, mode: str) -> Image.Image:
+    """A picture in mode L for gray, or RGB: turned as it says, 16 bits brought to 8, what is transparent on white.
+
+    Raises ValueError where the range of its pixels is unknown.
+    """
+    _check_range(image)
+    picture = ImageOps.exif_transpose(image)
+    if picture.mode.startswith("I;16"):  # Pillow itself would cut it off at 255
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    elif picture.has_transparency_data:
+        colors = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors)
+    return picture.convert(mode)
+
+
+def fitted(picture: Image.Image, shape: tuple[int, int, int]) -> Tensor:
+    """The pixels (C, H, W) uint8 of a picture, shrunk or enlarged to cover H×W, of which the center is cut out."""
+    channels, height, width = shape
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    array = np.asarray(picture).reshape(height, width, channels)
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+
+def pictures_in(names: Iterable[str]) -> Iterator[str]:
+    """Files as they are named, and of folders all within that are visible, in alphabetical order."""
+    for name in names:
+        if Path(name).is_dir():
+            found = (path for path in Path(name).rglob("*") if path.is_file() and is_visible(path, Path(name)))
+            yield from sorted(map(str, found))
+        else:
+            yield name
+
+
+def is_visible(path: Path, folder: Path) -> bool:
+    """Whether no part of a path below a folder is hidden, and it is no file that systems leave in folders."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and path.name.lower() not in NO_IMAGES
 
 
 def each(what: str, read: Callable[[T], S], items: Sequence[T]) -> list[S]:
@@ -64,8 +106,12 @@ def each(what: str, read: Callable[[T], S], items: Sequence[T]) -> list[S]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     # as a stream: from a path, Pillow maps an uncompressed TIFF into memory, and garbles one that is to be turned
     with path.open("rb") as file, Image.open(file) as image:
-        if image.mode in ("I", "F"):
-            raise ValueError(f"its {image.mode} pixels have no known range; save it with 8 or 16 bits a channel")
+        _check_range(image)
         if image.format == "TIFF":
             image.load()  # which turns it
         yield image
+
+
+def _check_range(image: Image.Image) -> None:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its {image.mode} pixels have no known range; save it with 8 or 16 bits a channel")

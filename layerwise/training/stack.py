@@ -93,6 +93,7 @@ def train_layer(
         classes=data.classes,
         seconds=round(prepared + history.seconds, 3),
         settings=settings,
+        dimmest=int(data.train.pixels.flatten(1).amax(1).float().quantile(0.01)),
     )
     return folder.save(layer, record)
 

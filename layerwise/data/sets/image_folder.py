@@ -5,22 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from layerwise.config import Data, SettingError
 from layerwise.config.choices import DATASETS
 from layerwise.data.images import Images, allocate
-from layerwise.data.reading import each, read_header, read_picture
+from layerwise.data.reading import each, fitted, is_visible, read_header, read_picture
 from layerwise.data.splits import RawData
 
 T = TypeVar("T")
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 """names of folders, and what they hold"""
-NO_IMAGES = {"thumbs.db", "desktop.ini"}
-"""files that systems leave in folders"""
 
 
 @dataclass(frozen=True)
@@ -56,14 +52,11 @@ def image_folder(config: Data) -> RawData:
         raise SettingError(f"data.image_size: null, but {differ}; {remedy}")
     size = next(iter(sizes)) if config.image_size is None else (config.image_size, config.image_size)
     mode = "L" if all(is_gray for _, (_, is_gray) in headers) else "RGB"
-    pixels = allocate((len(headers), len(mode), size[1], size[0]))
+    shape = len(mode), size[1], size[0]
+    pixels = allocate((len(headers), *shape))
 
     def store(file: _File) -> None:
-        picture = read_picture(file.path, mode)
-        if picture.size != size:
-            picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
-        array = np.asarray(picture).reshape(size[1], size[0], len(mode))
-        pixels[file.row] = torch.from_numpy(array.transpose(2, 0, 1).copy())
+        pixels[file.row] = fitted(read_picture(file.path, mode), shape)
 
     numbered = [replace(file, row=row) for row, (file, _) in enumerate(headers)]
     stored, more = _attempt("reading images", store, numbered, config)
@@ -122,7 +115,7 @@ def _listed(root: Path) -> tuple[list[str], list[_File]]:
         own = []
         for label, name in enumerate(classes):
             place = where / name
-            paths = sorted(path for path in place.rglob("*") if path.is_file() and _is_visible(path, place))
+            paths = sorted(path for path in place.rglob("*") if path.is_file() and is_visible(path, place))
             if split == "train" and not paths:
                 raise SettingError(f"data.root: {place} is empty; add images of this class or remove the folder")
             own += [_File(path, split, label, f"{name}/{path.relative_to(place).as_posix()}") for path in paths]
@@ -134,12 +127,7 @@ def _listed(root: Path) -> tuple[list[str], list[_File]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_visible(path, folder))
-
-
-def _is_visible(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.name.lower() not in NO_IMAGES
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path, folder))
 
 
 def _attempt(

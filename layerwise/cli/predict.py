@@ -1,0 +1,46 @@
+"""The classes of pictures, by a trained stack."""
+
+import sys
+
+from layerwise.cli import Options
+
+HEADER = ("file", "class", "probability", "next best", "its probability")
+
+
+def main(arguments: list[str]) -> None:
+    """Print file, class, probability and the next best class of each picture; OSError where a file is none."""
+    options = Options("predict", __doc__)
+    options.add_argument("run", metavar="RUN", help="a run directory, such as runs/digits-seed0")
+    options.add_argument("files", metavar="FILE", nargs="+", help="pictures, folders of them, - for names from stdin")
+    kinds = options.add_mutually_exclusive_group()
+    kinds.add_argument("--json", action="store_true", help="a JSON object a line, with the probability of every class")
+    kinds.add_argument("--csv", action="store_true", help="comma-separated, with a header")
+    given, _ = options.read(arguments)
+
+    import csv
+    import json
+
+    from layerwise.api import load
+    from layerwise.console import print_table
+    from layerwise.data.reading import pictures_in
+
+    stack, rows, lost = load(given.run), [HEADER], 0
+    names = [line for name in given.files for line in (sys.stdin.read().splitlines() if name == "-" else [name])]
+    for path, probabilities in stack.classified(pictures_in(names)):
+        if isinstance(probabilities, str):
+            print(probabilities, file=sys.stderr)
+            lost += 1
+            continue
+        if given.json:
+            shares = {name: round(value, 6) for name, value in zip(stack.classes, probabilities.tolist(), strict=True)}
+            best = max(shares, key=lambda name: shares[name])
+            print(json.dumps({"file": path, "class": best, "probabilities": shares}, ensure_ascii=False), flush=True)
+        best, second = probabilities.topk(2).indices.tolist()
+        shown = [(stack.classes[i], f"{float(probabilities[i]):.4f}") for i in (best, second)]
+        rows.append((path, *shown[0], *shown[1]))
+    if given.csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+    elif not given.json:
+        print_table(rows)
+    if lost:
+        raise OSError(f"{lost} of {lost + len(rows) - 1} files are not readable images, as said above")

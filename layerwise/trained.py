@@ -1,0 +1,183 @@
+"""A trained stack, with all that it takes to use it: from pictures to classes and features.
+
+Shapes: n images, C H W of the images that the stack was trained on.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from layerwise.data.batches import EVALUATION_BATCH
+from layerwise.data.images import to_input
+from layerwise.data.reading import fitted, read_picture, upright
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.record import LayerRecord
+
+
+class TrainedStack:
+    """The frozen layers of a run, with the preprocessing that they were trained with.
+
+    `stack` holds the layers, `records` what layer.json says of each, `classes` names in the order of the logits, and
+    `input_shape` is (C, H, W).
+
+    Images, wherever they are taken, are one or any number of
+
+    - paths of pictures and PIL images: turned upright, shrunk or enlarged to cover H×W, of which the center is cut out,
+      in gray or color, just as a folder of images is read for training;
+    - arrays and tensors of H×W, of uint8 in [0, 255] or floating point in [0, 1], with the channels before or behind
+      the sides, or without them where C is 1: (n, C, H, W), (n, H, W, C), (C, H, W), (H, W) and so on.
+
+    They are read, and computed, a few at a time. What is none of that raises ValueError.
+    """
+
+    def __init__(self, stack: FrozenStack, records: list[LayerRecord]) -> None:
+        self.stack, self.records, self.classes = stack, records, records[0].classes
+        c, h, w = records[0].input_shape
+        self.input_shape = (c, h, w)
+
+    def to(self, device: torch.device | str) -> "TrainedStack":
+        """Compute on another device from now on."""
+        self.stack.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layers are."""
+        return next(self.stack.parameters()).device
+
+    def preprocess(self, images: Any) -> Tensor:
+        """What the first layer takes: (n, C, H, W) float32 in [-1, 1]."""
+        return torch.cat([torch.empty(0, *self.input_shape), *self._inputs(images)])
+
+    def transform(self, images: Any, layer: int | None = None) -> Tensor:
+        """Compute the output of a layer, counted from 1, or of the top layer: (n, D, h', w') float32, on the CPU.
+
+        Raises:
+            ValueError: images that are none, or no such layer.
+        """
+        number = len(self.records) if layer is None else layer
+        if not 1 <= number <= len(self.records):
+            raise ValueError(f"layer: {layer} is not one of the layers 1 to {len(self.records)}")
+        return self._run(images, number)[0]
+
+    def predict_proba(self, images: Any) -> Tensor:
+        """The probability of each class, (n, classes) float32, on the CPU."""
+        return self._run(images, len(self.records))[1].softmax(1)
+
+    @overload
+    def predict(self, images: Any, names: Literal[False] = ...) -> Tensor: ...
+
+    @overload
+    def predict(self, images: Any, names: Literal[True]) -> list[str]: ...
+
+    def predict(self, images: Any, names: bool = False) -> Tensor | list[str]:
+        """Classify images: positions in `classes`, (n,) int64, on the CPU; or the names of the classes."""
+        found = self._run(images, len(self.records))[1].argmax(1)
+        return [self.classes[i] for i in found.tolist()] if names else found
+
+    def classified(self, files: Iterable[str]) -> Iterator[tuple[str, Tensor | str]]:
+        """The probability of each class, (classes,), of one picture after another; or why a file is none, in words."""
+
+        def read(file: str) -> Tensor | str:
+            try:
+                return self.preprocess(file)
+            except ValueError as error:
+                return str(error)
+
+        remaining = iter(files)
+        while several := list(islice(remaining, EVALUATION_BATCH)):
+            with ThreadPoolExecutor() as pool:
+                inputs = list(pool.map(read, several))
+            batch = torch.cat([torch.empty(0, *self.input_shape), *(x for x in inputs if isinstance(x, Tensor))])
+            shares = iter(self._computed(batch, len(self.records))[1].softmax(1)) if len(batch) else iter(())
+            for file, found in zip(several, inputs, strict=True):
+                yield file, found if isinstance(found, str) else next(shares)
+
+    def _run(self, images: Any, depth: int) -> tuple[Tensor, Tensor]:
+        shape = self.stack.layers[depth - 1].shape
+        parts = [(torch.empty(0, *shape), torch.empty(0, len(self.classes)))]
+        parts += [self._computed(inputs, depth) for inputs in self._inputs(images)]
+        outputs, logits = zip(*parts, strict=True)
+        return torch.cat(outputs), torch.cat(logits)
+
+    def _computed(self, inputs: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+        """Output and logits of a layer for what the first takes, on the CPU."""
+        output, logits = self.stack.below(depth + 1)(inputs.to(self.device))
+        return output.cpu(), logits.cpu()
+
+    def _inputs(self, images: Any) -> Iterator[Tensor]:
+        """What the first layer takes, a few images at a time."""
+        brightest = None
+        for chunk in self._chunks(images):
+            if chunk.dtype == torch.uint8:
+                brightest = max(brightest or 0, int(chunk.max()))
+            yield to_input(chunk) if chunk.dtype == torch.uint8 else chunk.float() * 2 - 1
+        dimmest = self.records[0].dimmest
+        if brightest is not None and brightest < dimmest // 2:
+            seen = f"no pixel is above {brightest}, but 99 in 100 images that the stack was trained on reach {dimmest}"
+            warnings.warn(f"images: {seen}; pixels of uint8 range from 0 to 255", stacklevel=4)
+
+    def _chunks(self, images: Any) -> Iterator[Tensor]:
+        """Images as they are given, in chunks (m, C, H, W), m ≥ 1."""
+        if isinstance(images, (str, os.PathLike, Image.Image)):
+            images = [images]
+        if isinstance(images, (np.ndarray, Tensor)):
+            yield from (self._array(part) for part in torch.split(self._batch(images), EVALUATION_BATCH) if len(part))
+            return
+        if not isinstance(images, Iterable):
+            raise ValueError(f"images: {type(images).__name__} is none; give paths, PIL images, arrays or tensors")
+        remaining = iter(images)
+        while several := list(islice(remaining, EVALUATION_BATCH)):
+            with ThreadPoolExecutor() as pool:
+                singles = list(pool.map(self._single, several))
+            alike = len({single.dtype for single in singles}) == 1
+            yield from [torch.stack(singles)] if alike else [single[None] for single in singles]
+
+    def _single(self, image: Any) -> Tensor:
+        """One image of any kind, (C, H, W)."""
+        if isinstance(image, (np.ndarray, Tensor)) or isinstance(image, Sequence) and not isinstance(image, str):
+            return self._array(self._batch(image, one=True))[0]
+        if self.input_shape[0] not in (1, 3):
+            raise ValueError(f"images: the stack was trained on {self.input_shape[0]} channels, which no picture has")
+        mode = "L" if self.input_shape[0] == 1 else "RGB"
+        if isinstance(image, Image.Image):
+            return fitted(upright(image, mode), self.input_shape)
+        if not isinstance(image, (str, os.PathLike)):
+            raise ValueError(f"images: {type(image).__name__} is none; give paths, PIL images, arrays or tensors")
+        try:
+            return fitted(read_picture(Path(image), mode), self.input_shape)
+        except Exception as error:  # a damaged file can make a decoder raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"images: {image} is not a readable image ({reason})") from error
+
+    def _batch(self, images: Any, one: bool = False) -> Tensor:
+        """An array, whose channels may be missing or come last, as (n, C, H, W)."""
+        x = torch.as_tensor(images if isinstance(images, Tensor) else np.asarray(images))
+        (c, h, w), given = self.input_shape, tuple(x.shape)
+        shapes = {(c, h, w): (), (h, w, c): (2, 0, 1)} | ({(h, w): ()} if c == 1 else {})
+        for shape, order in shapes.items():
+            if given == shape:
+                x = x[None]
+            elif one or given[1:] != shape:
+                continue
+            return x.permute(0, *(i + 1 for i in order)) if order else x.reshape(-1, c, h, w)
+        remedy = "paths and PIL images are brought to this size"
+        raise ValueError(f"images: shape {given}, but the stack was trained on (n, {c}, {h}, {w}); {remedy}")
+
+    def _array(self, x: Tensor) -> Tensor:
+        """The same array, if its numbers are an image's."""
+        if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
+            raise ValueError(f"images: type {x.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
+        if x.dtype.is_floating_point and not bool(((x >= 0) & (x <= 1)).all()):
+            found = f"values from {float(x.min()):g} to {float(x.max()):g}"
+            raise ValueError(f"images: {found}; floating point images range from 0 to 1")
+        return x

@@ -1,0 +1,129 @@
+"""A trained stack, loaded for use."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+import layerwise
+from layerwise.config import Data
+from layerwise.data.splits import load_data
+
+
+def test_load__transforms_and_predicts_as_the_run_did(trained: Path) -> None:
+    stack = layerwise.load(trained)
+    test = load_data(Data(), 0).test
+    predicted = stack.predict(test.pixels)
+    summary = json.loads((trained / "summary.json").read_text())
+    assert float((predicted == test.labels).float().mean()) == pytest.approx(summary["test_accuracy"], abs=1e-6)
+    as_floats = (test.pixels / 255).numpy()
+    assert torch.equal(stack.predict(as_floats), predicted)
+    assert stack.transform(test.pixels).shape == (359, 8, 4, 4)
+    assert stack.transform(test.pixels[:5], layer=1).shape == (5, 8, 6, 6)
+    torch.testing.assert_close(stack.transform(test.pixels[3]), stack.transform(test.pixels)[3:4])
+    assert stack.transform(test.pixels[:0]).shape == (0, 8, 4, 4)
+    assert stack.predict(test.pixels[:2]).shape == (2,)
+
+
+def test_load__says_what_the_stack_is(trained: Path) -> None:
+    stack = layerwise.load(str(trained))
+    assert stack.input_shape == (1, 8, 8)
+    assert stack.classes == [str(digit) for digit in range(10)]
+    assert [record.layer for record in stack.records] == [1, 2]
+    assert stack.to("cpu").device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.zeros((2, 3, 8, 8), np.uint8), r"shape \(2, 3, 8, 8\), but the stack was trained on \(n, 1, 8, 8\)"),
+        (np.full((2, 1, 8, 8), 200.0), r"values from 200 to 200; floating point images range from 0 to 1"),
+        (np.full((2, 1, 8, 8), np.nan), r"values from nan to nan; floating point images range from 0 to 1"),
+        (np.zeros((2, 1, 8, 8), np.int64), r"type torch\.int64; give uint8"),
+    ],
+)
+def test_load__refuses_other_images(images: npt.NDArray[Any], message: str, trained: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        layerwise.load(trained).predict(images)
+
+
+@pytest.mark.parametrize("layer", [0, 3, -1])
+def test_transform__refuses_a_layer_that_is_not_there(layer: int, trained: Path) -> None:
+    with pytest.raises(ValueError, match=rf"layer: {layer} is not one of the layers 1 to 2"):
+        layerwise.load(trained).transform(np.zeros((2, 1, 8, 8), np.uint8), layer)
+
+
+KINDS: dict[str, Callable[[npt.NDArray[np.uint8]], Any]] = {
+    "one array": lambda image: image,
+    "channels last": lambda image: image.transpose(1, 2, 0),
+    "no channels": lambda image: image[0],
+    "floats": lambda image: image / 255,
+    "a tensor": torch.from_numpy,
+    "a batch": lambda image: image[None],
+    "a batch, channels last": lambda image: image[None].transpose(0, 2, 3, 1),
+    "a list": lambda image: [image],
+    "a picture": lambda image: Image.fromarray(image[0]),
+    "a picture in color": lambda image: Image.fromarray(image[0]).convert("RGB"),
+    "nested numbers": lambda image: [image.tolist()],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images__of_every_kind_are_the_same(kind: str, trained: Path) -> None:
+    stack, image = layerwise.load(trained), load_data(Data(), 0).test.pixels[7].numpy()
+    given = KINDS[kind](image)
+    expected = torch.from_numpy(image[None]).float() / 255 * 2 - 1
+    if kind == "nested numbers":
+        with pytest.raises(ValueError, match=r"type torch\.int64; give uint8"):
+            stack.preprocess(given)
+        return
+    torch.testing.assert_close(stack.preprocess(given), expected)
+    torch.testing.assert_close(stack.predict_proba(given), stack.predict_proba(image))
+
+
+def test_images__as_files_are_as_in_memory__of_any_size(trained: Path, tmp_path: Path) -> None:
+    stack, image = layerwise.load(trained), load_data(Data(), 0).test.pixels[7, 0].numpy()
+    large = Image.fromarray(image.repeat(3, 0).repeat(3, 1))
+    large.save(tmp_path / "a.png")
+    Image.fromarray(image).save(tmp_path / "b.png")
+    several = stack.preprocess([tmp_path / "a.png", str(tmp_path / "b.png"), large, image])
+    assert several.shape == (4, 1, 8, 8) and torch.equal(several[0], several[2]) and torch.equal(several[1], several[3])
+    assert float((several[0] - several[1]).abs().mean()) < 0.1  # enlarged and shrunk again
+    assert stack.predict([]).shape == (0,) and stack.predict_proba(()).shape == (0, 10)
+
+
+def test_predict__by_name_and_with_probabilities(trained: Path) -> None:
+    stack, test = layerwise.load(trained), load_data(Data(), 0).test
+    shares, found = stack.predict_proba(test.pixels), stack.predict(test.pixels)
+    torch.testing.assert_close(shares.sum(1), torch.ones(len(test)))
+    assert torch.equal(shares.argmax(1), found)
+    assert stack.predict(test.pixels[:9], names=True) == [str(i) for i in found[:9].tolist()]
+
+
+def test_images__that_cannot_be_what_was_trained_on__are_warned_of(trained: Path) -> None:
+    stack, sixteenths = layerwise.load(trained), load_data(Data(), 0).test.pixels[:20] // 16
+    told = (
+        r"no pixel is above 15, but 99 in 100 images that the stack was trained on reach 2\d\d; pixels of uint8 range"
+    )
+    with pytest.warns(UserWarning, match=told):
+        stack.predict(sixteenths)
+
+
+def test_a_file_that_is_no_picture__is_named(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("x")
+    for path, reason in ((tmp_path / "a.png", "cannot identify"), (tmp_path / "b.png", "No such file")):
+        with pytest.raises(ValueError, match=rf"images: {path} is not a readable image \(.*{reason}.*\)"):
+            layerwise.load(trained).predict(path)
+    with pytest.raises(ValueError, match="images: int is none; give paths"):
+        layerwise.load(trained).predict(3)
+
+
+def test_load__of_a_folder_without_a_layer(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no finished layer"):
+        layerwise.load(tmp_path)
