@@ -2,6 +2,7 @@
 
 import contextlib
 from os import PathLike
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ from layerwise.report.page import Figures, rows, summarize
 from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
-from layerwise.trained import TrainedStack
+from layerwise.trained import MODEL, TrainedStack, read_exported
 from layerwise.training.depth import check_fit
 from layerwise.training.evaluation import confusion
 from layerwise.training.listeners import tell
@@ -78,12 +79,14 @@ def recipe(name: str, *options: str) -> Config:
 
 
 def load(run_dir: str | PathLike[str]) -> TrainedStack:
-    """Read the finished layers of a run directory. Nothing in it can run code.
+    """Read the finished layers of a run directory, or a folder that was exported. Nothing in it can run code.
 
     Raises:
         FileNotFoundError: there is no finished layer.
         DamagedRun: a file is not as it was written.
     """
+    if (model := Path(run_dir) / MODEL).exists():
+        return read_exported(model)
     run = Run(run_dir)
     records = run.records
     return TrainedStack(run.stack(records), records)

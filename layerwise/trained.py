@@ -19,8 +19,14 @@ from torch import Tensor
 from layerwise.data.batches import EVALUATION_BATCH
 from layerwise.data.images import to_input
 from layerwise.data.reading import fitted, read_picture, upright
+from layerwise.errors import DamagedRun
 from layerwise.nn.stack import FrozenStack
+from layerwise.run.files import read_tensors
+from layerwise.run.folder import assembled
 from layerwise.run.record import LayerRecord
+
+MODEL = "model.safetensors"
+"""of a folder that was exported: all layers"""
 
 
 class TrainedStack:
@@ -181,3 +187,17 @@ class TrainedStack:
             found = f"values from {float(x.min()):g} to {float(x.max()):g}"
             raise ValueError(f"images: {found}; floating point images range from 0 to 1")
         return x
+
+
+def read_exported(path: Path) -> TrainedStack:
+    """Read the file of a folder that was exported; DamagedRun where it is not as it was written."""
+    try:
+        tensors, about = read_tensors(path)
+        records, layers = [LayerRecord(**values) for values in about["records"]], []
+        for record in records:
+            start = f"{record.layer}."
+            own = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+            layers.append(assembled(record, own))
+        return TrainedStack(FrozenStack(layers), records)
+    except (ValueError, KeyError, TypeError, RuntimeError, IndexError, OSError) as error:
+        raise DamagedRun(f"{path} is damaged, or of another version of layerwise ({error}); export it anew") from error

@@ -104,7 +104,7 @@ class Soft(DistanceGate):
 
     def weights(self, distance: Tensor, k: int) -> Tensor:
         """The sigmoid's unit is a quarter of the patch's standard deviation over atoms."""
-        threshold = distance.kthvalue(k, dim=-1, keepdim=True).values
+        threshold = ops.kth_lowest(distance, k)
         unit = distance.std(-1, keepdim=True, correction=0).clamp_min(1e-12) / 4
         return ((threshold - distance) / unit).sigmoid()
 

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from layerwise.ops import reference
-from layerwise.ops.reference import affine, average_pool, extract_patches, nearest_mask, sample_patches
+from layerwise.ops.reference import affine, average_pool, extract_patches, kth_lowest, nearest_mask, sample_patches
 
-__all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "nearest_mask", "sample_patches"]
+__all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "kth_lowest", "nearest_mask"]
+__all__ += ["sample_patches"]
 
 
 def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int) -> Tensor:
@@ -40,12 +41,16 @@ def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neigh
     that lies below a layer is frozen. The scorer gives half the squared distance to each atom, up to a number common to
     all atoms; the maps are the trained part. 1 ≤ k ≤ N.
     """
+    if torch.compiler.is_exporting():  # for programs where there is no layerwise
+        return reference.embed(x, scorer, maps, patch_size, neighbors, pool)
     pooled: Tensor = _embed(x.detach(), scorer, maps, patch_size, neighbors, pool)[0]
     return pooled
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:
     """Convolve, keep what is above 0, and average over windows: `embed` where the sign of the map is the gate."""
+    if torch.compiler.is_exporting():
+        return reference.convolve(x, maps, patch_size, pool)[0]
     pooled: Tensor = _embed(x.detach(), None, maps, patch_size, 0, pool)[0]
     return pooled
 

@@ -45,10 +45,15 @@ def affine(patches: Tensor, weight: Tensor) -> Tensor:
 
 def nearest_mask(scores: Tensor, k: int) -> Tensor:
     """Mark the k lowest scores, 1 ≤ k ≤ N, of each row of (..., N): exactly k, of equal ones those of lowest index."""
-    threshold = scores.kthvalue(k, dim=-1, keepdim=True).values
+    threshold = kth_lowest(scores, k)
     below, tied = scores < threshold, scores == threshold
     room = k - below.sum(-1, keepdim=True)
     return below | (tied & (tied.cumsum(-1) <= room))
+
+
+def kth_lowest(scores: Tensor, k: int) -> Tensor:
+    """The k-th lowest of each row: (..., N) to (..., 1)."""
+    return scores.topk(k, largest=False).values[..., -1:]  # of kthvalue, other programs know nothing
 
 
 def average_pool(a: Tensor, size: int) -> Tensor:

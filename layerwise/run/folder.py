@@ -1,5 +1,6 @@
 """The files of one layer: written one after another, and checked, to the last bit, when they are read."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ FORMAT = 4
 not every bit was checked"""
 DICTIONARY, CHECKPOINT, LAYER, RECORD = "dictionary.safetensors", "last.ckpt", "layer.safetensors", "layer.json"
 """in the order in which they are written"""
+OF_DICTIONARY = "layer.embedding.dictionary."
+"""how a layer's own names of its dictionary's tensors begin"""
+
+
+def assembled(record: LayerRecord, tensors: Mapping[str, Tensor]) -> ProbedLayer:
+    """A finished layer from its tensors; KeyError or RuntimeError where they are not those of such a layer."""
+    dictionary = PatchDictionary(*(tensors[f"{OF_DICTIONARY}{name}"] for name in ("mean", "whitening", "atoms")))
+    c, h, w = record.input_shape
+    layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
+    layer.load_state_dict(tensors)
+    return layer
 
 
 class LayerFolder:
@@ -95,16 +107,11 @@ class LayerFolder:
 
     def load(self, record: LayerRecord) -> ProbedLayer:
         """Read the finished layer."""
-        dictionary = self.dictionary()
-        assert dictionary is not None
-        c, h, w = record.input_shape
-        layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
-        fixed = {name: value for name, value in layer.state_dict().items() if ".dictionary." in name}
+        fixed = {f"{OF_DICTIONARY}{name}": value for name, value in self._read(DICTIONARY)[0].items()}
         try:
-            layer.load_state_dict(fixed | self._read(LAYER)[0])
-        except RuntimeError as error:
+            return assembled(record, fixed | self._read(LAYER)[0])
+        except (KeyError, RuntimeError) as error:
             raise self.damaged(self.path / LAYER, error) from error
-        return layer
 
     @property
     def excluded(self) -> bool:
