@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from layerwise.run.files import read_tensors
 from layerwise.run.folder import assembled
 from layerwise.run.record import LayerRecord
 
+POOL = 4
+"""side of the grid of positions that features are averaged to"""
 MODEL = "model.safetensors"
 """of a folder that was exported: all layers"""
 
@@ -64,20 +67,44 @@ class TrainedStack:
         """What the first layer takes: (n, C, H, W) float32 in [-1, 1]."""
         return torch.cat([torch.empty(0, *self.input_shape), *self._inputs(images)])
 
-    def transform(self, images: Any, layer: int | None = None) -> Tensor:
-        """Compute the output of a layer, counted from 1, or of the top layer: (n, D, h', w') float32, on the CPU.
+    def transform(
+        self, images: Any, layer: int | Literal["all"] = "all", pool: int | None = POOL, flatten: bool = True
+    ) -> Tensor:
+        """Features of images, for a linear model or whatever else, float32 on the CPU.
+
+        By default (n, F): the outputs of all layers, each averaged to at most `pool`×`pool` positions, with each
+        channel brought to mean 0 and deviation 1 over training images, side by side. A layer's number, from 1, chooses
+        one; `pool` None averages nothing. Without `flatten` it is that layer's output, (n, D, h', w'), as it is.
 
         Raises:
             ValueError: images that are none, or no such layer.
         """
-        number = len(self.records) if layer is None else layer
-        if not 1 <= number <= len(self.records):
+        numbers = range(1, len(self.records) + 1) if layer == "all" else [layer]
+        if layer != "all" and not 1 <= layer <= len(self.records):
             raise ValueError(f"layer: {layer} is not one of the layers 1 to {len(self.records)}")
-        return self._run(images, number)[0]
+        if layer == "all" and not flatten:
+            raise ValueError("flatten: False, but layers differ in shape; give the number of one")
+        parts = [self._features(torch.empty(0, *self.input_shape), numbers, pool, flatten)]
+        parts += [self._features(inputs, numbers, pool, flatten) for inputs in self._inputs(images)]
+        return torch.cat(parts)
+
+    def _features(self, inputs: Tensor, numbers: Sequence[int], pool: int | None, flatten: bool) -> Tensor:
+        found = []
+        outputs = self.stack.below(max(numbers) + 1).depths(inputs.to(self.device))
+        for record, (output, _) in zip(self.records, outputs, strict=False):
+            if record.layer in numbers:
+                h, w = output.shape[-2:]
+                if pool is not None:
+                    output = F.adaptive_avg_pool2d(output, (min(h, pool), min(w, pool)))
+                if flatten:
+                    mean, deviation = torch.tensor(record.statistics, device=self.device)[:, :, None, None]
+                    output = ((output - mean) / deviation).flatten(1)
+                found.append(output.cpu())
+        return torch.cat(found, 1)
 
     def predict_proba(self, images: Any) -> Tensor:
         """The probability of each class, (n, classes) float32, on the CPU."""
-        return self._run(images, len(self.records))[1].softmax(1)
+        return self._logits(images).softmax(1)
 
     @overload
     def predict(self, images: Any, names: Literal[False] = ...) -> Tensor: ...
@@ -87,7 +114,7 @@ class TrainedStack:
 
     def predict(self, images: Any, names: bool = False) -> Tensor | list[str]:
         """Classify images: positions in `classes`, (n,) int64, on the CPU; or the names of the classes."""
-        found = self._run(images, len(self.records))[1].argmax(1)
+        found = self._logits(images).argmax(1)
         return [self.classes[i] for i in found.tolist()] if names else found
 
     def classified(self, files: Iterable[str]) -> Iterator[tuple[str, Tensor | str]]:
@@ -104,21 +131,18 @@ class TrainedStack:
             with ThreadPoolExecutor() as pool:
                 inputs = list(pool.map(read, several))
             batch = torch.cat([torch.empty(0, *self.input_shape), *(x for x in inputs if isinstance(x, Tensor))])
-            shares = iter(self._computed(batch, len(self.records))[1].softmax(1)) if len(batch) else iter(())
+            shares = iter(self._classified(batch).softmax(1)) if len(batch) else iter(())
             for file, found in zip(several, inputs, strict=True):
                 yield file, found if isinstance(found, str) else next(shares)
 
-    def _run(self, images: Any, depth: int) -> tuple[Tensor, Tensor]:
-        shape = self.stack.layers[depth - 1].shape
-        parts = [(torch.empty(0, *shape), torch.empty(0, len(self.classes)))]
-        parts += [self._computed(inputs, depth) for inputs in self._inputs(images)]
-        outputs, logits = zip(*parts, strict=True)
-        return torch.cat(outputs), torch.cat(logits)
+    def _logits(self, images: Any) -> Tensor:
+        logits = [torch.empty(0, len(self.classes))]
+        return torch.cat([*logits, *(self._classified(inputs) for inputs in self._inputs(images))])
 
-    def _computed(self, inputs: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-        """Output and logits of a layer for what the first takes, on the CPU."""
-        output, logits = self.stack.below(depth + 1)(inputs.to(self.device))
-        return output.cpu(), logits.cpu()
+    def _classified(self, inputs: Tensor) -> Tensor:
+        """Logits for what the first layer takes, on the CPU."""
+        logits: Tensor = self.stack(inputs.to(self.device))[1]
+        return logits.cpu()
 
     def _inputs(self, images: Any) -> Iterator[Tensor]:
         """What the first layer takes, a few images at a time."""

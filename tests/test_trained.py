@@ -13,6 +13,7 @@ from PIL import Image
 
 import layerwise
 from layerwise.config import Data
+from layerwise.data.images import to_input
 from layerwise.data.splits import load_data
 
 
@@ -24,10 +25,6 @@ def test_load__transforms_and_predicts_as_the_run_did(trained: Path) -> None:
     assert float((predicted == test.labels).float().mean()) == pytest.approx(summary["test_accuracy"], abs=1e-6)
     as_floats = (test.pixels / 255).numpy()
     assert torch.equal(stack.predict(as_floats), predicted)
-    assert stack.transform(test.pixels).shape == (359, 8, 4, 4)
-    assert stack.transform(test.pixels[:5], layer=1).shape == (5, 8, 6, 6)
-    torch.testing.assert_close(stack.transform(test.pixels[3]), stack.transform(test.pixels)[3:4])
-    assert stack.transform(test.pixels[:0]).shape == (0, 8, 4, 4)
     assert stack.predict(test.pixels[:2]).shape == (2,)
 
 
@@ -51,6 +48,29 @@ def test_load__says_what_the_stack_is(trained: Path) -> None:
 def test_load__refuses_other_images(images: npt.NDArray[Any], message: str, trained: Path) -> None:
     with pytest.raises(ValueError, match=message):
         layerwise.load(trained).predict(images)
+
+
+def test_transform__gives_all_layers_side_by_side__pooled_and_scaled(trained: Path) -> None:
+    stack, data = layerwise.load(trained), load_data(Data(), 0)
+    x = to_input(data.train.pixels)
+    lower, upper = (stack.transform(data.train.pixels, layer=i, flatten=False, pool=None) for i in (1, 2))
+    torch.testing.assert_close(lower, stack.stack.layers[0](x)[0])
+    torch.testing.assert_close(upper, stack.stack.layers[1](lower)[0])
+    assert lower.shape[1:] == (8, 6, 6) and upper.shape[1:] == (8, 4, 4)
+    # 6×6 averaged to 4×4: positions 0 and 1, 1 and 2, 3 and 4, 4 and 5 of each side
+    corner = lower[:, :, :2, 1:3].mean((2, 3))
+    features = stack.transform(data.train.pixels)
+    assert features.shape == (1294, 2 * 8 * 16)
+    expected = (corner - lower.mean((0, 2, 3))) / lower.std((0, 2, 3), correction=0)
+    torch.testing.assert_close(features[:, :128].reshape(-1, 8, 4, 4)[:, :, 0, 1], expected, atol=1e-4, rtol=1e-4)
+    assert float(features[:, 128:].mean().abs()) < 1e-4 and float(features[:, 128:].std()) == pytest.approx(1, abs=1e-3)
+    assert torch.equal(stack.transform(data.train.pixels, layer=2), features[:, 128:])
+    torch.testing.assert_close(
+        stack.transform(data.train.pixels[3], pool=2), stack.transform(data.train.pixels, pool=2)[3:4]
+    )
+    assert stack.transform([]).shape == (0, 256) and stack.transform([], 1, None, False).shape == (0, 8, 6, 6)
+    with pytest.raises(ValueError, match="flatten: False, but layers differ in shape; give the number of one"):
+        stack.transform(data.train.pixels, flatten=False)
 
 
 @pytest.mark.parametrize("layer", [0, 3, -1])

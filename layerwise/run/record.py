@@ -1,6 +1,6 @@
 """layer.json: what a finished layer is, and how well it does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from layerwise.config import SingleLayer
@@ -27,6 +27,8 @@ class LayerRecord:
     """of sampling, clustering and every finished epoch, but not of a dictionary that was learned before a resume"""
     settings: dict[str, Any]
     """all that the weights depend on"""
+    statistics: list[list[float]] = field(default_factory=list)
+    """mean and deviation of each channel of the output, over some training images and all positions"""
     dimmest: int = 0
     """a pixel value from 0 to 255: of 99 in 100 training images, the brightest pixel is at least so bright"""
 

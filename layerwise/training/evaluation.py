@@ -28,6 +28,17 @@ def accuracies(
     return [float(count) / len(images) for count in right]
 
 
+def statistics(layers: Sequence[nn.Module], images: Images, device: torch.device) -> list[list[float]]:
+    """Mean and deviation, 1 where that is 0, of each channel of the top layer's output, over images and positions."""
+    count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for x, _, _ in Batches(images, device=device, layers=layers):
+        flat = x.transpose(0, 1).flatten(1).double()
+        count, total, squares = count + flat.shape[1], total + flat.sum(1).cpu(), squares + flat.square().sum(1).cpu()
+    mean = total / count
+    deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+    return [mean.tolist(), torch.where(deviation > 1e-6 * mean.abs() + 1e-9, deviation, 1.0).tolist()]
+
+
 def confusion(layers: Sequence[nn.Module], images: Images, classes: int, device: torch.device) -> Tensor:
     """Counts of (true class, predicted class) over images, (classes, classes) int64 on the CPU, by the top layer."""
     counts = torch.zeros(classes, classes, dtype=torch.long)

@@ -20,9 +20,13 @@ from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.seeds import fold_seed
 from layerwise.training.depth import no_gain, no_room
+from layerwise.training.evaluation import statistics
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData, sample_inputs
 from layerwise.training.listeners import Listener, tell
+
+SOME = 2048
+"""images, at most, that statistics are taken of"""
 
 
 def train_stack(
@@ -83,6 +87,7 @@ def train_layer(
         history = fit_layer(layer, number, batches, own.optimizer, config.trainer, folder.path, listeners, depth)
 
     layer.load_state_dict(history.weights)
+    some = torch.arange(len(data.train))[:: -(-len(data.train) // SOME)]
     record = LayerRecord(
         layer=number,
         atoms=own.atoms,
@@ -93,6 +98,7 @@ def train_layer(
         classes=data.classes,
         seconds=round(prepared + history.seconds, 3),
         settings=settings,
+        statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train.subset(some), inputs.device),
         dimmest=int(data.train.pixels.flatten(1).amax(1).float().quantile(0.01)),
     )
     return folder.save(layer, record)
