@@ -1,6 +1,7 @@
 """What `import layerwise` offers: to train a stack as the command does, and to load and use one."""
 
 import contextlib
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
@@ -25,6 +26,19 @@ from layerwise.training.listeners import tell
 from layerwise.training.stack import train_stack
 
 
+@contextlib.contextmanager
+def _as_torch_begins() -> Iterator[None]:
+    """Whatever is set around a call: gradients, and numbers of float32."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@_as_torch_begins()
 def train(
     config: Config,
     run_dir: str | PathLike[str] | None = None,
@@ -41,7 +55,13 @@ def train(
         TrainingFailed: the loss is not finite.
         DamagedRun: a file of the run directory is not as it was written.
     """
+    if not isinstance(config, Config):
+        raise SettingError(f"config: {type(config).__name__} is none; give a layerwise.Config, or layerwise.recipe(…)")
+    if restart_from is not None and not (isinstance(restart_from, int) and 1 <= restart_from <= config.deepest):
+        raise SettingError(f"restart_from: {restart_from} is not one of the layers 1 to {config.deepest}")
     device = device_of(config.trainer)
+    if device.type == "cpu" and config.trainer.precision == "16-mixed":
+        raise SettingError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed, or 32-true")
     if device.type == "cpu":
         ahead.finish()
     data = data or load_data(config.data, config.seed)

@@ -231,6 +231,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingError(
             f"config: {path} is not plain YAML ({where}); compare it with configs/digits.yaml"
         ) from error
+    if isinstance(content, dict) and (other := [key for key in content if not isinstance(key, str)]):
+        raise SettingError(f"config: {path} has {other[0]!r} where the name of a setting belongs; remove it")
     if not isinstance(content, dict):
         kind = {list: "a list", type(None): "empty"}.get(type(content), "a single value")
         raise SettingError(f"config: {path} is {kind}, not settings; write lines such as `depth: 2`")
@@ -258,6 +260,8 @@ def _numbered(values: dict[str, Any]) -> dict[int, dict[str, Any]]:
         if not str(given).isdecimal():
             remedy = "write --layers.2.atoms 512 for the second"
             raise SettingError(f"layers: {given} is not the number of a layer; {remedy}")
+        if int(given) in found:
+            raise SettingError(f"layers: {given} stands there twice, as another way to write {int(given)}; keep one")
         found[int(given)] = _merged(found.get(int(given), {}), own)
     return found
 

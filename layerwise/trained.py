@@ -80,8 +80,8 @@ class TrainedStack:
             ValueError: images that are none, or no such layer.
         """
         numbers = range(1, len(self.records) + 1) if layer == "all" else [layer]
-        if layer != "all" and not 1 <= layer <= len(self.records):
-            raise ValueError(f"layer: {layer} is not one of the layers 1 to {len(self.records)}")
+        if layer != "all" and (not isinstance(layer, int) or not 1 <= layer <= len(self.records)):
+            raise ValueError(f"layer: {layer!r} is not one of the layers 1 to {len(self.records)}")
         if layer == "all" and not flatten:
             raise ValueError("flatten: False, but layers differ in shape; give the number of one")
         parts = [self._features(torch.empty(0, *self.input_shape), numbers, pool, flatten)]
@@ -191,7 +191,12 @@ class TrainedStack:
 
     def _batch(self, images: Any, one: bool = False) -> Tensor:
         """An array, whose channels may be missing or come last, as (n, C, H, W)."""
-        x = torch.as_tensor(images if isinstance(images, Tensor) else np.asarray(images))
+        array = images if isinstance(images, Tensor) else np.asarray(images)
+        if isinstance(array, np.ndarray):
+            if array.dtype.kind not in "uif":
+                raise ValueError(f"images: type {array.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
+            array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+        x = torch.as_tensor(array)
         (c, h, w), given = self.input_shape, tuple(x.shape)
         shapes = {(c, h, w): (), (h, w, c): (2, 0, 1)} | ({(h, w): ()} if c == 1 else {})
         for shape, order in shapes.items():

@@ -28,4 +28,6 @@ def main(arguments: list[str]) -> None:
     for i, record in enumerate(records):
         cells = (f"{column[i]:.2%}" for column in columns.values())
         table.append((str(record.layer), f"{record.val_accuracy:.2%}", *cells))
+    if run.config.depth != "auto" and len(records) < run.config.depth:
+        print(f"{len(records)} of {run.config.depth} layers are finished")
     print_table(table)

@@ -23,6 +23,12 @@ def at_least(least: int) -> Rule:
     return lambda value: None if value >= least else f"is too small; give a whole number of at least {least}"
 
 
+def within(least: int, most: int) -> Rule:
+    """A whole number from `least` to `most`."""
+    too_large = f"is too large; give a whole number of at most {most}"
+    return lambda value: at_least(least)(value) or (None if value <= most else too_large)
+
+
 def number(example: float, *, below: float = math.inf, zero: bool = False) -> Rule:
     """A finite number above 0, or 0, too, where asked, and below another."""
     wanted = "0 or a positive number" if zero else "a positive number"

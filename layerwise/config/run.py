@@ -5,7 +5,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Literal
 
-from layerwise.config.checks import at_least, check_ranges, number, setting
+from layerwise.config.checks import at_least, check_ranges, number, setting, within
 from layerwise.config.choices import BORDERS, DATASETS, OPTIMIZERS, SCHEDULES
 from layerwise.config.layer import Layer
 from layerwise.errors import SettingError
@@ -140,7 +140,7 @@ class Config:
         SettingError: a value is out of its range, or two settings do not go together.
     """
 
-    depth: int | Literal["auto"] = setting(1, lambda depth: None if depth == "auto" else at_least(1)(depth))
+    depth: int | Literal["auto"] = setting(1, lambda depth: None if depth == "auto" else within(1, DEEPEST)(depth))
     """number of layers K; auto: as long as each raises the validation accuracy by more than its standard error"""
     seed: int = setting(0, at_least(0))
     """everything random follows from it"""

@@ -36,6 +36,8 @@ class Images:
         if self.labels.dtype != torch.int64 or len(self.labels) != len(self.pixels):
             found = f"{len(self.labels)} of {self.labels.dtype} for {len(self.pixels)} images"
             raise SettingError(f"labels: {found}; give one int64 for each image")
+        if self.names is not None and len(self.names) != len(self.labels):
+            raise SettingError(f"names: {len(self.names)} for {len(self.labels)} images; give one for each, or None")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -21,6 +21,8 @@ T = TypeVar("T")
 ORIENTATION = 0x0112
 """the EXIF tag that says how a picture is to be turned; from 5 on, rows and columns change places"""
 
+BITS = 0x0102
+"""the TIFF tag that says how many bits a channel has"""
 NO_IMAGES = {"thumbs.db", "desktop.ini"}
 """files that systems leave in folders"""
 
@@ -30,7 +32,7 @@ def read_header(path: Path) -> tuple[tuple[int, int], bool]:
     with _opened(path) as image:
         turned = image.getexif().get(ORIENTATION, 1) >= 5
         size = (image.height, image.width) if turned else (image.width, image.height)
-        return size, image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+        return size, image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
 def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Image:
@@ -60,8 +62,10 @@ def upright(image: Image.Image, mode: str) -> Image.Image:
     """
     _check_range(image)
     picture = ImageOps.exif_transpose(image)
-    if picture.mode.startswith("I;16"):  # Pillow itself would cut it off at 255
-        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    if picture.mode.startswith("I"):  # Pillow itself would cut it off at 255
+        deep = np.asarray(picture).astype(np.int64)
+        gray = (deep * 255 // _highest(image)).clip(0, 255).astype(np.uint8)
+        picture = Image.fromarray(np.where(deep == image.info.get("transparency", -1), 255, gray).astype(np.uint8))
     elif picture.has_transparency_data:
         colors = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors)
@@ -104,6 +108,8 @@ def each(what: str, read: Callable[[T], S], items: Sequence[T]) -> list[S]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    if not path.is_file() and not path.is_dir() and (path.exists() or path.is_symlink()):
+        raise ValueError("it is no file")
     # as a stream: from a path, Pillow maps an uncompressed TIFF into memory, and garbles one that is to be turned
     with path.open("rb") as file, Image.open(file) as image:
         _check_range(image)
@@ -112,6 +118,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
+def _highest(image: Image.Image) -> int:
+    """The highest value of a pixel of more than 8 bits; of 12 in a TIFF file, say, 4095."""
+    bits = getattr(image, "tag_v2", {}).get(BITS, (16,))
+    return int(2 ** bits[0] - 1)
+
+
 def _check_range(image: Image.Image) -> None:
-    if image.mode in ("I", "F"):
+    known = image.mode == "I" and image.format == "PPM"  # which Pillow brings to 16 bits
+    if image.mode in ("I", "F") and not known:
         raise ValueError(f"its {image.mode} pixels have no known range; save it with 8 or 16 bits a channel")

@@ -37,13 +37,29 @@ class RawData:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set ready to learn from: never empty, at least two classes, all images of one shape."""
+    """A data set ready to learn from: never empty, at least two classes, all images of one shape; else SettingError."""
 
     classes: list[str]
     train: Images
     val: Images
     test: Images
     augmentation: Augmentation
+
+    def __post_init__(self) -> None:
+        for name, images in (("train", self.train), ("val", self.val), ("test", self.test)):
+            if not len(images):
+                raise SettingError(f"data: {name} has no image; give at least one")
+            if images.shape != self.shape:
+                raise SettingError(f"data: {name} has images of {images.shape}, train of {self.shape}; give one shape")
+            low, high = int(images.labels.min()), int(images.labels.max())
+            if low < 0 or high >= len(self.classes):
+                told = f"labels from {low} to {high} for {len(self.classes)} classes"
+                raise SettingError(f"data: {name} has {told}; give positions in classes, from 0")
+        if len(set(self.classes)) < 2 or len(set(self.classes)) < len(self.classes):
+            raise SettingError(f"data: the classes are {self.classes}; give at least two, of different names")
+        if self.augmentation.crop >= min(self.shape[1:]):
+            told = f"{self.augmentation.crop} is not below the side of the {self.shape[1]}×{self.shape[2]} images"
+            raise SettingError(f"data.crop: {told}; give less")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,13 +137,13 @@ def from_torchvision(
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         message = f"data.name: {config.name} needs torchvision, which does not import here: {error}"
         raise SettingError(message) from error
-    source, place = getattr(torchvision.datasets, class_name), Path(config.root).absolute() / expected
+    source, place = getattr(torchvision.datasets, class_name), Path(config.root).expanduser().absolute() / expected
     lacks = f"{config.root} does not hold {config.name}, and it could not be downloaded"
     remedy = f"place {place} there by hand, or set data.root to the folder that holds it"
 
     def fetched(split: dict[str, Any], download: bool = False) -> Any:
         try:
-            return source(config.root, download=download, **split)
+            return source(Path(config.root).expanduser(), download=download, **split)
         except Exception as error:
             if download or not config.download:
                 raise SettingError(f"data.root: {lacks}; {remedy}") from error

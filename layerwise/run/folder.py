@@ -59,8 +59,8 @@ class LayerFolder:
     def begun_with(self) -> dict[str, Any] | None:
         """The settings that led to the dictionary; None where there is none yet."""
         path = self.path / DICTIONARY
-        if not path.exists():
-            if later := [name for name in (CHECKPOINT, LAYER, RECORD) if (self.path / name).exists()]:
+        if not self._holds(DICTIONARY):
+            if later := [name for name in (CHECKPOINT, LAYER, RECORD) if self._holds(name)]:
                 raise self.damaged(path, f"missing, though there is {later[0]}")
             return None
         about = self._read(DICTIONARY)[1]
@@ -83,7 +83,7 @@ class LayerFolder:
     def record(self) -> LayerRecord | None:
         """Read the record, and check the files; None where the layer is not finished."""
         path = self.path / RECORD
-        if not path.exists():
+        if not self._holds(RECORD):
             return None
         try:
             values = read_record(path, self._check_format)
@@ -95,15 +95,27 @@ class LayerFolder:
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise self.damaged(path, error) from error
         for name in (DICTIONARY, LAYER):
-            file = self.path / name
-            if not file.exists() or sha256(file) != files.get(name):
-                raise self.damaged(file)
+            if not self._holds(name) or sha256(self.path / name) != files.get(name):
+                raise self.damaged(self.path / name)
         return record
+
+    def _holds(self, name: str) -> bool:
+        """Whether there is such a file, which must be one that can be read."""
+        path = self.path / name
+        try:
+            if not path.exists():
+                return False
+            if not path.is_file():
+                raise self.damaged(path, "it is no file")
+            path.open("rb").close()
+        except OSError as error:
+            remedy = "let it be read, or give --restart_from"
+            raise DamagedRun(f"{path} cannot be read ({error.strerror}); {remedy} {self.number}") from error
+        return True
 
     def identity(self) -> str:
         """What stands for the files, to the layer above; nothing where the layer is not finished."""
-        path = self.path / RECORD
-        return fingerprint(read_record(path)["files"]) if path.exists() else ""
+        return fingerprint(read_record(self.path / RECORD)["files"]) if self._holds(RECORD) else ""
 
     def load(self, record: LayerRecord) -> ProbedLayer:
         """Read the finished layer."""
@@ -112,18 +124,6 @@ class LayerFolder:
             return assembled(record, fixed | self._read(LAYER)[0])
         except (KeyError, RuntimeError) as error:
             raise self.damaged(self.path / LAYER, error) from error
-
-    @property
-    def excluded(self) -> bool:
-        """Whether the layer is no part of the stack, as depth auto found."""
-        return (self.path / "excluded").exists()
-
-    @excluded.setter
-    def excluded(self, out: bool) -> None:
-        if out:
-            (self.path / "excluded").touch()
-        else:
-            (self.path / "excluded").unlink(missing_ok=True)
 
     def damaged(self, path: Path, why: object = "") -> DamagedRun:
         """That a file is not as it was written, in words."""

@@ -27,10 +27,21 @@ class LayerRecord:
     """of sampling, clustering and every finished epoch, but not of a dictionary that was learned before a resume"""
     settings: dict[str, Any]
     """all that the weights depend on"""
+    val_images: int = 0
+    """validation images"""
     statistics: list[list[float]] = field(default_factory=list)
     """mean and deviation of each channel of the output, over some training images and all positions"""
     dimmest: int = 0
     """a pixel value from 0 to 255: of 99 in 100 training images, the brightest pixel is at least so bright"""
+
+    @property
+    def error(self) -> float:
+        """The standard error of the validation accuracy p on n images, sqrt(p (1 - p) / n)."""
+        return float((self.val_accuracy * (1 - self.val_accuracy) / max(1, self.val_images)) ** 0.5)
+
+    def helps(self, below: "LayerRecord") -> bool:
+        """Whether the layer raises the validation accuracy by more than its standard error."""
+        return self.val_accuracy - below.val_accuracy > self.error
 
     @property
     def config(self) -> SingleLayer:

@@ -6,7 +6,6 @@ layer-1/dictionary.safetensors
         last.ckpt           while the layer trains
         layer.safetensors   the finished layer and its probe
         layer.json          written last: it exists when, and only when, the layer is finished
-        excluded            where depth auto found that the layer does not help
 summary.json, report.html, *.png, wandb/
 """
 
@@ -43,7 +42,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self._lock = Lock(self.path)
 
     def __repr__(self) -> str:
@@ -65,22 +64,35 @@ class Run:
 
     def _settings_file(self) -> Path:
         path = self.path / CONFIG
+        if not path.is_file() and (self.path / "layer-1").exists():
+            raise DamagedRun(f"{path} is missing; the command that made the run writes it anew")
         if not path.is_file():
             raise SettingError(f"RUN: {self.path} is not a run directory; give one, such as runs/digits-seed0")
         return path
 
     @property
     def records(self) -> list[LayerRecord]:
-        """Of every finished layer up to the depth of the run, from the first, but for one that is excluded."""
+        """Of every finished layer up to the depth of the run, from the first; with depth auto, while they help."""
         found: list[LayerRecord] = []
-        while (record := self.record(len(found) + 1)) and not self.layer(record.layer).excluded:
+        while record := self.record(len(found) + 1):
             found.append(record)
-        return found[: self.config.deepest] if (self.path / CONFIG).exists() and found else found
+        if not found or not (self.path / CONFIG).exists():
+            return found
+        config, known = self.config, found[-1].settings
+        if told := changes(known, settings_of(config, len(found), known["data"]["content"]), config, str):
+            raise DamagedRun(
+                f"{self.path / CONFIG} is of another run ({'; '.join(told)}); give the command that made it"
+            )
+        found = found[: config.deepest]
+        useless = (i for i in range(1, len(found)) if not found[i].helps(found[i - 1]))
+        return found[: next(useless, len(found))] if config.depth == "auto" else found
 
     def finished(self) -> list[LayerRecord]:
         """The records of a run that has a finished layer; SettingError where it has none, or is no run."""
         self._settings_file()
         if not (records := self.records):
+            for above in sorted(self.path.glob(f"layer-*/{RECORD}")):
+                self.record(int(above.parent.name[6:]))  # which finds that the one below is missing
             raise SettingError(f"RUN: {self.path} holds no finished layer; train one first")
         return records
 
@@ -124,6 +136,9 @@ class Run:
     def _check_below(self, number: int, settings: dict[str, Any]) -> None:
         """Refuse a layer that was trained on another layer than the one that the run holds now."""
         own, below = self.layer(number), self.layer(number - 1)
+        if number > 1 and settings.get("below") and not below.identity():
+            remedy = f"put it back, or give --restart_from {number - 1}"
+            raise DamagedRun(f"{below.path / RECORD} is missing, though {own.path} was trained on that layer; {remedy}")
         if number > 1 and settings.get("below") != below.identity():
             raise DamagedRun(f"{own.path} was trained on another layer than {below.path} holds; {own.again}")
 
@@ -134,15 +149,18 @@ class Run:
         """
         if any("\ud800" <= letter <= "\udfff" for letter in str(self.path)):
             raise SettingError(f"run_dir: {str(self.path)!r} is not UTF-8; give a name that is")
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            existing = next(path for path in (self.path, *self.path.parents) if path.exists())
+        except OSError as error:  # such as of a name that is too long
+            raise SettingError(f"run_dir: {self.path}: {error.strerror}; give another folder") from error
+        if existing == self.path and not existing.is_dir():
             raise SettingError(f"run_dir: {self.path} is a file; give a folder")
-        existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise SettingError(f"run_dir: {self.path} cannot be written to; give a folder that can")
         if not self.path.exists():
             return
         visible = [path for path in self.path.iterdir() if not path.name.startswith(".")]
-        if visible and not (self.path / CONFIG).exists():
+        if visible and not (self.path / CONFIG).exists() and not (self.path / "layer-1").exists():
             raise SettingError(f"run_dir: {self.path} holds files but no run; give an empty or a new folder")
         for number in range(1, restart_from or config.deepest + 1):
             if (own := self.layer(number)).path.is_symlink():
@@ -185,8 +203,11 @@ class Run:
                     figure.unlink()
         for told in ("summary.json", "report.html"):  # of what is no longer there
             (self.path / told).unlink(missing_ok=True)
-        for folder in self.path.glob(".deleted-*"):
-            shutil.rmtree(folder)
+        for left in self.path.glob(".deleted-*"):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
     def release(self) -> None:
         """Let other processes, and further trainings of this one, use the directory."""

@@ -62,19 +62,15 @@ def no_room(config: Config, number: int, shape: tuple[int, int, int], images: in
     return None
 
 
-def no_gain(records: Sequence[LayerRecord], images: int) -> str | None:
+def no_gain(records: Sequence[LayerRecord]) -> str | None:
     """Why the top layer is excluded, in words; None where it helps, as the first layer always does.
 
-    It helps if it raises the validation accuracy by more than the standard error, sqrt(p (1 - p) / n) for the accuracy
-    p on the n images held out for validation.
+    See `LayerRecord.helps`.
     """
-    if len(records) < 2:
+    if len(records) < 2 or records[-1].helps(records[-2]):
         return None
     below, top = records[-2].val_accuracy, records[-1].val_accuracy
-    error = (top * (1 - top) / images) ** 0.5
-    if top - below > error:
-        return None
     return (
         f"layer {len(records)}: validation accuracy {top:.2%} after {below:.2%}, no gain beyond a standard error of "
-        f"{error:.2%}: excluded, the stack is {len(records) - 1} deep"
+        f"{records[-1].error:.2%}: excluded, the stack is {len(records) - 1} deep"
     )

@@ -30,12 +30,19 @@ from layerwise.training.module import BestEpoch, LayerModule
 
 
 class CommittedCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are written whole or not at all, and whose every byte is checked when read."""
+    """Checkpoints that are written whole or not at all, whose every byte is checked when read, and whose training is.
+
+    `identity` stands for all that the training depends on.
+    """
+
+    def __init__(self, identity: str) -> None:
+        super().__init__()
+        self.identity = identity
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
         content = io.BytesIO()  # as torch.save itself does not say what a full disk is
-        torch.save(checkpoint, content)
+        torch.save(checkpoint | {"identity": self.identity}, content)
         commit(Path(path), lambda temporary: temporary.write_bytes(content.getbuffer()))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
@@ -44,9 +51,13 @@ class CommittedCheckpoints(TorchCheckpointIO):
             with zipfile.ZipFile(path) as archive:
                 if (damaged := archive.testzip()) is not None:  # torch.load by itself accepts a flipped bit
                     raise zipfile.BadZipFile(damaged)
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            found = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            if found["identity"] != self.identity:
+                raise ValueError("it is of another training")
+            return found
         except Exception as error:
-            raise DamagedRun(f"{path} is damaged; delete it to train the layer from its start") from error
+            reason = " ".join(str(error).split())[:200]
+            raise DamagedRun(f"{path} is damaged ({reason}); delete it to train the layer from its start") from error
 
 
 class _Told(Logger):
@@ -108,13 +119,15 @@ def fit_layer(
     optimizer: config.Optimizer,
     trainer: config.Trainer,
     folder: Path,
+    identity: str,
     listeners: Sequence[Listener] = (),
     depth: int | None = None,
 ) -> BestEpoch:
     """Train a layer, from where `folder`/last.ckpt stands if it is there; what counts is the best epoch's weights.
 
-    The layer maps an input and the logits below to output and logits; `depth` is the stack's, where it is known. Raises
-    TrainingFailed where the loss is not finite, DamagedRun where last.ckpt is damaged.
+    The layer maps an input and the logits below to output and logits. `identity` stands for all that the training
+    depends on; `depth` is the stack's, where it is known. Raises TrainingFailed where the loss is not finite,
+    DamagedRun where last.ckpt is damaged, or of another training.
     """
     best = BestEpoch()
     shown = _Shown(f"layer {number}" + (f"/{depth}" if depth else ""), (depth or number) - number)
@@ -138,13 +151,17 @@ def fit_layer(
             enable_model_summary=False,
             callbacks=[best, checkpoint, shown],
             logger=_Told(number, listeners) if listeners else False,
-            plugins=[CommittedCheckpoints(), LightningEnvironment()],  # one process, whatever a scheduler started
+            plugins=[
+                CommittedCheckpoints(identity),
+                LightningEnvironment(),
+            ],  # one process, whatever a scheduler started
             default_root_dir=folder,
         )
     module = LayerModule(layer, number, len(data.store.data.classes), optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", "(?s).*Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", "(?s)The dirpath has changed")  # as a run may be moved
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         try:
             fitting.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)

@@ -8,7 +8,7 @@ import torch
 
 from layerwise import memory
 from layerwise.config import Config, SingleLayer
-from layerwise.config.identity import settings_of
+from layerwise.config.identity import fingerprint, settings_of
 from layerwise.console import progress
 from layerwise.data.batches import ViewStore
 from layerwise.data.splits import DataSet
@@ -47,8 +47,7 @@ def train_stack(
             print(f"layer {number}: already trained, validation accuracy {record.val_accuracy:.2%}", flush=True)
         else:
             record = train_layer(config, number, stack, inputs, run, listeners)
-        stop = no_gain([*records, record], len(data.val)) if config.depth == "auto" else None
-        run.layer(number).excluded = stop is not None
+        stop = no_gain([*records, record]) if config.depth == "auto" else None
         if stop:
             break
         # what is stacked upon is what was saved, whether by this process or an earlier one
@@ -84,7 +83,9 @@ def train_layer(
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
     with memory.needed(f"layer {number}: training", f"give less than {own.optimizer.batch_size} for --{batch}"):
-        history = fit_layer(layer, number, batches, own.optimizer, config.trainer, folder.path, listeners, depth)
+        history = fit_layer(
+            layer, number, batches, own.optimizer, config.trainer, folder.path, fingerprint(settings), listeners, depth
+        )
 
     layer.load_state_dict(history.weights)
     some = torch.arange(len(data.train))[:: -(-len(data.train) // SOME)]
@@ -98,6 +99,7 @@ def train_layer(
         classes=data.classes,
         seconds=round(prepared + history.seconds, 3),
         settings=settings,
+        val_images=len(data.val),
         statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train.subset(some), inputs.device),
         dimmest=int(data.train.pixels.flatten(1).amax(1).float().quantile(0.01)),
     )

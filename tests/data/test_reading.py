@@ -119,3 +119,28 @@ def test_picture__faults_are_named(tmp_path: Path) -> None:
         read_picture(tmp_path / "f.tif", "L")
     with pytest.raises(IsADirectoryError, match="directory"):
         read_header(tmp_path)
+
+
+def test_picture__of_12_bits_in_16__and_of_a_range_in_its_header__is_read_by_that(tmp_path: Path) -> None:
+    values = np.array([[0, 2048], [4080, 4095]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    content = bytearray((tmp_path / "a.tiff").read_bytes())
+    place = content.index((258).to_bytes(2, "little") + (3).to_bytes(2, "little"))  # the tag of the bits of a pixel
+    content[place + 8 : place + 10] = (12).to_bytes(2, "little")
+    packed = bytes.fromhex("000800ff0fff")  # two pixels in three bytes
+    (tmp_path / "a.tiff").write_bytes(content.replace(values.tobytes(), packed + b"\0\0"))
+    assert np.asarray(read_picture(tmp_path / "a.tiff", "L")).tolist() == [[0, 127], [254, 255]]
+    for highest in (1023, 65535):
+        samples = b"".join(int(share * highest).to_bytes(2, "big") for share in (0, 0.2, 0.6, 1))
+        (tmp_path / "a.pgm").write_bytes(f"P5 2 2 {highest}\n".encode() + samples)
+        assert np.asarray(read_picture(tmp_path / "a.pgm", "L")) == pytest.approx(
+            np.array([[0, 51], [153, 255]]), abs=1
+        )
+        assert read_header(tmp_path / "a.pgm") == ((2, 2), True)
+
+
+def test_picture__of_16_bits__what_is_transparent_is_white(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 257 * 30]], np.uint16)).save(tmp_path / "a.png", transparency=0)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode.startswith("I;16") and image.info["transparency"] == 0
+    assert np.asarray(read_picture(tmp_path / "a.png", "L")).tolist() == [[255, 30]]

@@ -1,8 +1,10 @@
 import gzip
 import hashlib
+import os
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ import torch
 from PIL import Image
 
 from layerwise.config import Data, SettingError
-from layerwise.data.images import Images
-from layerwise.data.splits import load_data
+from layerwise.data.images import Augmentation, Images
+from layerwise.data.splits import DataSet, load_data
 
 
 def test_digits__are_split_by_seed__the_test_images_are_always_the_same() -> None:
@@ -128,7 +130,7 @@ def test_image_folder__without_splits__in_subfolders__by_other_names(folder: Pat
     shutil.copytree(folder / "train", folder / "valid")
     assert len(load_data(config, 0).val) == 121
     shutil.copytree(folder / "train", folder / "validation")
-    with pytest.raises(SettingError, match="several folders of validation images"):
+    with pytest.raises(SettingError, match="has both valid and validation for the val images; keep one of them"):
         load_data(config, 0)
 
 
@@ -198,3 +200,85 @@ def test_image_folder__names_that_are_not_utf_8(folder: Path) -> None:
         SettingError, match=r"data\.root: the name of class '\\udcff' can't be stored; rename its folder"
     ):
         load_data(Data(name="image_folder", root=str(folder)), 0)
+
+
+def test_image_folder__follows_links__and_names_what_it_does_not_use(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, dark = Data(name="image_folder", root=str(folder)), folder / "train" / "dark"
+    before = load_data(config, 0)
+    capsys.readouterr()
+    elsewhere = folder.parent / "elsewhere"
+    shutil.copytree(dark, elsewhere)
+    (dark / "linked").symlink_to(elsewhere)
+    (dark / "around").symlink_to(dark)  # which would never end
+    (folder / "loose.png").touch()
+    (folder / "zzz").mkdir()
+    after = load_data(config, 0)
+    assert (
+        sum(map(len, (after.train, after.val, after.test)))
+        == len(before.train) + len(before.val) + len(before.test) + 60
+    )
+    assert f"not used, as they lie in no class folder: {folder / 'loose.png'} and 1 more" in capsys.readouterr().out
+    (folder / "test" / "dark").mkdir(parents=True)
+    shutil.copy(dark / "00.png", folder / "test" / "dark")
+    load_data(config, 0)
+    assert f"data.root: {folder / 'test'} has no image of class bright\n" in capsys.readouterr().out
+    (folder / "Train").mkdir()
+    with pytest.raises(SettingError, match="has both Train and train for the train images; keep one of them"):
+        load_data(config, 0)
+
+
+@pytest.mark.parametrize("what", ["a link to nothing", "a pipe"])
+def test_image_folder__what_is_no_file__is_named(what: str, folder: Path) -> None:
+    path = folder / "train" / "dark" / "x.png"
+    if what == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(folder / "nowhere")
+    with pytest.raises(SettingError, match=r"dark/x\.png is not a readable image \(it is no file\); mend or remove it"):
+        load_data(Data(name="image_folder", root=str(folder)), 0)
+
+
+def test_image_folder__images_that_no_disk_holds(folder: Path) -> None:
+    config = Data(name="image_folder", root=str(folder), image_size=3_000_000)
+    with pytest.raises(
+        SettingError, match=r"data\.image_size: 3000000, but 120 images of 3×3000000×3000000 take .* GB"
+    ):
+        load_data(config, 0)
+
+
+ONE = Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]))
+WRONG: dict[str, dict[str, Any]] = {
+    "val has no image": {"val": Images(ONE.pixels[:0], ONE.labels[:0])},
+    r"test has images of \(1, 5, 4\), train of \(1, 4, 4\)": {
+        "test": Images(torch.zeros(2, 1, 5, 4, dtype=torch.uint8), ONE.labels)
+    },
+    "val has labels from -1 to 1 for 2 classes": {"val": Images(ONE.pixels, torch.tensor([-1, 1]))},
+    "train has labels from 0 to 2 for 2 classes": {"train": Images(ONE.pixels, torch.tensor([0, 2]))},
+    "the classes are .*; give at least two, of different names": {"classes": ["a", "a"]},
+    "data.crop: 4 is not below the side": {"augmentation": Augmentation(False, 4)},
+}
+
+
+@pytest.mark.parametrize("told", WRONG)
+def test_a_data_set_of_ones_own__is_checked(told: str) -> None:
+    parts: dict[str, Any] = {
+        "classes": ["a", "b"],
+        "train": ONE,
+        "val": ONE,
+        "test": ONE,
+        "augmentation": Augmentation(False, 1),
+    }
+    assert DataSet(**parts).shape == (1, 4, 4)
+    with pytest.raises(SettingError, match=told):
+        DataSet(**parts | WRONG[told])
+    for pixels, labels, names, what in (
+        (ONE.pixels.float(), ONE.labels, None, "images: 4 dimensions of torch.float32; give"),
+        (ONE.pixels[0], ONE.labels, None, "images: 3 dimensions of torch.uint8"),
+        (ONE.pixels, ONE.labels.int(), None, "labels: 2 of torch.int32 for 2 images; give one int64"),
+        (ONE.pixels, ONE.labels[:1], None, "labels: 1 of torch.int64 for 2 images"),
+        (ONE.pixels, ONE.labels, ["x"], "names: 1 for 2 images"),
+    ):
+        with pytest.raises(SettingError, match=what):
+            Images(pixels, labels, names)

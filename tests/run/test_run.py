@@ -6,20 +6,24 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import layerwise
-from layerwise.errors import DamagedRun
+from layerwise.errors import DamagedRun, SettingError
 from layerwise.parsing import parse
 from layerwise.run.files import commit
 from layerwise.run.run import Run
+from layerwise.training.fit import CommittedCheckpoints
 from tests.conftest import QUIET, SMALL, Command
 
 
@@ -360,3 +364,102 @@ def test_what_a_kill_left__is_gone_after_the_next_command(finished: Path, comman
         (finished / "layer-2" / name).write_bytes(b"x")
     assert command("train", "--depth=2", *QUIET).returncode == 0
     assert {path.name for path in (finished / "layer-2").iterdir()} == before
+
+
+def test_a_checkpoint_of_another_training__is_refused(command: Command, tmp_path: Path) -> None:
+    """Of the same shape: only what it was trained with tells it from the right one."""
+    given = ["train", *QUIET, "--depth=1"]
+    for name, seed in (("r", 0), ("other", 1)):
+        done = command(*given, f"--seed={seed}", f"--run_dir={name}", "--optimizer.learning_rate=1e30")
+        assert done.returncode == 1  # after the dictionary is written
+    module = nn.Linear(1, 1)
+    for name, identity in (("r", "mine"), ("other", "another's")):
+        io = CommittedCheckpoints(identity)
+        io.save_checkpoint({"state_dict": module.state_dict()}, tmp_path / name / "layer-1" / "last.ckpt")
+    theirs = tmp_path / "other" / "layer-1" / "last.ckpt"
+    assert CommittedCheckpoints("another's").load_checkpoint(theirs)["state_dict"]["bias"] == module.bias
+    with pytest.raises(DamagedRun, match=r"last.ckpt is damaged \(it is of another training\); delete it"):
+        CommittedCheckpoints("mine").load_checkpoint(theirs)
+    shutil.copy(theirs, tmp_path / "r" / "layer-1" / "last.ckpt")
+    done = command(*given, "--optimizer.learning_rate=1e30")
+    assert done.returncode == 1 and "last.ckpt is damaged (it is of another training)" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["layer-1/layer.json", "layer-1"])
+def test_a_missing_layer__below_one_that_stands_on_it__is_named(what: str, finished: Path, command: Command) -> None:
+    (finished / what).rename(finished.parent / "kept")
+    for arguments in (["train", "--depth=2", *QUIET], ["evaluate", "r"]):
+        done = command(*arguments)
+        assert done.returncode == 1
+        told = (
+            r"error: r/layer-1/layer.json is missing, though r/layer-2 was trained on that layer; put it back, or .*1\n"
+        )
+        assert re.fullmatch(told, done.stderr), done.stderr
+    (finished.parent / "kept").rename(finished / what)
+    assert command("evaluate", "r").returncode == 0
+
+
+def test_the_configuration_of_another_run__is_named(finished: Path, command: Command) -> None:
+    assert command("train", "--depth=1", *QUIET, "--run_dir=other", "--seed=1").returncode == 0
+    shutil.copy(finished.parent / "other" / "config.yaml", finished / "config.yaml")
+    done = command("evaluate", "r")
+    assert done.returncode == 1
+    told = r"error: r/config.yaml is of another run \(seed: 1, but the run was trained with 0\); give the command .*\n"
+    assert re.fullmatch(told, done.stderr), done.stderr
+    assert command("train", "--depth=2", *QUIET).returncode == 0 and command("evaluate", "r").returncode == 0
+
+
+def test_a_missing_configuration__is_named__and_written_anew(finished: Path, command: Command) -> None:
+    (finished / "config.yaml").unlink()
+    done = command("evaluate", "r")
+    assert done.stderr == "error: r/config.yaml is missing; the command that made the run writes it anew\n"
+    assert command("train", "--depth=2", *QUIET).returncode == 0 and command("evaluate", "r").returncode == 0
+
+
+def test_what_stands_where_a_file_should__is_named(finished: Path, command: Command) -> None:
+    path = finished / "layer-2" / "layer.json"
+    path.unlink()
+    for make in (path.mkdir, partial(os.mkfifo, path)):
+        make()
+        done = command("train", "--depth=2", *QUIET)
+        assert done.returncode == 1 and "r/layer-2/layer.json is missing or damaged (it is no file)" in done.stderr
+        assert command("train", "--depth=2", *QUIET, "--restart_from=2").returncode == 0
+        path.unlink()
+    shutil.rmtree(finished / "layer-2")
+    (finished / "layer-2").write_text("x")
+    assert command("train", "--depth=2", *QUIET, "--restart_from=2").returncode == 0
+    assert not list(finished.glob(".deleted*"))
+
+
+def test_a_run_may_be_moved_halfway(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given = ["train", *QUIET, "--depth=1"]
+    assert command(*given).returncode == 0
+    whole = hashes(tmp_path / "r")
+    again = command(*given, "--run_dir=~/r")
+    assert again.returncode in (0, 1) and not (tmp_path / "~").exists()
+    shutil.move(tmp_path / "r", tmp_path / "moved")
+    moved = command(*given, "--run_dir=moved")
+    assert moved.returncode == 0 and moved.stderr == "" and hashes(tmp_path / "moved") == whole
+
+
+@pytest.mark.parametrize("restart_from", [0, -1, 3, "1", 1.0])
+def test_train__restarts_from_a_layer_alone(restart_from: Any, finished: Path) -> None:
+    before = hashes(finished)
+    config = parse(["--depth=2", *QUIET])[0]
+    with pytest.raises(SettingError, match=rf"restart_from: {restart_from} is not one of the layers 1 to 2"):
+        layerwise.train(config, finished, restart_from=restart_from)
+    assert hashes(finished) == before
+
+
+def test_train__whatever_is_set_around_it(finished: Path) -> None:
+    config, before = parse(["--depth=2", *QUIET])[0], hashes(finished)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            layerwise.train(config, finished, restart_from=1)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert hashes(finished, "*/*.safetensors") == {k: v for k, v in before.items() if k.endswith("safetensors")}
+    with pytest.raises(SettingError, match="config: dict is none; give a layerwise.Config"):
+        layerwise.train({}, finished)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ from tests.conftest import SMALL, Command
 RECORD = LayerRecord(1, 16, 0.7, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {})
 
 
-def records(*accuracies: float) -> list[LayerRecord]:
-    return [replace(RECORD, layer=number, val_accuracy=p) for number, p in enumerate(accuracies, 1)]
+def records(*accuracies: float, images: int) -> list[LayerRecord]:
+    return [replace(RECORD, layer=number, val_accuracy=p, val_images=images) for number, p in enumerate(accuracies, 1)]
 
 
 def test_next_shape__rounds_up() -> None:
@@ -37,12 +37,12 @@ def test_check_fit__of_depth_auto_needs_room_for_one_layer() -> None:
 
 
 def test_no_gain__is_a_rise_of_no_more_than_a_standard_error() -> None:
-    assert no_gain(records(0.1), 100) is None
-    assert no_gain(records(0.70, 0.80), 1600) is None  # an error of 0.01
-    assert no_gain(records(0.70, 0.7115), 1600) is None  # one of 0.0113
-    why = no_gain(records(0.70, 0.711), 1600)
+    assert no_gain(records(0.1, images=100)) is None
+    assert no_gain(records(0.70, 0.80, images=1600)) is None  # an error of 0.01
+    assert no_gain(records(0.70, 0.7115, images=1600)) is None  # one of 0.0113
+    why = no_gain(records(0.70, 0.711, images=1600))
     assert why is not None and "71.10%" in why and "70.00%" in why and "1.13%" in why and "1 deep" in why
-    assert no_gain(records(0.70, 0.8, 0.6), 1600) is not None
+    assert no_gain(records(0.70, 0.8, 0.6, images=1600)) is not None
 
 
 def test_no_room__names_what_does_not_fit() -> None:

@@ -1,5 +1,7 @@
 """The user's own images, root/{train,val,test}/<class>/* or root/<class>/*, decoded once into uint8 tensors."""
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +41,7 @@ def image_folder(config: Data) -> RawData:
     Raises:
         SettingError: root is missing or empty, has one class, an unreadable file, or images of different sizes.
     """
-    root = Path(config.root)
+    root = Path(config.root).expanduser()
     classes, files = _listed(root)
     headers, excluded = _attempt("reading headers", lambda file: read_header(file.path), files, config)
     if not headers:
@@ -53,7 +55,14 @@ def image_folder(config: Data) -> RawData:
     size = next(iter(sizes)) if config.image_size is None else (config.image_size, config.image_size)
     mode = "L" if all(is_gray for _, (_, is_gray) in headers) else "RGB"
     shape = len(mode), size[1], size[0]
-    pixels = allocate((len(headers), *shape))
+    try:
+        pixels = allocate((len(headers), *shape))
+    except (OSError, MemoryError, RuntimeError) as error:
+        size_told = (
+            f"{len(headers)} images of {'×'.join(map(str, shape))} take {len(headers) * math.prod(shape) / 1e9:.1f} GB"
+        )
+        remedy = "give a smaller --data.image_size, or TMPDIR where there is room"
+        raise SettingError(f"data.image_size: {config.image_size}, but {size_told} ({error}); {remedy}") from error
 
     def store(file: _File) -> None:
         pixels[file.row] = fitted(read_picture(file.path, mode), shape)
@@ -89,16 +98,22 @@ def _listed(root: Path) -> tuple[list[str], list[_File]]:
     """The classes, and every file of every split, split by split and class by class."""
     if not root.is_dir():
         raise SettingError(f"data.root: {root} is not a folder; give the folder that holds train/<class>/*")
-    known = [(split, path) for path in _folders(root) if (split := SPLITS.get(path.name.lower()))]
-    folders = dict(known)
-    if [split for split, _ in known].count("val") > 1:
-        raise SettingError(f"data.root: {root} has several folders of validation images; keep one of them, as val")
+    top, loose = _content(root)
+    folders: dict[str, Path] = {}
+    for path in top:
+        if split := SPLITS.get(path.name.lower()):
+            if split in folders:
+                both = f"both {folders[split].name} and {path.name}"
+                raise SettingError(f"data.root: {root} has {both} for the {split} images; keep one of them")
+            folders[split] = path
     if folders and "train" not in folders:
-        found = f"{root} has {next(iter(folders.values())).name}, but no folder train"
+        found = f"{root} has {next(iter(folders.values())).name}, which is the name of a split, but no folder train"
         expected = f"{root}/train/<class>/*, or without any split in {root}/<class>/*"
         raise SettingError(f"data.root: {found}; images are expected in {expected}")
+    if folders:
+        loose += [path for path in top if path not in folders.values()]
     folders = folders or {"train": root}
-    classes = [path.name for path in _folders(folders["train"])]
+    classes = [path.name for path in _content(folders["train"])[0]]
     if len(classes) < 2:
         found = f"{folders['train']} has {f'one class, {classes[0]}' if classes else 'no class folders'}"
         raise SettingError(f"data.root: {found}; classification needs at least two, one folder each")
@@ -108,26 +123,58 @@ def _listed(root: Path) -> tuple[list[str], list[_File]]:
     files = []
     for split in sorted(folders, key=["train", "val", "test"].index):
         where = folders[split]
-        for path in _folders(where):
+        own_classes, own_loose = _content(where)
+        loose += own_loose if where != root else []
+        for path in own_classes:
             if path.name not in classes:
                 what = f"{path} is a class that {folders['train']} does not have"
                 raise SettingError(f"data.root: {what}; add it there or remove it")
         own = []
         for label, name in enumerate(classes):
             place = where / name
-            paths = sorted(path for path in place.rglob("*") if path.is_file() and is_visible(path, place))
+            paths = _files(place) if place.exists() else []
             if split == "train" and not paths:
                 raise SettingError(f"data.root: {place} is empty; add images of this class or remove the folder")
+            if not paths:
+                print(f"data.root: {where} has no image of class {name}")
             own += [_File(path, split, label, f"{name}/{path.relative_to(place).as_posix()}") for path in paths]
         if not own:
             remedy = f"put them into {where}/<class>/, or remove it"
             raise SettingError(f"data.root: {where} has no images in class folders; {remedy}")
         files += own
+    if loose:
+        print(f"data.root: not used, as they lie in no class folder: {loose[0]} and {len(loose) - 1} more")
     return classes, files
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path, folder))
+def _content(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The visible folders in a folder, and what else is visible."""
+    try:
+        found = sorted(path for path in folder.iterdir() if is_visible(path, folder))
+        return [path for path in found if path.is_dir()], [path for path in found if not path.is_dir()]
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    """What lies in a folder or deeper, links to folders included, and is visible."""
+    found, seen = list[Path](), set[str]()
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error)
+
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [path for name in names if is_visible(path := Path(place, name), folder)]
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> SettingError:
+    return SettingError(f"data.root: {error.filename} cannot be read ({error.strerror}); let it be read, or remove it")
 
 
 def _attempt(

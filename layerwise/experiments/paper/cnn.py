@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from layerwise.api import device_of
 from layerwise.config import Config, SettingError, SingleLayer
-from layerwise.config.identity import settings_of
+from layerwise.config.identity import fingerprint, settings_of
 from layerwise.config.run import plain
 from layerwise.data.batches import ViewStore
 from layerwise.data.splits import load_data
@@ -65,10 +65,7 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float
     """
     data, device, own = load_data(config.data, config.seed), device_of(config.trainer), config.layer_at(1)
     seed = fold_seed(config.seed, 1)
-    begun = run.path / "last.ckpt"
-    if begun.exists() and (told := run.changed(data)):
-        lacks = f"{config.data.root} holds other images than those that {run.path} was begun with ({told})"
-        raise SettingError(f"data.root: {lacks}; give those, or move the folder away")
+    settings = settings_of(config, 1, data.digest)
     run.start(config, data)
     tracker = Tracker(config.wandb, run.path, plain(config))
     try:
@@ -76,16 +73,18 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float
         model = EndToEnd(own, convolutions, data.shape, len(data.classes))
         images = ViewStore(config.features, data, config.seed, device)
         batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed)
-        history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, [tracker])
+        history = fit_layer(
+            model, 1, batches, own.optimizer, config.trainer, run.path, fingerprint(settings), [tracker]
+        )
         model.load_state_dict(history.weights)
         write_tensors(run.path / WEIGHTS, history.weights)
         counts = confusion([model.to(device).eval()], data.test, len(data.classes), device)
         tested = float(counts.diag().sum()) / float(counts.sum())
-        best, settings = history.best["val_accuracy"], settings_of(config, 1, data.digest)
+        best = history.best["val_accuracy"]
         shapes, seconds = (list(data.shape), list(model.shape)), round(history.seconds, 3)
         record = LayerRecord(1, own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings)
         write_json(run.path / "summary.json", summarize([record], tested))
-        begun.unlink(missing_ok=True)
+        (run.path / "last.ckpt").unlink(missing_ok=True)
     except BaseException:
         tracker.close(1)
         raise

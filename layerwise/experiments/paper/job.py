@@ -43,7 +43,11 @@ class Job:
         """
         if not (self.folder / TESTED).exists():
             return None
-        stored, values = Run(self.folder).config, self._read()
+        try:
+            stored = Run(self.folder).config
+        except DamagedRun:  # which training writes anew, once it has checked the layers
+            return None
+        values = self._read()
         same = _deciding(stored) == _deciding(self.config) and values["of"] == self._trained(len(values["accuracies"]))
         return list(values["accuracies"]) if same else None
 
@@ -72,8 +76,12 @@ class Job:
 
     def _trained(self, depth: int) -> str:
         """What stands for the weights that were tested."""
-        weights = self.folder / WEIGHTS
-        return sha256(weights) if weights.exists() else Run(self.folder).layer(depth).identity()
+        weights, run = self.folder / WEIGHTS, Run(self.folder)
+        if weights.exists():
+            return sha256(weights)
+        for number in range(1, depth + 1):
+            run.record(number)  # which finds what is damaged
+        return run.layer(depth).identity()
 
     def _read(self) -> dict[str, Any]:
         try:

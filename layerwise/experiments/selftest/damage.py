@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from layerwise.config.identity import fingerprint, settings_of
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.experiments.selftest.bench import FIRST, Bench, Outcome
@@ -16,7 +17,7 @@ from layerwise.parsing import parse
 from layerwise.run.run import Run
 from layerwise.training.fit import CommittedCheckpoints
 
-DAMAGED = 400
+DAMAGED = 430
 """for each unit of effort"""
 
 
@@ -25,6 +26,7 @@ def damaged(bench: Bench) -> Outcome:
     outcome = Outcome("a file that is cut off or changed, if by a bit, is named, or makes no difference")
     config = parse(bench.command(FIRST)[1:])[0]
     data, counts, harmless = load_data(config.data, config.seed), dict[str, int](), set[str]()
+    identity = fingerprint(settings_of(config, 1, data.digest))
 
     def read(folder: Path) -> Any:
         run, checkpoint = Run(folder), folder / "layer-1" / "last.ckpt"
@@ -35,7 +37,7 @@ def damaged(bench: Bench) -> Outcome:
             for path in folder.glob("layer-*/*.safe*")
         }
         dictionaries = {name: dictionary.state_dict() for name, dictionary in begun.items() if dictionary}
-        saved = CommittedCheckpoints().load_checkpoint(checkpoint) if checkpoint.exists() else None
+        saved = CommittedCheckpoints(identity).load_checkpoint(checkpoint) if checkpoint.exists() else None
         return run.config, run.records, layers, dictionaries, saved
 
     for source, share in ((bench.shallow, 0.7), (bench.half, 0.3)):

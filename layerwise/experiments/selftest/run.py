@@ -3,11 +3,12 @@
 import json
 import os
 import random
+import sys
 import tempfile
 import textwrap
 from pathlib import Path
 
-from layerwise.errors import TrainingFailed
+from layerwise.errors import SettingError, TrainingFailed
 from layerwise.experiments.selftest import damage, faults, stops
 from layerwise.experiments.selftest.bench import Bench, Outcome
 
@@ -23,6 +24,9 @@ def selftest(folder: str | None, effort: float, path: str | None) -> list[Outcom
     """Try all promises in a folder that is made in `folder`, print a table; TrainingFailed where one does not hold."""
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"  # so small are the layers
+    if folder is not None and not Path(folder).is_dir():
+        raise SettingError(f"--folder: {folder} is not a folder; create it, or give another")
+    sys.warnoptions.append("ignore:resource_tracker")  # what killed processes leave is cleared away
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="layerwise-selftest-", dir=folder) as made:
         bench = Bench(Path(made).resolve(), effort, random.Random(effort))
