@@ -282,3 +282,18 @@ def test_a_data_set_of_ones_own__is_checked(told: str) -> None:
     ):
         with pytest.raises(SettingError, match=what):
             Images(pixels, labels, names)
+
+
+def test_image_folder__labels_of_every_split_are_positions_in_the_classes(folder: Path) -> None:
+    (folder / "train" / "middling").mkdir()
+    for i in range(10):
+        Image.new("RGB", (8, 8), (120, 120, 119 + i % 3)).save(folder / "train" / "middling" / f"{i}.png")
+    for split, names in (("val", ["middling", "bright"]), ("test", ["dark", "middling"])):  # each lacks a class
+        for name in names:
+            shutil.copytree(folder / "train" / name, folder / split / name)
+    data = load_data(Data(name="image_folder", root=str(folder)), 0)
+    assert data.classes == ["bright", "dark", "middling"]
+    for images, present in ((data.train, {0, 1, 2}), (data.val, {0, 2}), (data.test, {1, 2})):
+        level = images.pixels.float().mean((1, 2, 3))
+        expected = torch.where(level > 140, 0, torch.where(level < 100, 1, 2))
+        assert torch.equal(images.labels, expected) and set(expected.tolist()) == present

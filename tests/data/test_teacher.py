@@ -68,6 +68,26 @@ def test_teacher__is_a_data_set_of_two_classes_that_are_not_mirrored() -> None:
     assert not data.augmentation.changes
 
 
+@pytest.mark.parametrize("clusters", [0, 8])
+def test_draw__labels_are_a_rectified_network_s__above_its_median(clusters: int) -> None:
+    world = replace(WORLD, clusters=clusters, hidden=5)
+    train, test = draw(world)
+    # the network, by what is documented: after the centers, hidden units of norm 1, then outputs, by one generator
+    generator = torch.Generator().manual_seed(world.seed)
+    if clusters:
+        separated(clusters, 6, generator)
+    hidden = torch.randn(5, 6, generator=generator)
+    hidden /= hidden.norm(dim=1, keepdim=True)
+    output = torch.randn(5, 9, generator=generator)
+    for images in (train, test):
+        units = patches(images.pixels).reshape(-1, 9, 6) @ hidden.T  # (n, positions, units)
+        score = (units.clamp(min=0) * output.T).sum((1, 2))
+        low, high = score[images.labels == 0], score[images.labels == 1]
+        assert low.max() < high.min()  # images nearer than a tenth of a deviation to the threshold are not drawn
+        assert 0.1 < float((high.min() - low.max()) / score.std()) < 0.25
+        assert float(images.labels.double().mean()) == pytest.approx(0.5, abs=0.06)
+
+
 @pytest.mark.slow
 def test_theorem__sweeps_samples_and_atoms(command: Command, tmp_path: Path) -> None:
     done = command("theorem", "--quick", "--json=out.json")

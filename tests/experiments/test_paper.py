@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from layerwise.config import SettingError
+from layerwise.config import Config, SettingError, SingleLayer
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
 from layerwise.experiments.paper import job
 from layerwise.experiments.paper.job import estimate
-from layerwise.experiments.paper.reproduce import Result, configured, markdown, reproduce, rows_at
-from layerwise.experiments.paper.tables import TABLES, small
+from layerwise.experiments.paper.reproduce import Result, configured, markdown, outcome, reproduce, rows_at
+from layerwise.experiments.paper.tables import TABLES, Row, small
 from layerwise.run.files import SEAL, write_sealed
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit
@@ -84,6 +84,77 @@ def test_table_3__both_is_table_1s_best_row__batch_norm_goes_with_pooling() -> N
         "bottleneck": (1, "none", 32),
         "both": (4, "batch", 32),
     }
+
+
+def single_layers(table: str) -> dict[str, SingleLayer]:
+    """The first layer of each row, at the paper's size."""
+    runs = configured(rows_at(TABLES[table], "full"), "full", 1, table, [])
+    return {name: jobs[0].config.layer_at(1) for name, jobs in runs.items()}
+
+
+def test_table_1__has_the_paper_s_numbers() -> None:
+    assert {row.name: row.paper for row in TABLES["table1"].rows} == {
+        "Φ_full, data patches": 81.23,
+        "vanilla CNN": 80.08,
+        "Φ_hard, data patches": 78.80,
+        "Φ_full, random patches": 76.04,
+        "Φ_hard, random patches": 71.36,
+    }
+    kinds = {
+        "Φ_full, data patches": ("full", "kmeans", "nearest"),
+        "vanilla CNN": ("full", "sampled", "relu"),
+        "Φ_hard, data patches": ("hard", "kmeans", "nearest"),
+        "Φ_full, random patches": ("full", "kmeans_gaussian", "nearest"),
+        "Φ_hard, random patches": ("hard", "kmeans_gaussian", "nearest"),
+    }
+    for name, layer in single_layers("table1").items():
+        kind, optimizer = kinds.pop(name), layer.optimizer
+        assert (layer.embedding, layer.dictionary, layer.gate.kind) == kind
+        assert (layer.atoms, layer.k, layer.patch_size, layer.pool, layer.sample) == (1024, 256, 5, 4, 262_144)
+        assert (layer.channels, layer.norm.kind, layer.maps.kind) == (32, "batch", "raw")
+        assert (optimizer.name, optimizer.momentum, optimizer.learning_rate) == ("sgd", 0.9, 0.003)
+        assert (optimizer.epochs, optimizer.batch_size, optimizer.weight_decay) == (200, 64, 0)
+
+
+def test_table_2__has_the_paper_s_sizes_and_rates() -> None:
+    rates = {"simple": ("unconstrained", 1e-5), "constrained": ("linear", 1e-3)}
+    for name, layer in single_layers("table2").items():
+        probe, rate = rates.pop(name)
+        assert (layer.atoms, layer.k, layer.sample, layer.optimizer.batch_size) == (256, 64, 65_536, 32)
+        assert (layer.pool, layer.norm.kind, layer.channels) == (1, "none", None)
+        assert (layer.probe.kind, layer.optimizer.learning_rate) == (probe, rate)
+
+
+def test_table_4__has_the_paper_s_neighbors_at_full_size() -> None:
+    runs = configured(rows_at(TABLES["table4"], "full"), "full", 1, "table4", [])
+    for name, embedding in (("Φ_full", "full"), ("Φ_hard", "hard")):
+        layers = [runs[name][0].config.layer_at(number) for number in range(1, 5)]
+        assert [layer.k for layer in layers] == [256, 128, 128, 128]
+        assert {(layer.atoms, layer.channels, layer.embedding) for layer in layers} == {(1024, 32, embedding)}
+    assert runs["CNN layer by layer"][0].config.layer_at(3).gate.kind == "relu"
+
+
+def test_figures__have_the_paper_s_points() -> None:
+    layers = single_layers("figure8")
+    assert list(layers) == [f"k = {2**exponent}" for exponent in range(11)]
+    for name, layer in layers.items():
+        assert (f"k = {layer.k}", layer.atoms, layer.sample) == (name, 1024, 262_144)
+    sizes = [1024, 2048, 4096, 8192, 16_384]
+    for atoms, (name, layer) in zip(sizes, single_layers("figure9").items(), strict=True):
+        assert name == f"N = {atoms}"
+        assert (layer.atoms, layer.k, layer.sample) == (atoms, atoms // 4, 256 * atoms)
+        assert layer.optimizer.learning_rate == (0.001 if atoms == 16_384 else 0.003)
+
+
+def test_outcome__is_mean_and_deviation_of_its_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [job.Job(Config(seed=seed)) for seed in range(3)]
+    known = {0: [0.5, 0.7], 1: [0.5, 0.8], 2: [0.5, 0.9]}
+    monkeypatch.setattr(job.Job, "tested", lambda own: known[own.config.seed])
+    monkeypatch.setattr(job.Job, "seconds", lambda own, depth: 10.0 * depth + own.config.seed)
+    result = outcome(Row("a row", {}, 81.0, depth=2), runs)
+    assert (round(result.mean, 9), round(result.std or 0, 9), result.seeds) == (80, 10, 3)
+    assert (result.row, result.paper, result.seconds) == ("a row", 81.0, 63.0)
+    assert outcome(Row("a row", {}, depth=1), runs[:1]) == Result("a row", 50, None, 1, None, 10.0)
 
 
 def test_figure__is_drawn_from_its_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

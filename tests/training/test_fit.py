@@ -1,0 +1,108 @@
+"""The training of one layer: its checkpoint, its number format."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from layerwise import config
+from layerwise.config import Features, Optimizer
+from layerwise.data.batches import ViewStore
+from layerwise.errors import DamagedRun
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.run import Run
+from layerwise.training.fit import fit_layer
+from layerwise.training.inputs import LayerData
+from layerwise.training.module import BestEpoch
+from tests.conftest import QUIET, Command
+from tests.nn.layers import SMALL, make_layer
+from tests.training.worlds import CPU, Matrix, world
+
+
+def fitted(model: torch.nn.Module, folder: Path, epochs: int = 2, precision: str = "32-true") -> BestEpoch:
+    """Train a model on twenty images."""
+    batches = LayerData(FrozenStack(), ViewStore(Features(), world(20), 0, CPU), 5, 0)
+    optimizer = Optimizer("sgd", "steps", epochs=epochs, batch_size=5, learning_rate=0.01)
+    where = config.Trainer(precision=precision)  # type: ignore[arg-type]
+    return fit_layer(model, 1, batches, optimizer, where, folder)
+
+
+class Watched(Matrix):
+    """Notes the number format of its products."""
+
+    def __init__(self) -> None:
+        super().__init__(36, 20)
+        self.seen: set[torch.dtype] = set()
+
+    def forward(self, x: Tensor, below: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        out, logits = super().forward(x, below)
+        self.seen.add(logits.dtype)
+        return out, logits
+
+
+@pytest.mark.parametrize("precision, expected", [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_precision__is_that_of_the_products(precision: str, expected: torch.dtype, tmp_path: Path) -> None:
+    model = Watched()
+    fitted(model, tmp_path, 1, precision)
+    assert model.seen == {expected} and model.weight.dtype == torch.float32
+
+
+def test_half_precision__changes_the_projection__but_no_gate_and_no_map(generator: torch.Generator) -> None:
+    layer, x = make_layer(SMALL, (2, 9, 8)).layer.eval(), torch.randn(4, 2, 9, 8, generator=generator)
+    seen: list[Tensor] = []
+    layer.embedding.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    exact = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = layer(x)
+    assert torch.equal(seen[0], seen[1]) and seen[1].dtype == torch.float32
+    assert rounded.dtype == torch.bfloat16 and not torch.equal(rounded.float(), exact)
+    torch.testing.assert_close(rounded.float(), exact, atol=0.03, rtol=0.03)
+
+
+def test_fit__goes_on_where_it_stood(tmp_path: Path) -> None:
+    whole = fitted(Matrix(36, 20), tmp_path, 3)
+    assert len(whole.epochs) == 3
+    again = fitted(Matrix(36, 20), tmp_path, 3)
+    assert again.epochs == whole.epochs and torch.equal(again.weights["weight"], whole.weights["weight"])
+    assert again.seconds >= whole.seconds > 0
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    """Content with one bit of its largest part, the weights, turned."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, lambda content: b""], ids=["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint__is_named_in_one_line(
+    damage: Callable[[bytes], bytes], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise OSError("stopped")
+
+    with monkeypatch.context() as moment:  # after the last epoch, before the layer is saved
+        moment.setattr(Run, "save_layer", stopped)
+        assert command("train", *QUIET).returncode == 1
+    path = tmp_path / "r" / "layer-1" / "last.ckpt"
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    done = command("train", *QUIET)
+    assert done.returncode == 1
+    assert done.stderr == "error: r/layer-1/last.ckpt is damaged; delete it to train the layer from its start\n"
+    path.write_bytes(content)
+    resumed = command("train", *QUIET)
+    assert resumed.returncode == 0 and "epoch 1/" not in resumed.stdout and not path.exists()
+
+
+def test_a_damaged_checkpoint__raises_damaged_run(tmp_path: Path) -> None:
+    fitted(Matrix(36, 20), tmp_path, 1)
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(flipped(path.read_bytes()))
+    with pytest.raises(DamagedRun, match=r"last\.ckpt is damaged; delete it"):
+        fitted(Matrix(36, 20), tmp_path, 1)

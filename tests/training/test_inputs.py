@@ -1,0 +1,107 @@
+"""What each epoch of a layer is trained on."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from layerwise.config import Features, Layer
+from layerwise.data.batches import ViewStore
+from layerwise.data.images import Augmentation, to_input
+from layerwise.nn.probe import LinearProbe
+from layerwise.nn.stack import FrozenStack
+from layerwise.training.inputs import LayerData, sample_inputs
+from tests.nn.layers import make_layer
+from tests.training.worlds import CPU, world
+
+MOVED = Augmentation(flip=True, crop=2)
+
+
+@pytest.fixture
+def stack() -> FrozenStack:
+    """One layer, whose probe is not zero."""
+    layer = make_layer(Layer(patch_size=3, atoms=8, channels=4, pool=1), (1, 6, 6), 30)
+    assert isinstance(layer.probe, LinearProbe)
+    torch.nn.init.normal_(layer.probe.linear.weight)
+    return FrozenStack([layer])
+
+
+def made(stack: FrozenStack, views: int, augmentation: Augmentation) -> LayerData:
+    store = ViewStore(Features(views=views), world(30, augmentation), 5, CPU)
+    store.raise_to(stack)
+    return LayerData(stack, store, 8, 9)
+
+
+def epoch(data: LayerData, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Input, logits below and labels of all batches of one epoch."""
+    data.trainer = SimpleNamespace(current_epoch=number)  # type: ignore[assignment]
+    batches = list(data.train_dataloader())
+    assert [len(labels) for _, _, labels in batches] == [8, 8, 8]
+    below = [logits if logits is not None else torch.empty(0) for _, logits, _ in batches]
+    return torch.cat([x for x, _, _ in batches]), torch.cat(below), torch.cat([labels for _, _, labels in batches])
+
+
+def test_epochs__take_the_stored_views_in_turn(stack: FrozenStack) -> None:
+    data = made(stack, 3, MOVED)
+    views = data.store.train
+    assert len(views) == 3 and not torch.equal(views[0].features, views[1].features)
+    for number, view in enumerate([views[0], views[1], views[2], views[0], views[1]]):
+        x, below, labels = epoch(data, number)
+        assert torch.equal(x, view.features[labels].float()) and torch.equal(below, view.logits[labels])
+
+
+def test_epochs__have_an_order_of_their_own__the_same_each_time(stack: FrozenStack) -> None:
+    for data in (made(stack, 2, MOVED), made(FrozenStack(), 2, MOVED)):
+        orders = [tuple(epoch(data, number)[2].tolist()) for number in range(4)]
+        assert len(set(orders)) == 4
+        assert [tuple(epoch(data, number)[2].tolist()) for number in range(4)] == orders
+
+
+def test_epochs__of_images_augment_them_anew(stack: FrozenStack) -> None:
+    for lower in (FrozenStack(), stack):
+        data = made(lower, 0, MOVED)
+        seen = []
+        for number in (0, 1, 0):
+            x, _, labels = epoch(data, number)
+            seen.append({int(label): image for label, image in zip(labels, x, strict=True)})
+        common = seen[0].keys() & seen[1].keys()
+        changed = [not torch.equal(seen[0][label], seen[1][label]) for label in common]
+        assert sum(changed) > 0.8 * len(changed)  # of 50 ways to flip and shift two are seldom the same
+        assert all(torch.equal(seen[0][label], seen[2][label]) for label in seen[0])
+
+
+def test_without_stored_views__inputs_are_computed_anew__and_are_the_same(stack: FrozenStack) -> None:
+    stored, anew = made(stack, 1, Augmentation(False, 0)), made(stack, 0, Augmentation(False, 0))
+    assert len(stored.store.train) == 1 and not anew.store.train and not anew.store.val
+    expected, logits = stack(to_input(anew.store.data.train.pixels))
+    assert logits is not None
+    for number in range(2):
+        x, below, labels = epoch(anew, number)
+        torch.testing.assert_close(x, expected[labels])
+        torch.testing.assert_close(below, logits[labels])
+        from_store, below_store, same = epoch(stored, number)
+        assert torch.equal(same, labels)
+        torch.testing.assert_close(from_store, x, atol=2e-3, rtol=2e-3)  # stored with half precision
+        torch.testing.assert_close(below_store, below)
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_validation__is_of_the_images_as_they_are__in_order(views: int, stack: FrozenStack) -> None:
+    data = made(stack, views, MOVED)
+    ((x, below, labels),) = data.val_dataloader()
+    expected, logits = stack(to_input(data.store.data.val.pixels))
+    torch.testing.assert_close(x, expected)
+    torch.testing.assert_close(below, logits)
+    assert labels.tolist() == list(range(15))
+
+
+def test_sampled_inputs__are_patches_of_what_the_layer_sees(stack: FrozenStack, generator: torch.Generator) -> None:
+    store = made(FrozenStack(), 0, MOVED).store
+    patches = sample_inputs(FrozenStack(), store, 2, 100, generator)
+    assert patches.shape == (100, 4)
+    windows = to_input(store.data.train.pixels).unfold(2, 2, 1).unfold(3, 2, 1).flatten(4).reshape(-1, 4)
+    known = {tuple(row) for row in windows.tolist()}
+    assert {tuple(row) for row in patches.tolist()} < known and len({tuple(row) for row in patches.tolist()}) == 100
+    unit = sample_inputs(FrozenStack(), store, 2, 100, torch.Generator().manual_seed(0), "unit")
+    torch.testing.assert_close(unit * 2 - 1, patches)

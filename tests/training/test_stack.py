@@ -1,0 +1,92 @@
+"""The algorithm: that layers have seeds of their own, and are left as they were at their best."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from layerwise.config import Config
+from layerwise.data.batches import ViewStore
+from layerwise.data.images import to_input
+from layerwise.data.splits import DataSet
+from layerwise.nn.stack import FrozenStack
+from layerwise.parsing import parse
+from layerwise.run.run import Run
+from layerwise.training import stack as algorithm
+from layerwise.training.fit import fit_layer
+from layerwise.training.stack import train_layer, train_stack
+from tests.conftest import SMALL
+from tests.training.worlds import AS_THEY_ARE, CPU, numbered
+
+
+def two_kinds(swapped: bool = False) -> DataSet:
+    """Dark images of class 0 and bright ones of class 1; in validation images the classes may be swapped."""
+
+    def images(count: int, seed: int, other: bool = False) -> Any:
+        labels = torch.arange(count) % 2
+        noise = numbered(count, seed, labels)
+        return replace(
+            noise, pixels=noise.pixels // 2 + 100 * labels[:, None, None, None].byte(), labels=labels ^ other
+        )
+
+    return DataSet(["dark", "bright"], images(64, 0), images(32, 1, swapped), images(32, 2), AS_THEY_ARE)
+
+
+def settings(*more: str) -> Config:
+    own = ["--layer.patch_size=2", "--layer.atoms=8", "--optimizer.batch_size=16", "--wandb.mode=disabled"]
+    return parse([*SMALL, *own, *more])[0]
+
+
+def test_a_layer__is_left_as_it_was_in_its_best_epoch(tmp_path: Path) -> None:
+    # what is learned of the training images is wrong of these validation images, the more so the later
+    data, config = two_kinds(swapped=True), settings("--optimizer.epochs=4", "--optimizer.learning_rate=0.01")
+    run = Run(tmp_path / "r")
+    run.start(config, data.digest)
+    stack, (record,) = train_stack(config, data, run, CPU)
+    run.release()
+    losses = [epoch["val_loss"] for epoch in record.epochs]
+    assert len(losses) == 4 and losses[0] == min(losses) and losses[3] > 2 * losses[0]
+    for kept in (stack, Run(tmp_path / "r").stack()):
+        _, logits = kept(to_input(data.val.pixels))
+        assert logits is not None
+        assert float(F.cross_entropy(logits, data.val.labels)) == pytest.approx(losses[0], rel=1e-4)
+        accuracy = float((logits.argmax(1) == data.val.labels).double().mean())
+        assert record.val_accuracy == record.epochs[0]["val_accuracy"] == pytest.approx(accuracy)
+
+
+def test_layers__have_dictionaries_first_weights_and_orders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # both on the images themselves, with the same settings: what differs is the number of the layer
+    data, config = two_kinds(), settings("--depth=2", "--optimizer.epochs=1", "--optimizer.learning_rate=1e-30")
+    orders: list[list[int]] = []
+
+    def noted(*given: Any) -> Any:
+        found = fit_layer(*given)
+        batches = given[2]
+        batches.store.data.train.labels[:] = torch.arange(64)  # now a label is a position
+        orders.append(torch.cat([labels for _, _, labels in batches.train_dataloader()]).tolist())
+        batches.store.data.train.labels[:] = torch.arange(64) % 2
+        return found
+
+    monkeypatch.setattr(algorithm, "fit_layer", noted)
+    run = Run(tmp_path / "r")
+    run.start(config, data.digest)
+    for number in (1, 2, 1):
+        train_layer(config, number, FrozenStack(), ViewStore(config.features, data, config.seed, CPU), run, [])
+    run.release()
+    first, second = (tmp_path / "r" / f"layer-{number}" for number in (1, 2))
+
+    def tensor(folder: Path, name: str) -> Tensor:
+        return {**load_file(folder / "dictionary.safetensors"), **load_file(folder / "layer.safetensors")}[name]
+
+    for name in ("atoms", "layer.embedding.maps.weight", "layer.projection.weight"):
+        assert tensor(first, name).shape == tensor(second, name).shape
+        assert not torch.allclose(tensor(first, name).sort(0).values, tensor(second, name).sort(0).values, atol=1e-3)
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(64))
+    assert orders[0] == orders[2] != orders[1]
