@@ -13,19 +13,22 @@ from tests.training.worlds import CPU, numbered
 
 
 @pytest.fixture
-def stack() -> FrozenStack:
-    """Two layers, whose probes are not zero."""
-    layers = [make_layer(SMALL, (2, 12, 12)), make_layer(SMALL, (5, 5, 5))]
-    for layer in layers:
-        assert isinstance(layer.probe, LinearProbe)
-        nn.init.normal_(layer.probe.linear.weight)
-    return FrozenStack(layers)
-
-
-@pytest.fixture
 def images() -> Images:
     """More than one batch."""
     return numbered(300, 4, torch.arange(300) % 3, (2, 12, 12))
+
+
+@pytest.fixture
+def stack(images: Images) -> FrozenStack:
+    """Two layers, whose probes find all classes about as often."""
+    layers, x = [make_layer(SMALL, (2, 12, 12)), make_layer(SMALL, (5, 5, 5))], to_input(images.pixels)
+    with torch.no_grad():
+        for layer in layers:
+            assert isinstance(layer.probe, LinearProbe)
+            nn.init.normal_(layer.probe.linear.weight)
+            x, logits = layer.eval()(x)
+            layer.probe.linear.bias -= logits.mean(0)
+    return FrozenStack(layers)
 
 
 def test_accuracies__are_those_of_each_depth_by_itself(stack: FrozenStack, images: Images) -> None:
