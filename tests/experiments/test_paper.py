@@ -223,12 +223,14 @@ def test_markdown__has_mean_and_deviation_beside_the_paper() -> None:
 def test_paper__trains_each_row_once_and_writes_the_table(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    two = [row for row in TABLES["table1"].rows if row.name in ("vanilla CNN", "Φ_hard, data patches")]
+    monkeypatch.setitem(TABLES, "table1", replace(TABLES["table1"], rows=two))
     first = command("paper", "table1", "--seeds", "2", "--json", "rows.json", *QUICK)
     assert first.returncode == 0, first.stderr
-    assert "10 runs to train" in first.stdout and "by a short measurement" in first.stdout
+    assert "4 runs to train" in first.stdout and "by a short measurement" in first.stdout
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [set(row) for row in rows] == [{"row", "mean", "std", "seeds", "paper", "seconds"}] * 5
-    assert [row["paper"] for row in rows] == [80.08, 71.36, 76.04, 78.80, 81.23]
+    assert [set(row) for row in rows] == [{"row", "mean", "std", "seeds", "paper", "seconds"}] * 2
+    assert [row["paper"] for row in rows] == [80.08, 78.80]
     assert all(0 < row["mean"] <= 100 and row["seeds"] == 2 and row["std"] >= 0 for row in rows)
 
     again = command("paper", "table1", "--seeds", "2", *QUICK)
@@ -252,7 +254,7 @@ def test_paper__trains_each_row_once_and_writes_the_table(
     assert changed.returncode == 2 and "momentum" in changed.stderr
 
     table = again.stdout.strip()
-    assert table.count("|\n") >= 6 and first.stdout.rstrip().endswith(table)
+    assert table.count("|\n") >= 3 and first.stdout.rstrip().endswith(table)
 
 
 @pytest.mark.slow
