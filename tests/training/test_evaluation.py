@@ -27,7 +27,7 @@ def stack(images: Images) -> FrozenStack:
             assert isinstance(layer.probe, LinearProbe)
             nn.init.normal_(layer.probe.linear.weight)
             x, logits = layer.eval()(x)
-            layer.probe.linear.bias -= logits.mean(0)
+            layer.probe.linear.bias.sub_(logits.mean(0))
     return FrozenStack(layers)
 
 
