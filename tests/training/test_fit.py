@@ -1,7 +1,11 @@
 """The training of one layer: its checkpoint, its number format."""
 
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from layerwise.data.batches import ViewStore
 from layerwise.errors import DamagedRun
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.run import Run
+from layerwise.training import fit
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData
 from layerwise.training.module import BestEpoch
@@ -107,3 +112,53 @@ def test_a_damaged_checkpoint__raises_damaged_run(tmp_path: Path) -> None:
     path.write_bytes(flipped(path.read_bytes()))
     with pytest.raises(DamagedRun, match=r"last\.ckpt is damaged; delete it"):
         fitted(Matrix(36, 20), tmp_path, 1)
+
+
+class Terminal(io.StringIO):
+    """What a bar is drawn on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_shown__tells_the_time_that_is_left_for_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    now = [100.0]
+    monkeypatch.setattr("layerwise.training.fit.time.perf_counter", lambda: now[0])
+    trainer: Any = SimpleNamespace(estimated_stepping_batches=10, global_step=4, current_epoch=1, max_epochs=2)
+    trainer.callback_metrics = {"val_accuracy": torch.tensor(0.625)}
+    shown = fit._Shown("layer 1/3", 2)
+    shown.on_train_start(trainer, None)
+    assert shown.bar is not None and (shown.bar.n, shown.bar.total) == (4, 10)
+    for _ in range(2):
+        now[0] += 3
+        shown.on_train_batch_end(trainer)
+    assert shown.bar.n == 6 and shown.bar.desc == "layer 1/3, epoch 2/2"
+    assert shown.bar.postfix == "stack 01:12"  # 3 seconds a step: 4 steps here, 10 in each of two layers above
+    shown.on_train_epoch_end(trainer, None)
+    now[0] += 6
+    shown.on_train_batch_end(trainer)
+    assert shown.bar.postfix == "stack 01:32, 62.5% correct"  # 4 seconds a step
+    shown.bar.close()
+
+
+def test_shown__without_a_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer: Any = SimpleNamespace(estimated_stepping_batches=10, global_step=0, current_epoch=1, max_epochs=4)
+    trainer.callback_metrics = {"val_accuracy": torch.tensor(0.625)}
+    shown = fit._Shown("layer 1", 0)
+    shown.on_train_start(trainer, None)
+    shown.on_train_batch_end(trainer)
+    shown.on_train_epoch_end(trainer, None)
+    assert capsys.readouterr().out == "layer 1: epoch 2/4, validation accuracy 62.50%\n"
+
+
+def test_fit__says_which_layer_of_how_many__and_names_its_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batches = LayerData(FrozenStack(), ViewStore(Features(), world(20), 0, CPU), 5, 0)
+    optimizer = Optimizer(epochs=1, batch_size=5)
+    for number, depth, name in ((2, 3, "layer 2/3"), (5, None, "layer 5")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fit_layer(Matrix(36, 20), number, batches, optimizer, config.Trainer(), folder, depth=depth)
+        assert f"{name}: epoch 1/1, validation accuracy" in capsys.readouterr().out

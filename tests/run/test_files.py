@@ -1,0 +1,58 @@
+"""Files that are whole or not there, and where none can be written."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from layerwise.config import SettingError
+from layerwise.run.files import check_writable, commit, read_metadata, read_tensors, sha256, write_json, write_tensors
+
+
+def test_commit__leaves_the_old_file_where_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    commit(path, lambda temporary: temporary.write_text("old"))
+
+    def fails(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        commit(path, fails)
+    assert path.read_text() == "old"
+    commit(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new" and [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_tensors__are_read_back_with_what_is_said_of_them(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6.0).reshape(2, 3).T.requires_grad_(), "b": torch.tensor([1, 2])}
+    write_tensors(tmp_path / "t", tensors, {"format": 3, "names": ["ä"]})
+    found = read_tensors(tmp_path / "t")
+    assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in found)
+    assert read_metadata(tmp_path / "t") == {"format": 3, "names": ["ä"]}
+    write_tensors(tmp_path / "t", tensors)
+    assert read_metadata(tmp_path / "t") == {}
+
+
+def test_json__is_readable_text__without_what_json_lacks(tmp_path: Path) -> None:
+    write_json(tmp_path / "j", {"a": [1, "Φ"]})
+    assert (tmp_path / "j").read_text(encoding="utf-8") == '{\n  "a": [\n    1,\n    "Φ"\n  ]\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "j", float("nan"))
+
+
+def test_sha256__of_a_known_text(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_check_writable__names_the_option(tmp_path: Path) -> None:
+    check_writable("--json", None)
+    check_writable("--json", str(tmp_path / "new.json"))
+    (tmp_path / "old.json").touch()
+    check_writable("--json", str(tmp_path / "old.json"))
+    assert not (tmp_path / "new.json").exists()
+    with pytest.raises(SettingError, match=r"^--json: .*none/a\.json cannot be written, since its folder is not there"):
+        check_writable("--json", str(tmp_path / "none" / "a.json"))
+    with pytest.raises(SettingError, match="^--json: .* is a folder or cannot be written to"):
+        check_writable("--json", str(tmp_path))
