@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ class Recorder:
             signal.signal(signal.SIGALRM, too_slow)
             signal.setitimer(signal.ITIMER_REAL, 1)
         sys.settrace(self)
+        threading.settrace(self)
         result = yield
         sys.settrace(None)
         signal.setitimer(signal.ITIMER_REAL, 0)
