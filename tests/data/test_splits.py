@@ -15,7 +15,7 @@ from layerwise.data.images import Images
 from layerwise.data.splits import DataSet, RawData, hold_out, load_data
 from tests.training.worlds import numbered, world
 
-SOURCES = {
+SOURCES: dict[str, tuple[str, list[dict[str, Any]], bool]] = {
     "cifar10": ("CIFAR10", [{"train": True}, {"train": False}], True),
     "cifar100": ("CIFAR100", [{"train": True}, {"train": False}], True),
     "fashion_mnist": ("FashionMNIST", [{"train": True}, {"train": False}], True),
