@@ -32,17 +32,26 @@ ONLY_ON_A_GPU = {"cuda.py", "kernels.py"}
 """files whose lines count where a test reaches them"""
 
 
-def reaching(mutant: Mutant, known: Tests) -> list[str]:
-    """The tests that reach a mutant, the fastest first; of one that acts at import, all of its file and folder."""
-    path, lines = str(mutant.path), set(mutant.lines)
-    folder = str(mutant.path.relative_to(ROOT).parent).replace("layerwise/", "tests/").removesuffix("/paper")
+class Reach:
+    """The tests that reach a mutant."""
 
-    def reaches(name: str, found: dict[str, list[int]]) -> bool:
+    def __init__(self, known: Tests) -> None:
+        self.seconds = {name: seconds for name, (seconds, _) in known.items()}
+        self.by_line: dict[tuple[str, int], set[str]] = {}
+        for name, (_, found) in known.items():
+            for path, lines in found.items():
+                for line in lines:
+                    self.by_line.setdefault((path, line), set()).add(name)
+
+    def __call__(self, mutant: Mutant) -> list[str]:
+        """The fastest first; of a mutant that acts at import, all tests of its file and folder."""
+        path, folder = str(mutant.path), mutant.path.relative_to(ROOT / "layerwise").parent
         if mutant.function:
-            return not lines.isdisjoint(found.get(path, []))
-        return path in found or name.startswith(folder)
-
-    return sorted((name for name, (_, found) in known.items() if reaches(name, found)), key=lambda name: known[name][0])
+            names = set().union(*(self.by_line.get((path, line), set()) for line in mutant.lines))
+        else:
+            names = set().union(*(found for (own, _), found in self.by_line.items() if own == path))
+            names |= {name for name in self.seconds if name.startswith(f"tests/{folder.parts[0]}/")}
+        return sorted(names, key=self.seconds.__getitem__)
 
 
 def run_mutant(mutant: Mutant, names: list[str], folder: str) -> int:
@@ -70,14 +79,18 @@ def main(arguments: list[str]) -> int:
     roots = [Path(path).resolve() for path in given.paths]
     files = sorted({file for root in roots for file in ([root] if root.is_file() else root.rglob("*.py"))})
     with tempfile.TemporaryDirectory() as folder:
-        known = {plain: recorded(plain, folder) for plain in (False, True)}
-        pairs = [(mutant, reaching(mutant, known[mutant.compiled])) for file in files for mutant in mutants(file)]
-        pairs = [pair for pair in pairs if pair[1] or pair[0].path.name not in ONLY_ON_A_GPU]
-        chosen = random.Random(given.seed).sample(pairs, min(given.sample, len(pairs)))
-        print(f"{len(chosen)} of {len(pairs)} errors in {len(files)} files", flush=True)
+        reaches = {plain: Reach(recorded(plain, folder)) for plain in (False, True)}
+        found = [mutant for file in files for mutant in mutants(file)]
+        found = [
+            mutant for mutant in found if mutant.path.name not in ONLY_ON_A_GPU or reaches[mutant.compiled](mutant)
+        ]
+        chosen = random.Random(given.seed).sample(found, min(given.sample, len(found)))
+        print(f"{len(chosen)} of {len(found)} errors in {len(files)} files", flush=True)
         unnoticed = 0
-        for mutant, names in chosen:
-            limit = 30 + 4 * sum(known[mutant.compiled][name][0] for name in names)
+        for mutant in chosen:
+            reach = reaches[mutant.compiled]
+            names = reach(mutant)
+            limit = 30 + 4 * sum(reach.seconds[name] for name in names)
             if names and in_child(partial(run_mutant, mutant, names, folder), limit) != 0:
                 continue
             unnoticed += 1

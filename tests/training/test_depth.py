@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import layerwise
-from layerwise.config import Config, Layer, SettingError, SingleLayer
+from layerwise.config import Config, Data, Layer, Optimizer, SettingError, SingleLayer
 from layerwise.run.record import LayerRecord
 from layerwise.training.depth import check_fit, next_shape, no_gain, no_room
 from tests.conftest import SMALL, Command
@@ -34,6 +34,22 @@ def test_check_fit__of_depth_auto_needs_room_for_one_layer() -> None:
         check_fit(config, (1, 4, 4), 100)
     with pytest.raises(SettingError, match=r"^layer\.patch_size: 5 does not fit the 1×1 input of layer 2;"):
         check_fit(replace(config, depth=2), (1, 6, 6), 100)
+
+
+def test_check_fit__takes_what_just_fits() -> None:
+    layer = Layer(patch_size=3, atoms=8, channels=4, pool=1)
+    config = Config(depth=2, data=Data(crop=4), layer=layer, optimizer=Optimizer(batch_size=3))
+    check_fit(config, (1, 5, 6), 8)  # the second layer's input is of 3×4 positions: 2 patches an image, 16 in all
+    for shape, images, message in (
+        ((1, 4, 6), 8, r"^data\.crop: 4 is not below the side of the 4×6 images"),
+        ((1, 5, 6), 2, r"^optimizer\.batch_size: 3 is more than the 2 training images"),
+        ((1, 5, 6), 3, r"^layer\.atoms: 8 are more than the 6 patches that the training images have at layer 2"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            check_fit(config, shape, images)
+    own = replace(config, layers={2: SingleLayer(**vars(layer), optimizer=Optimizer(batch_size=9))})
+    with pytest.raises(SettingError, match=r"^layers\.2\.optimizer\.batch_size: 9 is more than the 8 training"):
+        check_fit(own, (1, 5, 6), 8)
 
 
 def test_no_gain__is_a_rise_of_no_more_than_a_standard_error() -> None:

@@ -81,21 +81,22 @@ def test_schedule__rises_for_a_share_of_the_steps__then_falls_to_next_to_nothing
     assert seen == pytest.approx(up + down)
 
 
-class Losses:
-    """Notes the losses that are logged."""
+class Logged:
+    """Notes what is logged: layer, step and value, by name."""
 
     def __init__(self) -> None:
-        self.seen: list[float] = []
+        self.seen: dict[str, list[tuple[int, int, float]]] = {}
 
     def logged(self, layer: int, step: int, metrics: dict[str, float]) -> None:
-        self.seen += [value for name, value in metrics.items() if name == "train_loss"]
+        for name, value in metrics.items():
+            self.seen.setdefault(name, []).append((layer, step, value))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_loss__is_cross_entropy_with_smoothed_labels__of_validation_with_plain_ones(
     smoothing: float, tmp_path: Path
 ) -> None:
-    data, model, losses = world(20), Matrix(36, 20), Losses()
+    data, model, losses = world(20), Matrix(36, 20), Logged()
     weight = model.weight.detach().double().clone()
     batches = LayerData(FrozenStack(), ViewStore(Features(), data, 0, CPU), 20, 0)
     optimizer = Optimizer("sgd", learning_rate=1e-30, epochs=1, batch_size=20, label_smoothing=smoothing)
@@ -106,9 +107,27 @@ def test_loss__is_cross_entropy_with_smoothed_labels__of_validation_with_plain_o
 
     logs = shares(data.train.pixels)  # all in one batch, so that no order matters
     expected = -((1 - smoothing) * logs.diag() + smoothing / 20 * logs.sum(1)).mean()
-    assert losses.seen == pytest.approx([float(expected)], rel=1e-4)
+    ((layer, step, loss),) = losses.seen["train_loss"]
+    assert (layer, step) == (1, 0) and loss == pytest.approx(float(expected), rel=1e-4)
     plain = -shares(data.val.pixels)[:, :10].diag().mean()
     assert best.epochs[0]["val_loss"] == pytest.approx(float(plain), rel=1e-4)
+
+
+def test_metrics__are_logged_ten_times_an_epoch__and_are_shares_of_right_answers(tmp_path: Path) -> None:
+    data, model, logged = world(90, classes=3), Matrix(36, 3), Logged()
+    weight = model.weight.detach().clone()
+    batches = LayerData(FrozenStack(), ViewStore(Features(), data, 0, CPU), 3, 0)
+    optimizer = Optimizer("sgd", learning_rate=1e-30, epochs=2, batch_size=3)
+    best = fit_layer(model, 4, batches, optimizer, config.Trainer(), tmp_path, [logged])  # type: ignore[list-item]
+    assert [step for _, step, _ in logged.seen["train_loss"]] == list(range(2, 60, 3))
+    assert {layer for seen in logged.seen.values() for layer, _, _ in seen} == {4}
+    for name, images in (("train_accuracy", data.train), ("val_accuracy", data.val)):
+        right = (to_input(images.pixels).flatten(1) @ weight).argmax(1) == images.labels
+        assert 0 < right.sum() < len(images)
+        expected = float(right.double().mean())
+        assert [value for _, _, value in logged.seen[name]] == pytest.approx([expected] * 2)
+        assert [step for _, step, _ in logged.seen[name]] == [29, 59]
+    assert [epoch["val_accuracy"] for epoch in best.epochs] == pytest.approx([expected] * 2)
 
 
 def test_best_epoch__is_the_most_accurate__of_equal_ones_that_of_lowest_loss() -> None:

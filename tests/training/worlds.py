@@ -17,10 +17,12 @@ def numbered(count: int, seed: int, labels: Tensor | None = None, shape: tuple[i
     return Images(pixels, torch.arange(count) if labels is None else labels)
 
 
-def world(count: int, augmentation: Augmentation = AS_THEY_ARE) -> DataSet:
-    """So many numbered images for training, half as many for validation and the test."""
-    names = [str(number) for number in range(count)]
-    return DataSet(names, numbered(count, 0), numbered(count // 2, 1), numbered(count // 2, 2), augmentation)
+def world(count: int, augmentation: Augmentation = AS_THEY_ARE, classes: int | None = None) -> DataSet:
+    """So many numbered images for training, half as many for validation and the test; or of a few classes in turn."""
+    parts = [
+        numbered(n, seed, torch.arange(n) % (classes or n)) for seed, n in enumerate((count, count // 2, count // 2))
+    ]
+    return DataSet([str(number) for number in range(classes or count)], *parts, augmentation)
 
 
 class Matrix(nn.Module):
