@@ -16,6 +16,8 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
 }  # fmt: skip
 PAIRS = [("min", "max"), ("any", "all"), ("argmin", "argmax"), ("clamp_min", "clamp_max"), ("floor", "ceil")]
+UNSEEN = {"device", "strict", "encoding", "stacklevel"}
+"""arguments that matter on another machine, or guard against what cannot be"""
 NAMES = dict(PAIRS) | {b: a for a, b in PAIRS}
 
 
@@ -54,7 +56,7 @@ def variants(node: ast.AST) -> Iterator[ast.AST | None]:
         case ast.Constant(value=int(value) | float(value)):
             yield changed(value=value + 1 if isinstance(value, int) or not value else 2 * value)
         case ast.Call(func=function, args=arguments, keywords=keywords):
-            for i in range(len(keywords)):
+            for i in (i for i, keyword in enumerate(keywords) if keyword.arg not in UNSEEN):
                 yield changed(keywords=keywords[:i] + keywords[i + 1 :])
             if len(arguments) > 1:
                 yield changed(args=arguments[:-1])

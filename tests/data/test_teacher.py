@@ -40,6 +40,12 @@ def test_draw__more_images_begin_with_the_same() -> None:
     assert not torch.equal(other.pixels, train.pixels)
 
 
+def test_draw__no_image_is_drawn_twice__for_training_test_or_another_seed() -> None:
+    drawn = [images for seed in range(3) for images in draw(replace(WORLD, seed=seed))]
+    content = [image.numpy().tobytes() for images in drawn for image in images.pixels]
+    assert len(set(content)) == len(content) == 3 * 4500
+
+
 def test_draw__both_classes_are_about_as_frequent__and_not_seen_in_a_pixel() -> None:
     train, test = draw(replace(WORLD, images=4000))
     assert 0.35 < float(train.labels.double().mean()) < 0.65

@@ -19,10 +19,11 @@ def numbered(count: int, seed: int, labels: Tensor | None = None, shape: tuple[i
 
 def world(count: int, augmentation: Augmentation = AS_THEY_ARE, classes: int | None = None) -> DataSet:
     """So many numbered images for training, half as many for validation and the test; or of a few classes in turn."""
-    parts = [
-        numbered(n, seed, torch.arange(n) % (classes or n)) for seed, n in enumerate((count, count // 2, count // 2))
-    ]
-    return DataSet([str(number) for number in range(classes or count)], *parts, augmentation)
+    names = [str(number) for number in range(classes or count)]
+    train, val, test = (
+        numbered(n, seed, torch.arange(n) % len(names)) for seed, n in enumerate((count, count // 2, count // 2))
+    )
+    return DataSet(names, train, val, test, augmentation)
 
 
 class Matrix(nn.Module):
