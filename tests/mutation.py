@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
         chosen = random.Random(given.seed).sample(found, min(given.sample, len(found)))
         print(f"{len(chosen)} of {len(found)} errors in {len(files)} files", flush=True)
         unnoticed = 0
-        for mutant in chosen:
+        for number, mutant in enumerate(chosen, 1):
             reach = reaches[mutant.compiled]
             names = reach(mutant)
             limit = 30 + 4 * sum(reach.seconds[name] for name in names)
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
                 continue
             unnoticed += 1
             before, after = mutant.path.read_text().splitlines(), mutant.source.splitlines()
-            place = f"{mutant.path.relative_to(ROOT)}:{mutant.lines.start}, unnoticed by {len(names)} tests"
+            place = f"{number}. {mutant.path.relative_to(ROOT)}:{mutant.lines.start}, unnoticed by {len(names)} tests"
             print(place, *list(difflib.unified_diff(before, after, n=0, lineterm=""))[3:], sep="\n    ", flush=True)
     print(f"{len(chosen) - unnoticed} of {len(chosen)} noticed: {1 - unnoticed / len(chosen):.1%}")
     return 0

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from layerwise.config import Wandb
+from layerwise.run.record import LayerRecord
 from layerwise.run.tracker import Tracker, _identity
 from tests.conftest import QUIET, SMALL, Command, environment
 
@@ -84,6 +87,9 @@ class Failing:
         self.broken = broken
         self.calls: list[str] = []
         self.summary: dict[str, Any] = {}
+        self.values: list[dict[str, Any]] = []
+        self.metrics: list[tuple[str, dict[str, Any]]] = []
+        self.code: int | None = None
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -92,12 +98,15 @@ class Failing:
 
     def define_metric(self, name: str, **settings: Any) -> None:
         self._called("define_metric")
+        self.metrics.append((name, settings))
 
     def log(self, values: dict[str, Any]) -> None:
         self._called("log")
+        self.values.append(values)
 
     def finish(self, exit_code: int) -> None:
         self._called("finish")
+        self.code = exit_code
 
 
 @pytest.fixture
@@ -137,6 +146,93 @@ def test_a_failing_end__is_one_line(tracker: Callable[[Failing], Tracker], capsy
     own.close()
     assert run.calls == ["define_metric", "define_metric", "log"] * 2 + ["finish"]
     assert capsys.readouterr().out.count("\n") == 1
+
+
+class Service:
+    """Stands in for the package wandb: whether there is a key, and which modes cannot start."""
+
+    def __init__(self, key: bool, failing: tuple[str, ...] = ()) -> None:
+        self.key = key
+        self.failing = failing
+        self.asked: list[dict[str, Any]] = []
+
+    def login(self, prompt: bool) -> bool:
+        assert not prompt
+        return self.key
+
+    def Settings(self, **settings: Any) -> dict[str, Any]:  # noqa: N802  (W&B's name)
+        return settings
+
+    def init(self, **settings: Any) -> Any:
+        self.asked.append(settings)
+        if settings["mode"] in self.failing:
+            raise OSError("no\nnetwork")
+        return SimpleNamespace(
+            url="https://w.b/r", dir=str(settings["dir"] / "wandb" / f"{settings['mode']}-run-1" / "files")
+        )
+
+
+@pytest.mark.parametrize(
+    "asked, key, failing, modes, place",
+    [
+        ("auto", True, (), ["online"], "https://w.b/r"),
+        ("auto", False, (), ["offline"], "offline, "),
+        ("online", False, (), ["online"], "https://w.b/r"),
+        ("offline", True, (), ["offline"], "offline, "),
+        ("auto", True, ("online",), ["online", "offline"], "offline, "),
+        ("online", True, ("online", "offline"), ["online", "offline"], "failed to start"),
+        ("disabled", True, (), [], "disabled"),
+    ],
+)
+def test_mode__is_online_with_a_key__offline_without_one_or_without_network(
+    asked: Any, key: bool, failing: tuple[str, ...], modes: list[str], place: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    service = Service(key, failing)
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    monkeypatch.delenv("UV", raising=False)
+    own = Tracker(Wandb(asked, tags=["a"]), tmp_path, {"seed": 3})
+    expected = place + (f"{tmp_path}/wandb/offline-run-1" if place == "offline, " else "")
+    assert own.place == expected
+    assert [settings["mode"] for settings in service.asked] == modes
+    identity = tmp_path / "wandb" / "run-id"
+    for settings in service.asked:
+        assert re.fullmatch("[0-9a-f]{8}", settings["id"]) and settings["id"] == identity.read_text()
+        assert (settings["name"], settings["project"], settings["tags"]) == (tmp_path.name, "layerwise", ["a"])
+        assert (settings["resume"], settings["dir"], settings["config"]) == ("allow", tmp_path, {"seed": 3})
+    assert identity.exists() == bool(modes)
+    printed = capsys.readouterr().out
+    assert ("W&B: could not go online (no network), tracking offline\n" in printed) == ("online" in failing)
+    assert ("W&B: could not start (no network), so nothing is tracked\n" in printed) == ("offline" in failing)
+    assert (f"to upload: wandb sync {tmp_path}/wandb/offline-run-1" in printed) == (place == "offline, ")
+
+
+def test_identity__is_kept__and_a_name_that_is_given_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(True)
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    for _ in range(2):
+        Tracker(Wandb("online", name="mine"), tmp_path, {})
+    first, second = service.asked
+    assert first["id"] == second["id"] and first["name"] == "mine"
+
+
+def test_layer_finished__is_recorded_once(tracker: Callable[[Failing], Tracker], tmp_path: Path) -> None:
+    run, record = Failing(""), LayerRecord(2, 16, 0.75, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.5, {})
+    own = tracker(run)
+    own.layer_finished(None, [replace(record, layer=1), record])
+    assert run.values == [{"summary/depth": 2, "summary/accuracy": 0.75}]
+    assert run.summary == {
+        "layer2/val_accuracy": 0.75, "layer2/atoms": 16, "layer2/seconds": 1.5, "layer2/output_shape": [8, 6, 6]
+    }  # fmt: skip
+    assert run.metrics == [("summary/depth", {"hidden": True}), ("summary/*", {"step_metric": "summary/depth"})]
+    (tmp_path / "layer-2-atoms.png").touch()  # of an earlier process
+    own.layer_finished(None, [record])
+    own.logged(2, 7, {"train_loss": 0.5})
+    assert run.values[1:] == [{"layer2/train_loss": 0.5, "layer2/step": 7}]
+    own.stack_finished(None, [record], None, {"test_accuracy": 0.5, "depth": 2, "seconds": 3})
+    assert (run.summary["test_accuracy"], run.summary["depth"]) == (0.5, 2) and "seconds" not in run.summary
+    own.close(3)
+    assert run.code == 3
 
 
 def test_wandb_that_cannot_start__is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
