@@ -139,6 +139,9 @@ def test_gates__are_the_same_however_many_images_at_a_time(name: str, monkeypatc
     monkeypatch.setattr(gates, "TOGETHER", 2 * 9 * 8 * 8)  # two images
     torch.testing.assert_close(layer(x), whole)
     assert seen == [2, 2, 1]
+    monkeypatch.setattr(gates, "TOGETHER", 1)  # one, where not even that has room
+    torch.testing.assert_close(layer(x), whole)
+    assert seen == [2, 2, 1, *[1] * 5]
 
 
 @pytest.mark.parametrize(
