@@ -1,8 +1,10 @@
+from collections.abc import Iterable, Iterator
+
 import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from layerwise.nn.kmeans import at_random, kmeans, nearest
+from layerwise.nn.kmeans import _drawn, _rounds, at_random, kmeans, nearest, spread
 
 
 def inertia(points: torch.Tensor, centroids: torch.Tensor) -> float:
@@ -80,3 +82,43 @@ def test_kmeans__is_the_same_with_the_same_seed(generator: torch.Generator) -> N
     points = torch.randn(500, 4, generator=generator)
     first, second = (kmeans(points, 10, 20, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_drawn__is_in_proportion_to_the_mass() -> None:
+    mass, draws = torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0]), torch.tensor([0.0, 0.2499, 0.25, 0.999]).double()
+    assert _drawn(mass, draws).tolist() == [1, 1, 3, 3]
+    assert _drawn(torch.zeros(5), draws).tolist() == [4] * 4  # nowhere is as good as anywhere
+
+
+def test_spread__takes_far_points_one_after_another(generator: torch.Generator) -> None:
+    points = torch.tensor([[0.0, 0.0], [0.1, 0.0], [100.0, 0.0], [100.1, 0.0], [0.0, 300.0], [0.1, 300.0]])
+    for _ in range(20):
+        chosen = spread(points, 3, generator)
+        assert torch.equal(chosen[0], points[0]) and {int(row.round().sum()) for row in chosen} == {0, 100, 300}
+    # with two places for three clusters, the one is taken that leaves the least: the third, far from both
+    assert {int(spread(points, 2, generator)[1].round().sum()) for _ in range(20)} == {300}
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3, 0.02, 1e9])
+def test_rounds__are_lloyd_s__and_end_once_the_inertia_hardly_falls(
+    tolerance: float, generator: torch.Generator
+) -> None:
+    points, start = torch.randn(500, 3, generator=generator), torch.randn(8, 3, generator=generator)
+    expected, inertias = start.double(), [torch.inf]
+    while True:
+        squares = (points.double()[:, None] - expected).square().sum(2)
+        inertias.append(float(squares.min(1).values.mean()))
+        if inertias[-2] - inertias[-1] <= tolerance * inertias[-1]:
+            break
+        nearest_one = squares.argmin(1)
+        expected = torch.stack([points[nearest_one == j].double().mean(0) for j in range(8)])
+    seen: list[int] = []
+
+    def counted(steps: Iterable[int]) -> Iterator[int]:
+        for step in steps:
+            seen.append(step)
+            yield step
+
+    found = _rounds(points, start, 100, tolerance, generator, counted)
+    assert len(seen) == len(inertias) - 1 and 1 < len(seen) < 100
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
