@@ -1,7 +1,7 @@
 """Which tests reach a line, recorded once: as long as no file changes.
 
 A compiled function runs as plain Python here, in tests of ops and nn that take less than a second so. Tests that start
-processes are left out: a change made within this one does not reach them.
+processes are left out: a change made within this one does not reach those.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ import numba
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LONGEST = 15
+"""seconds; tests that take longer are left out, since an error that none notices has to wait for all of them"""
 Tests = dict[str, tuple[float, dict[str, list[int]]]]
 """by name of a test: its seconds, and the numbers of the lines that it reaches, by file"""
 
@@ -46,6 +48,9 @@ class Recorder:
         self.hits.add((frame.f_code.co_filename, frame.f_lineno))
         return None if self.plain else self
 
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if "process" not in item.fixturenames and "whole_program" not in item.nodeid]
+
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
         before, self.hits = self.hits, set()
@@ -66,11 +71,11 @@ class Recorder:
         result = yield
         sys.settrace(None)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if self.passed and "process" not in item.fixturenames and "whole_program" not in item.nodeid:
+        if self.passed and (seconds := time.perf_counter() - start) < LONGEST:
             lines: dict[str, list[int]] = {}
             for path, line in self.hits.union(*(self.shared.get(name, ()) for name in item.fixturenames)):
                 lines.setdefault(path, []).append(line)
-            self.found[item.nodeid] = time.perf_counter() - start, lines
+            self.found[item.nodeid] = seconds, lines
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

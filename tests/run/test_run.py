@@ -56,6 +56,15 @@ def test_run__config_yaml_is_the_whole_configuration(trained: Path) -> None:
     assert list(yaml.safe_load((trained / "config.yaml").read_text())) == list(vars(layerwise.Config()))
 
 
+def test_run__config_yaml_keeps_letters_and_order(tmp_path: Path) -> None:
+    config, _ = parse(["--wandb.tags=[größe]", *QUIET])
+    run = Run(tmp_path / "deep" / "r")
+    run.start(config, "")
+    run.release()
+    text = (tmp_path / "deep" / "r" / "config.yaml").read_text(encoding="utf-8")
+    assert "größe" in text and text.startswith("depth: 1\nseed: 0\n") and run.config == config
+
+
 def test_a_finished_run__is_not_trained_again(finished: Path, command: Command) -> None:
     before = hashes(finished)
     done = command("train", "--depth=2", *QUIET)
