@@ -1,6 +1,7 @@
 """The training of one layer: its checkpoint, its number format."""
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -162,3 +163,10 @@ def test_fit__says_which_layer_of_how_many__and_names_its_epochs(
         folder.mkdir()
         fit_layer(Matrix(36, 20), number, batches, optimizer, config.Trainer(), folder, depth=depth)
         assert f"{name}: epoch 1/1, validation accuracy" in capsys.readouterr().out
+
+
+def test_fit__notes_nothing_of_the_machine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        caplog.set_level(logging.INFO, name)
+    fitted(Matrix(36, 20), tmp_path, 1)
+    assert [record.message for record in caplog.records if record.name.startswith("lightning")] == []
