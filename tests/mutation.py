@@ -23,7 +23,7 @@ from types import CodeType
 from typing import Any
 
 from tests.mutants import Mutant, mutants
-from tests.reach import ROOT, Tests, in_child, recorded, run_tests
+from tests.reach import ROOT, Limit, Tests, in_child, recorded, run_tests
 
 PACKAGES = [f"layerwise/{name}" for name in ("ops", "nn", "data", "training", "run", "experiments/paper")]
 HEAVY = "torch._dynamo lightning.pytorch torchmetrics torchvision wandb sklearn.cluster sklearn.datasets jsonargparse"
@@ -54,8 +54,8 @@ class Reach:
         return sorted(names, key=self.seconds.__getitem__)
 
 
-def run_mutant(mutant: Mutant, names: list[str], folder: str) -> int:
-    """Run tests with a mutant in place of its file."""
+def run_mutant(mutant: Mutant, names: list[str], folder: str, limit: Limit) -> int:
+    """Run tests with a mutant in place of its file, until one fails."""
     original, path = machinery.SourceFileLoader.get_code, str(mutant.path)
 
     def get_code(self: Any, name: str) -> CodeType | None:
@@ -63,7 +63,7 @@ def run_mutant(mutant: Mutant, names: list[str], folder: str) -> int:
 
     machinery.SourceFileLoader.get_code = get_code  # type: ignore[assignment]
     linecache.cache[path] = len(mutant.source), None, mutant.source.splitlines(True), path  # what Triton reads
-    return run_tests(names, mutant.compiled, folder)
+    return run_tests(["-x", *names], mutant.compiled, folder, limit)
 
 
 def main(arguments: list[str]) -> int:
@@ -90,8 +90,7 @@ def main(arguments: list[str]) -> int:
         for number, mutant in enumerate(chosen, 1):
             reach = reaches[mutant.compiled]
             names = reach(mutant)
-            limit = 30 + 4 * sum(reach.seconds[name] for name in names)
-            if names and in_child(partial(run_mutant, mutant, names, folder), limit) != 0:
+            if names and in_child(partial(run_mutant, mutant, names, folder, Limit(reach.seconds))) != 0:
                 continue
             unnoticed += 1
             before, after = mutant.path.read_text().splitlines(), mutant.source.splitlines()

@@ -82,13 +82,23 @@ class Recorder:
         self.passed = self.passed and report.passed
 
 
-def in_child(work: Callable[[], int], seconds: float) -> int:
-    """Work in a process of its own, which ends with all that it started; its exit code, below 0 if it took too long."""
+class Limit:
+    """Ends the process where a test takes far longer than it did."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20 + int(5 * self.seconds[item.nodeid]))
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """Work in a process of its own, which ends with all that it started; its exit code, below 0 where a signal was it."""
     if (pid := os.fork()) == 0:
         os.setsid()
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        signal.alarm(int(seconds))
         os._exit(work())
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with contextlib.suppress(ProcessLookupError):
@@ -96,11 +106,10 @@ def in_child(work: Callable[[], int], seconds: float) -> int:
     return code
 
 
-def run_tests(names: list[str], plain: bool, folder: str, recorder: Recorder | None = None) -> int:
-    """Run tests in the order given until one fails, or record all; with or without a compiler. The exit code."""
+def run_tests(names: list[str], plain: bool, folder: str, plugin: object) -> int:
+    """Run tests in the order given, with or without a compiler; the exit code."""
     vars(numba.config)["DISABLE_JIT"] = plain
-    given = ["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/pytest", *names]
-    return int(pytest.main([*given, *([] if recorder else ["-x"])], plugins=[recorder] if recorder else []))
+    return int(pytest.main(["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/pytest", *names], plugins=[plugin]))
 
 
 def recorded(plain: bool, folder: str) -> Tests:
@@ -117,6 +126,6 @@ def recorded(plain: bool, folder: str) -> Tests:
 
     if not place.exists():
         print("recording which lines the tests reach", flush=True)
-        in_child(record, 3600)
+        in_child(record)
     known: Tests = json.loads(place.read_text())
     return known
