@@ -94,7 +94,7 @@ class Limit:
 
 
 def in_child(work: Callable[[], int]) -> int:
-    """Work in a process of its own, which ends with all that it started; its exit code, below 0 where a signal was it."""
+    """Work in a process of its own, which ends with all that it started; its exit code, below 0 after a signal."""
     if (pid := os.fork()) == 0:
         os.setsid()
         for stream in (1, 2):
