@@ -95,6 +95,8 @@ def mutants(path: Path) -> Iterator[Mutant]:
         if isinstance(node, ast.stmt):
             body = getattr(node, "body", None)
             header = range(node.lineno, max(body[0].lineno, node.lineno + 1) if body else (node.end_lineno or 0) + 1)
+            if isinstance(node, ast.Break | ast.Continue):  # which the interpreter may not count as lines
+                header = range(lines.start, header.stop)
             lines = lines if compiled else header  # of what is compiled only the call is seen
         match node:
             case ast.FunctionDef(name="__repr__") | ast.JoinedStr() | ast.Import() | ast.ImportFrom() | ast.Assert():

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
@@ -15,8 +16,9 @@ from layerwise.data.splits import RawData
 Pixels = npt.NDArray[np.uint8]
 
 
-@cache
+@pytest.fixture(scope="module")
 def raw() -> RawData:
+    """The data set, made once."""
     return displaced_digits(Data())
 
 
@@ -47,16 +49,16 @@ def shown(image: Pixels) -> tuple[int, int, int]:
     return found
 
 
-def test_displaced_digits__have_the_sizes_that_are_documented__always_the_same() -> None:
-    own, again = raw(), displaced_digits(Data())
+def test_displaced_digits__have_the_sizes_that_are_documented__always_the_same(raw: RawData) -> None:
+    own, again = raw, displaced_digits(Data())
     assert own.test is not None and own.val is not None and again.test is not None
     assert [len(images) for images in (own.train, own.val, own.test)] == [4600, 1152, 1436]
     assert own.train.shape == (1, 28, 28) and own.classes == list("0123456789") and not own.flip
     assert torch.equal(own.train.pixels, again.train.pixels) and torch.equal(own.test.labels, again.test.labels)
 
 
-def test_displaced_digits__show_a_whole_scan_of_their_class_somewhere__no_two_splits_the_same() -> None:
-    own, target = raw(), load_digits().target
+def test_displaced_digits__show_a_whole_scan_of_their_class_somewhere__no_two_splits_the_same(raw: RawData) -> None:
+    own, target = raw, load_digits().target
     assert own.val is not None and own.test is not None
     numbers, places = [], set()
     for images in (own.train, own.val, own.test):
@@ -68,8 +70,8 @@ def test_displaced_digits__show_a_whole_scan_of_their_class_somewhere__no_two_sp
     assert places == {(row, column) for row in range(13) for column in range(13)}
 
 
-def test_displaced_digits__show_each_scan_four_times_elsewhere() -> None:
-    test = raw().test
+def test_displaced_digits__show_each_scan_four_times_elsewhere(raw: RawData) -> None:
+    test = raw.test
     assert test is not None
     found = [shown(image[0].numpy()) for image in test.pixels]
     numbers = [number for number, _, _ in found]
@@ -88,8 +90,8 @@ def outside(images: Images) -> list[Pixels]:
     return rest
 
 
-def test_displaced_digits__lie_among_five_fragments_of_8_by_8() -> None:
-    rest = outside(raw().train)
+def test_displaced_digits__lie_among_five_fragments_of_8_by_8(raw: RawData) -> None:
+    rest = outside(raw.train)
     drawn = [int((image > 0).sum()) for image in rest]
     assert max(drawn) <= 5 * 64 and 60 < np.mean(drawn) < 160  # half of a fragment is ink, and half is covered
     assert sum(count == 0 for count in drawn) < 10

@@ -39,3 +39,20 @@ def test_allocate__beyond_a_quarter_of_memory__is_a_file_without_a_name(
     mapped = Path("/proc/self/maps")
     if mapped.exists():
         assert any(str(tmp_path) in line and "(deleted)" in line for line in mapped.read_text().splitlines())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="a system without it")
+def test_allocate__fails_at_once_where_the_disk_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def full(file: int, offset: int, size: int) -> None:
+        asked.append((offset, size))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "sysconf", lambda name: 64)  # a machine of 4 KiB, a quarter of which is 1,024 bytes
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert allocate((128, 2), torch.float16, 2).shape == (128, 2)
+    for shape, count in (((128, 2), 3), ((257, 2), 1)):
+        with pytest.raises(OSError, match="No space left"):
+            allocate(shape, torch.float16, count)
+    assert asked == [(0, 512), (0, 1028)]

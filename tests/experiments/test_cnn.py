@@ -76,6 +76,8 @@ def test_end_to_end__is_trained_tested_and_kept(tmp_path: Path) -> None:
     best = float((logits.argmax(1) == data.val.labels).double().mean())
     assert summary["layers"][0]["val_accuracy"] == pytest.approx(best)
     assert summary["layers"][0]["output_shape"] == list(model.shape)
+    seconds = summary["layers"][0]["seconds"]
+    assert 0 < seconds == round(seconds, 3)
     assert not (run.path / "last.ckpt").exists() and (run.path / "config.yaml").exists()
     run.start(config, data.digest)  # which the training let go of
     run.release()

@@ -12,7 +12,7 @@ from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
 from layerwise.experiments.paper import job
 from layerwise.experiments.paper.job import estimate
-from layerwise.experiments.paper.reproduce import Result, configured, markdown, outcome, reproduce, rows_at
+from layerwise.experiments.paper.reproduce import Result, check_sweep, configured, markdown, outcome, reproduce, rows_at
 from layerwise.experiments.paper.tables import TABLES, Row, small
 from layerwise.run.files import SEAL, write_sealed
 from layerwise.run.run import Run
@@ -265,6 +265,13 @@ def test_paper__stacks_and_networks_of_table_4(command: Command, tmp_path: Path)
     assert len(rows) == 16 and "6 runs to train" in done.stdout
     assert [row["row"] for row in rows[:4]] == [f"Φ_full, depth {depth}" for depth in range(1, 5)]
     assert all(a["seconds"] < b["seconds"] for a, b in zip(rows[:3], rows[1:4], strict=True))
+
+
+def test_check_sweep__takes_values_for_no_names() -> None:
+    check_sweep(1, None, ["--wandb.name", "depth", "--wandb.group=seed", "--layer.atoms", "3"], ("depth",))
+    for given in (["--depth", "3"], ["--depth=3"], ["--seed", "1"], ["--run_dir=r"], ["--layers.2.atoms", "3"]):
+        with pytest.raises(SettingError, match=rf"^{given[0][2:].split('=')[0]}: each run here has its own"):
+            check_sweep(1, None, given, ("depth", "layer.atoms"))
 
 
 def test_paper__errors_name_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,3 +205,22 @@ def test_backend__is_the_fast_one_or_says_so() -> None:
     ops._backend.cache_clear()  # it warns once
     with pytest.warns(UserWarning, match=r"torch.float64 on cpu has no backend of its own"):
         assert ops.backend(torch.zeros(1, dtype=torch.float64)) is reference
+
+
+@pytest.mark.parametrize("backend", [cpu, reference])
+def test_clusters__are_found_and_added_up_as_by_hand(backend: ModuleType) -> None:
+    scores = torch.tensor([[3.0, -1.0, -1.0], [-2.0, 0.0, 5.0], [0.5, 0.25, -0.0]])
+    index, least = backend.lowest(scores)
+    assert index.tolist() == [1, 0, 2] and least.tolist() == [-1, -2, 0]
+    points = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0], [0.5, 0.5]])
+    sums, sizes = backend.add_up(points, torch.tensor([2, 0, 2, 0]), 4)
+    assert sums.tolist() == [[10.5, 20.5], [0, 0], [101, 202], [0, 0]]
+    assert sizes.tolist() == [2, 0, 2, 0] and sizes.dtype == torch.int64
+
+
+@pytest.mark.parametrize("columns", [1, 63, 64, 65, 200])
+def test_lowest__is_the_first_of_equals__wherever_it_stands(columns: int, generator: torch.Generator) -> None:
+    scores = (torch.randn(300, columns, generator=generator) * 2).round()  # many are equal
+    index, least = cpu.lowest(scores)
+    for row, i, value in zip(scores.tolist(), index.tolist(), least.tolist(), strict=True):
+        assert value == min(row) and i == row.index(value)
