@@ -199,9 +199,9 @@ def test_estimate__is_less_once_a_layer_is_trained(monkeypatch: pytest.MonkeyPat
     assert estimate([stack]) == pytest.approx(whole - steps * (1 + 0.6 * 143 / 1_294), rel=0.01)
 
 
-def test_images_of_another_folder__are_another_run(tmp_path: Path) -> None:
+def test_images_of_another_folder__are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [
-        configured(rows_at(TABLES["table1"], "small"), "small", 1, "table1", [f"--data.root={root}", *FOLDER])
+        configured(rows_at(TABLES["table1"], "small")[:1], "small", 1, "table1", [f"--data.root={root}", *FOLDER])
         for root in (tmp_path / "a", tmp_path / "b")
     ]
     first, second = (runs["vanilla CNN"][0] for runs in configs)
@@ -210,6 +210,9 @@ def test_images_of_another_folder__are_another_run(tmp_path: Path) -> None:
         for own in (first, second)
     ]
     assert [name and name[1] for name in names] == ["a", "b"]
+    monkeypatch.chdir(tmp_path)
+    relative = configured(rows_at(TABLES["table1"], "small")[:1], "small", 1, "table1", ["--data.root=a", *FOLDER])
+    assert relative["vanilla CNN"][0].folder == first.folder
     same = replace(second.config, run_dir=first.config.run_dir)
     assert job._deciding(first.config) != job._deciding(same)
 

@@ -3,15 +3,18 @@
 import itertools
 import sys
 import warnings
+from statistics import NormalDist
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from layerwise import ops
 from layerwise.nn.dictionary import learn_dictionary
-from layerwise.ops import cpu, extract_patches, reference, rows
+from layerwise.ops import cpu, extract_patches, reference, rows, selection
 
 
 def brute_force_mask(scores: Tensor, k: int) -> Tensor:
@@ -224,3 +227,29 @@ def test_lowest__is_the_first_of_equals__wherever_it_stands(columns: int, genera
     index, least = cpu.lowest(scores)
     for row, i, value in zip(scores.tolist(), index.tolist(), least.tolist(), strict=True):
         assert value == min(row) and i == row.index(value)
+
+
+@pytest.mark.parametrize(
+    "kind, k, mean, most",
+    [("normal", 256, 7, 16), ("normal", 5, 6, 16), ("exponential", 256, 10, 24), ("outlier", 256, 40, 64)],
+)
+def test_select__takes_few_passes(
+    kind: str, k: int, mean: float, most: int, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, passes, count = torch.randn(40, 1024, generator=generator), [0], selection._count
+    if kind == "exponential":
+        rows = rows.exp()
+    elif kind == "outlier":
+        rows[:, 7] = 1e6
+
+    def counted(*given: Any) -> Any:
+        passes[-1] += 1
+        return count(*given)
+
+    monkeypatch.setattr(selection, "_count", counted)
+    search = getattr(selection.select, "py_func", selection.select)  # the function that was compiled
+    for row in rows:
+        threshold, room = search(row.numpy(), np.int32(k), np.float32(NormalDist().inv_cdf(k / 1024)))
+        assert room == -1 and int((row <= float(threshold)).sum()) == k
+        passes.append(0)
+    assert sum(passes) / 40 < mean and max(passes) <= most

@@ -200,6 +200,7 @@ def test_mode__is_online_with_a_key__offline_without_one_or_without_network(
         assert re.fullmatch("[0-9a-f]{8}", settings["id"]) and settings["id"] == identity.read_text()
         assert (settings["name"], settings["project"], settings["tags"]) == (tmp_path.name, "layerwise", ["a"])
         assert (settings["resume"], settings["dir"], settings["config"]) == ("allow", tmp_path, {"seed": 3})
+        assert settings["settings"]["silent"] and settings["settings"]["init_timeout"] <= 60  # seconds
     assert identity.exists() == bool(modes)
     printed = capsys.readouterr().out
     assert ("W&B: could not go online (no network), tracking offline\n" in printed) == ("online" in failing)
