@@ -16,7 +16,7 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
 }  # fmt: skip
 PAIRS = [("min", "max"), ("any", "all"), ("argmin", "argmax"), ("clamp_min", "clamp_max"), ("floor", "ceil")]
-UNSEEN = {"device", "strict", "encoding", "stacklevel"}
+UNSEEN = {"device", "other", "strict", "encoding", "stacklevel"}
 """arguments that matter on another machine, or guard against what cannot be"""
 NAMES = dict(PAIRS) | {b: a for a, b in PAIRS}
 
@@ -61,7 +61,11 @@ def variants(node: ast.AST) -> Iterator[ast.AST | None]:
             if len(arguments) > 1:
                 yield changed(args=arguments[:-1])
             if isinstance(function, ast.Attribute):
-                yield function.value
+                moves = function.attr == "cpu" or (
+                    function.attr == "to" and any("device" in ast.unparse(argument) for argument in arguments)
+                )
+                if not moves:  # between devices, which are one where there is no GPU
+                    yield function.value
                 if function.attr in NAMES:
                     yield changed(func=ast.Attribute(function.value, NAMES[function.attr], ast.Load()))
             elif isinstance(function, ast.Name):
