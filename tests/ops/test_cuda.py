@@ -149,3 +149,16 @@ def test_supports__says_what_is_too_large() -> None:
     assert cuda.supports(x, 5, 1000, 2) is None
     assert cuda.supports(x.expand(3_000_000, -1, -1, -1), 5, 10, 1) == "3000000 images of 32x32 have too many positions"
     assert "maps of patches of 5x5x3" in (cuda.supports(x, 5, 30_000_000, 2) or "")
+
+
+def test_supports__up_to_what_32_bits_count() -> None:
+    pixel, most = torch.zeros(1, 1, 1, 1), 2**21 - 2  # times 32*32: all that 32 bits count but for two tiles
+    for images, atoms, fits in ((most, 1, True), (most + 2, 1, False)):
+        x = pixel.expand(images, -1, 32, 32)
+        assert [cuda.supports(x, size, atoms, 1) is None for size in (1, 32)] == [fits, fits]
+        assert (cuda.supports(pixel.expand(1, images, 32, 32), 1, atoms, 1) is None) == fits
+    # a window of 4×4 takes 16 bits, one of 3×3 as many, one of 2×2 takes 4: of a side of 30 these are 64, 100 and 225
+    for pool, bits in ((4, 64 * 16), (3, 100 * 16), (2, 225 * 4)):
+        assert cuda.supports(pixel.expand(2**31 // bits - 20, -1, 30, 30), 1, 1, pool) is None
+        too_many = cuda.supports(pixel.expand(2**31 // bits + 1, -1, 30, 30), 1, 1, pool)
+        assert too_many is not None and "too many positions" in too_many
