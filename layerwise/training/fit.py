@@ -119,9 +119,9 @@ def fit_layer(
     optimizer: config.Optimizer,
     trainer: config.Trainer,
     folder: Path,
-    identity: str,
     listeners: Sequence[Listener] = (),
     depth: int | None = None,
+    identity: str = "",
 ) -> BestEpoch:
     """Train a layer, from where `folder`/last.ckpt stands if it is there; what counts is the best epoch's weights.
 

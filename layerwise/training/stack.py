@@ -83,9 +83,8 @@ def train_layer(
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
     with memory.needed(f"layer {number}: training", f"give less than {own.optimizer.batch_size} for --{batch}"):
-        history = fit_layer(
-            layer, number, batches, own.optimizer, config.trainer, folder.path, fingerprint(settings), listeners, depth
-        )
+        trainer, place, identity = config.trainer, folder.path, fingerprint(settings)
+        history = fit_layer(layer, number, batches, own.optimizer, trainer, place, listeners, depth, identity)
 
     layer.load_state_dict(history.weights)
     some = torch.arange(len(data.train))[:: -(-len(data.train) // SOME)]

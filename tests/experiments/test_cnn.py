@@ -79,7 +79,7 @@ def test_end_to_end__is_trained_tested_and_kept(tmp_path: Path) -> None:
     seconds = summary["layers"][0]["seconds"]
     assert 0 < seconds == round(seconds, 3)
     assert not (run.path / "last.ckpt").exists() and (run.path / "config.yaml").exists()
-    run.start(config, data.digest)  # which the training let go of
+    run.start(config, data)  # which the training let go of
     run.release()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerwise.config import SettingError
-from layerwise.run.files import check_writable, commit, read_metadata, read_tensors, sha256, write_json, write_tensors
+from layerwise.run.files import check_writable, commit, read_tensors, sha256, write_json, write_tensors
 
 
 def test_commit__leaves_the_old_file_where_writing_fails(tmp_path: Path) -> None:
@@ -27,11 +27,11 @@ def test_commit__leaves_the_old_file_where_writing_fails(tmp_path: Path) -> None
 def test_tensors__are_read_back_with_what_is_said_of_them(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6.0).reshape(2, 3).T.requires_grad_(), "b": torch.tensor([1, 2])}
     write_tensors(tmp_path / "t", tensors, {"format": 3, "names": ["ä"]})
-    found = read_tensors(tmp_path / "t")
+    found, about = read_tensors(tmp_path / "t")
     assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) for name in found)
-    assert read_metadata(tmp_path / "t") == {"format": 3, "names": ["ä"]}
+    assert about == {"format": 3, "names": ["ä"]}
     write_tensors(tmp_path / "t", tensors)
-    assert read_metadata(tmp_path / "t") == {}
+    assert read_tensors(tmp_path / "t")[1] is None
 
 
 def test_json__is_readable_text__without_what_json_lacks(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_layer__is_left_as_it_was_in_its_best_epoch(tmp_path: Path) -> None:
     # what is learned of the training images is wrong of these validation images, the more so the later
     data, config = two_kinds(swapped=True), settings("--optimizer.epochs=4", "--optimizer.learning_rate=0.01")
     run = Run(tmp_path / "r")
-    run.start(config, data.digest)
+    run.start(config, data)
     stack, (record,) = train_stack(config, data, run, CPU)
     run.release()
     losses = [epoch["val_loss"] for epoch in record.epochs]
@@ -76,7 +76,7 @@ def test_layers__have_dictionaries_first_weights_and_orders_of_their_own(
 
     monkeypatch.setattr(algorithm, "fit_layer", noted)
     run = Run(tmp_path / "r")
-    run.start(config, data.digest)
+    run.start(config, data)
     for number in (1, 2, 1):
         train_layer(config, number, FrozenStack(), ViewStore(config.features, data, config.seed, CPU), run, [])
     run.release()

@@ -69,5 +69,5 @@ def _train(config: Config, stack: FrozenStack, store: ViewStore) -> float:
     layer = _layer(config, stack, store, DEPTH)
     with tempfile.TemporaryDirectory() as folder:
         inputs = LayerData(stack, store, config.optimizer.batch_size, 0)
-        fit_layer(layer, DEPTH, inputs, config.optimizer, config.trainer, Path(folder), "benchmark")
+        fit_layer(layer, DEPTH, inputs, config.optimizer, config.trainer, Path(folder))
     return time.perf_counter() - start

@@ -73,9 +73,8 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float
         model = EndToEnd(own, convolutions, data.shape, len(data.classes))
         images = ViewStore(config.features, data, config.seed, device)
         batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed)
-        history = fit_layer(
-            model, 1, batches, own.optimizer, config.trainer, run.path, fingerprint(settings), [tracker]
-        )
+        identity = fingerprint(settings)
+        history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, [tracker], identity=identity)
         model.load_state_dict(history.weights)
         write_tensors(run.path / WEIGHTS, history.weights)
         counts = confusion([model.to(device).eval()], data.test, len(data.classes), device)
