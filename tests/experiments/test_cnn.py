@@ -63,7 +63,7 @@ def settings(tmp_path: Path, *more: str) -> Config:
 def test_end_to_end__is_trained_tested_and_kept(tmp_path: Path) -> None:
     config = settings(tmp_path)
     run = Run(tmp_path / "r")
-    accuracy = train_end_to_end(config, 2, run)
+    accuracy, took = train_end_to_end(config, 2, run)
     data = load_data(config.data, config.seed)
     model = EndToEnd(config.layer_at(1), 2, data.shape, 10)
     model.load_state_dict(load_file(run.path / "cnn.safetensors"))
@@ -77,7 +77,7 @@ def test_end_to_end__is_trained_tested_and_kept(tmp_path: Path) -> None:
     assert summary["layers"][0]["val_accuracy"] == pytest.approx(best)
     assert summary["layers"][0]["output_shape"] == list(model.shape)
     seconds = summary["layers"][0]["seconds"]
-    assert 0 < seconds == round(seconds, 3)
+    assert 0 < seconds == round(seconds, 3) == took
     assert not (run.path / "last.ckpt").exists() and (run.path / "config.yaml").exists()
     run.start(config, data)  # which the training let go of
     run.release()

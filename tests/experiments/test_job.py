@@ -17,7 +17,7 @@ from tests.conftest import QUIET
 
 
 def test_job__of_a_stack_tells_its_accuracy_at_every_depth(tmp_path: Path) -> None:
-    config, _ = parse(["--depth=2", *QUIET, f"--run_dir={tmp_path / 'r'}"])
+    config = parse(["--depth=2", *QUIET, f"--run_dir={tmp_path / 'r'}"])[0]
     own = Job(config)
     assert own.tested() is None
     own.train()
@@ -54,7 +54,7 @@ def test_estimate__counts_steps_validation_and_the_layers_below(
 
 
 def test_estimate__measures_each_kind_of_layer_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, _ = parse(["--depth=3", *QUIET, f"--run_dir={tmp_path / 'r'}"])
+    config = parse(["--depth=3", *QUIET, f"--run_dir={tmp_path / 'r'}"])[0]
     measured = []
 
     def seconds(model: torch.nn.Module, optimizer: object, shape: tuple[int, int, int], *_: object) -> float:

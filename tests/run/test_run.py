@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import layerwise
+from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.parsing import parse
 from layerwise.run.files import commit
@@ -57,9 +58,9 @@ def test_run__config_yaml_is_the_whole_configuration(trained: Path) -> None:
 
 
 def test_run__config_yaml_keeps_letters_and_order(tmp_path: Path) -> None:
-    config, _ = parse(["--wandb.tags=[größe]", *QUIET])
+    config = parse(["--wandb.tags=[größe]", *QUIET])[0]
     run = Run(tmp_path / "deep" / "r")
-    run.start(config, "")
+    run.start(config, load_data(config.data, 0))
     run.release()
     text = (tmp_path / "deep" / "r" / "config.yaml").read_text(encoding="utf-8")
     assert "größe" in text and text.startswith("depth: 1\nseed: 0\n") and run.config == config
