@@ -297,3 +297,14 @@ def test_image_folder__labels_of_every_split_are_positions_in_the_classes(folder
         level = images.pixels.float().mean((1, 2, 3))
         expected = torch.where(level > 140, 0, torch.where(level < 100, 1, 2))
         assert torch.equal(images.labels, expected) and set(expected.tolist()) == present
+
+
+def test_image_folder__refuses_an_empty_class__but_not_in_the_test(folder: Path) -> None:
+    config = Data(name="image_folder", root=str(folder))
+    shutil.copytree(folder / "train", folder / "test")
+    shutil.rmtree(folder / "test" / "dark")
+    (folder / "test" / "dark").mkdir()
+    assert set(load_data(config, 0).test.labels.tolist()) == {0}
+    (folder / "train" / "none").mkdir()
+    with pytest.raises(SettingError, match="^data.root: .*train/none is empty; add images of this class or remove"):
+        load_data(config, 0)

@@ -1,5 +1,7 @@
 """Stored views of the images: what a layer above the first is trained on."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -116,3 +118,18 @@ def test_views__that_float16_cannot_hold__are_not_made(
     store = ViewStore(Features(views=0), data, 7, CPU)
     store.raise_to(stack)
     assert store.train == []
+
+
+def test_views__show_a_step_for_every_batch__and_end(
+    data: DataSet, stack: FrozenStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[str, int]] = []
+
+    def counted(steps: range, what: str) -> Iterator[int]:
+        yield from steps
+        shown.append((what, len(steps)))  # only where all of them were asked for
+
+    monkeypatch.setattr("layerwise.data.batches.progress", counted)
+    ViewStore(Features(views=3), data, 7, CPU).raise_to(stack)
+    # 300 images are two batches, 20 are one
+    assert shown == [("layer 3: features", 6), ("layer 3: features for validation", 1)]

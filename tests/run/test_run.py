@@ -66,6 +66,17 @@ def test_run__config_yaml_keeps_letters_and_order(tmp_path: Path) -> None:
     assert "größe" in text and text.startswith("depth: 1\nseed: 0\n") and run.config == config
 
 
+def test_start__refuses_changed_settings__and_leaves_what_is_written(finished: Path) -> None:
+    run, before = Run(finished), (finished / "config.yaml").read_bytes()
+    digest = load_data(run.config.data, 0).digest
+    with pytest.raises(SettingError, match=r"^layer\.atoms: 20, but layer 1 was trained with 16"):
+        run.start(parse(["--depth=2", *QUIET, "--layer.atoms=20"])[0], digest)
+    run.release()
+    assert (finished / "config.yaml").read_bytes() == before
+    run.start(run.config, digest)
+    run.release()
+
+
 def test_a_finished_run__is_not_trained_again(finished: Path, command: Command) -> None:
     before = hashes(finished)
     done = command("train", "--depth=2", *QUIET)

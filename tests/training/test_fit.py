@@ -68,12 +68,13 @@ def test_half_precision__changes_the_projection__but_no_gate_and_no_map(generato
     torch.testing.assert_close(rounded.float(), whole, atol=0.03, rtol=0.03)
 
 
-def test_fit__goes_on_where_it_stood(tmp_path: Path) -> None:
+def test_fit__goes_on_where_it_stood__and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = fitted(Matrix(36, 20), tmp_path, 3)
-    assert len(whole.epochs) == 3
+    assert len(whole.epochs) == 3 and "resuming" not in capsys.readouterr().out
     again = fitted(Matrix(36, 20), tmp_path, 3)
     assert again.epochs == whole.epochs and torch.equal(again.weights["weight"], whole.weights["weight"])
     assert again.seconds >= whole.seconds > 0
+    assert capsys.readouterr().out == "layer 1: resuming after its last finished epoch\n"
 
 
 def truncated(content: bytes) -> bytes:
