@@ -133,3 +133,13 @@ def test_views__show_a_step_for_every_batch__and_end(
     ViewStore(Features(views=3), data, 7, CPU).raise_to(stack)
     # 300 images are two batches, 20 are one
     assert shown == [("layer 3: features", 6), ("layer 3: features for validation", 1)]
+
+
+@pytest.mark.parametrize("missing, count", [(0, 2), (1, 1)])
+def test_views__take_room_to_the_byte(missing: int, count: int, data: DataSet, stack: FrozenStack) -> None:
+    numbers = torch.tensor(stack.layers[-1].shape).prod().item()
+    # features of 2 bytes for training, of 4 for validation, and three logits of 4 bytes of each image
+    room = 2 * 300 * (2 * numbers + 12) + 20 * (4 * numbers + 12) - missing
+    store = ViewStore(Features(views=4, gigabytes=(room + 0.5) / 1e9), data, 0, CPU)
+    store.raise_to(stack)
+    assert len(store.train) == count and len(store.val) == 1

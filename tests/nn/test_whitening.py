@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from layerwise.config.choices import WHITENINGS
+from layerwise.config.choices import FORMULAS, WHITENINGS
 from layerwise.nn.whitening import fit_whitening
 
 
@@ -60,3 +60,12 @@ def test_fit_whitening__without_center_subtracts_nothing(kind: str) -> None:
     assert torch.equal(plain.matrix, centered.matrix)
     torch.testing.assert_close(plain(CROSS), CROSS @ plain.matrix)
     torch.testing.assert_close(centered(CROSS), (CROSS - torch.tensor([2.0, 1.0])) @ plain.matrix)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_fit_whitening__of_patches_without_some_directions_is_finite(formula: str, generator: torch.Generator) -> None:
+    for _ in range(5):  # eigenvalues that should be zero come out on either side of it
+        patches = torch.randn(100, 2, generator=generator) @ torch.randn(2, 9, generator=generator)
+        found = fit_whitening(patches, 0.0, formula=formula)
+        assert found.matrix.isfinite().all()
+        torch.testing.assert_close(torch.cov(found(patches)[:, :2].T, correction=0), torch.eye(2), atol=1e-2, rtol=0)
