@@ -17,6 +17,7 @@ from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.experiments.paper.job import Job
 from layerwise.parsing import parse
 from layerwise.run.run import Run
+from layerwise.run.tracker import Tracker
 
 SMALL = SingleLayer(patch_size=4, atoms=6, channels=3, pool=2, norm=Norm(eps=0.1))
 
@@ -60,7 +61,9 @@ def settings(tmp_path: Path, *more: str) -> Config:
     return parse([*given, f"--run_dir={tmp_path / 'r'}", *more])[0]
 
 
-def test_end_to_end__is_trained_tested_and_kept(tmp_path: Path) -> None:
+def test_end_to_end__is_trained_tested_tracked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(Tracker, "logged", lambda own, layer, step, metrics: logged.extend(metrics))
     config = settings(tmp_path)
     run = Run(tmp_path / "r")
     accuracy, took = train_end_to_end(config, 2, run)
@@ -69,7 +72,7 @@ def test_end_to_end__is_trained_tested_and_kept(tmp_path: Path) -> None:
     model.load_state_dict(load_file(run.path / "cnn.safetensors"))
     _, logits = model.eval()(to_input(data.test.pixels))
     assert accuracy == pytest.approx(float((logits.argmax(1) == data.test.labels).double().mean()))
-    assert accuracy > 0.6
+    assert accuracy > 0.6 and logged.count("val_accuracy") == 3
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["test_accuracy"] == pytest.approx(accuracy) and summary["layers"][0]["atoms"] == 16
     _, logits = model(to_input(data.val.pixels))

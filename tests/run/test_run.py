@@ -66,6 +66,12 @@ def test_run__config_yaml_keeps_letters_and_order(tmp_path: Path) -> None:
     assert "größe" in text and text.startswith("depth: 1\nseed: 0\n") and run.config == config
 
 
+def test_check__refuses_a_folder_below_a_program(tmp_path: Path) -> None:
+    (tmp_path / "program").touch(0o755)
+    with pytest.raises(SettingError, match="^run_dir: .*program/r cannot be written to; give a folder that can"):
+        Run(tmp_path / "program" / "r").check(parse(QUIET)[0], "")
+
+
 def test_start__refuses_changed_settings__and_leaves_what_is_written(finished: Path) -> None:
     run, before = Run(finished), (finished / "config.yaml").read_bytes()
     digest = load_data(run.config.data, 0).digest
