@@ -143,7 +143,7 @@ def from_torchvision(
 
     def fetched(split: dict[str, Any], download: bool = False) -> Any:
         try:
-            return source(Path(config.root).expanduser(), download=download, **split)
+            return source(os.path.expanduser(config.root), download=download, **split)
         except Exception as error:
             if download or not config.download:
                 raise SettingError(f"data.root: {lacks}; {remedy}") from error

@@ -63,7 +63,7 @@ def test_bad_input__one_line__exit_2__nothing_written(
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("a: [b\n", r"config: s\.yaml is not YAML \(line 2\)"),
+        ("a: [b\n", r"config: s\.yaml is not plain YAML \(line 2: .*\)"),
         ("- depth\n", r"config: s\.yaml is a list, not settings"),
         ("", r"config: s\.yaml is empty"),
         ("layr: {atoms: 9}\n", r"layr\.atoms: there is no such setting, did you mean layer\.atoms;"),

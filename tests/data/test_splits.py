@@ -107,7 +107,9 @@ def test_hold_out__says_which_class_has_none_left(capsys: pytest.CaptureFixture[
 
 
 def test_load_data__fills_in_flip_and_crop__or_does_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = RawData(["a", "b"], numbered(30, 0, torch.arange(30) % 2, (1, 24, 17)), numbered(4, 1, torch.arange(4) % 2))
+    raw = RawData(
+        ["a", "b"], numbered(30, 0, torch.arange(30) % 2, (1, 24, 17)), numbered(4, 1, torch.arange(4) % 2, (1, 24, 17))
+    )
     monkeypatch.setitem(DATASETS._made, "mine", lambda config: raw)
     data = load_data(Data(name="mine"), 0)
     assert (data.augmentation.flip, data.augmentation.crop, data.augmentation.border) == (True, 2, "mirrored")
@@ -150,7 +152,7 @@ def test_digest__is_of_every_split_label_and_class() -> None:
         images: Images = getattr(data, split)
         pixels, labels = images.pixels.clone(), images.labels.clone()
         pixels[-1, 0, 5, 5] ^= 1
-        labels[-1] += 1
+        labels[-1] -= 1
         digests |= {
             changed(**{split: Images(pixels, images.labels)}),
             changed(**{split: Images(images.pixels, labels)}),

@@ -16,6 +16,7 @@ from layerwise.errors import DamagedRun
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.experiments.paper.job import Job
 from layerwise.parsing import parse
+from layerwise.run.files import read_record, write_record
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 
@@ -98,9 +99,9 @@ def test_job__tells_accuracies_and_seconds_of_a_finished_run(tmp_path: Path) -> 
     assert other.tested() is None
     with pytest.raises(SettingError, match="was begun with other settings"):
         other.train()
-    layers = [{"seconds": 1.5}, {"seconds": 2.25}, {"seconds": 4}]
-    (tmp_path / "r" / "summary.json").write_text(json.dumps({"layers": layers}))
+    path = tmp_path / "r" / "depths.json"
+    write_record(path, read_record(path) | {"seconds": [1.5, 2.25, 4]})
     assert [job.seconds(depth) for depth in (1, 2, 3)] == [1.5, 3.75, 7.75]
-    (tmp_path / "r" / "summary.json").write_text("{")
-    with pytest.raises(DamagedRun, match=r"summary\.json is damaged; delete the folder"):
+    path.write_text(path.read_text().replace("2.25", "2.35"))
+    with pytest.raises(DamagedRun, match=r"depths\.json is damaged \(its content is not .*\); delete it, and the same"):
         job.seconds(1)

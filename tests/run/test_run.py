@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import layerwise
+from layerwise.config import Data
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.parsing import parse
@@ -69,17 +70,17 @@ def test_run__config_yaml_keeps_letters_and_order(tmp_path: Path) -> None:
 def test_check__refuses_a_folder_below_a_program(tmp_path: Path) -> None:
     (tmp_path / "program").touch(0o755)
     with pytest.raises(SettingError, match="^run_dir: .*program/r cannot be written to; give a folder that can"):
-        Run(tmp_path / "program" / "r").check(parse(QUIET)[0], "")
+        Run(tmp_path / "program" / "r").check(parse(QUIET)[0], load_data(Data(), 0))
 
 
 def test_start__refuses_changed_settings__and_leaves_what_is_written(finished: Path) -> None:
     run, before = Run(finished), (finished / "config.yaml").read_bytes()
-    digest = load_data(run.config.data, 0).digest
+    data = load_data(run.config.data, 0)
     with pytest.raises(SettingError, match=r"^layer\.atoms: 20, but layer 1 was trained with 16"):
-        run.start(parse(["--depth=2", *QUIET, "--layer.atoms=20"])[0], digest)
+        run.start(parse(["--depth=2", *QUIET, "--layer.atoms=20"])[0], data)
     run.release()
     assert (finished / "config.yaml").read_bytes() == before
-    run.start(run.config, digest)
+    run.start(run.config, data)
     run.release()
 
 
