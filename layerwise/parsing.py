@@ -20,6 +20,7 @@ from layerwise.config.checks import fields_of
 from layerwise.config.choices import PACKAGE, Choices
 from layerwise.config.identity import default_run_dir
 from layerwise.config.run import plain
+from layerwise.plain_yaml import plain_values, read_settings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 RECIPES = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
@@ -54,23 +55,6 @@ class _Parser(ArgumentParser):
             given = "null" if (value[1] or value[2]) == "None" else value[1] or value[2]
             said = f"{self.prefix}{'.'.join(keys)}: {given} is not {wanted}"
         raise SettingError(f"{said}; see --help")
-
-
-class _Plain(yaml.SafeLoader):
-    """Reads plain values: each name once, nothing that stands for what is elsewhere, no tags that make objects."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few of which can stand for more than memory holds
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="an alias, write out what it stands for", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if names.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} stands here twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[Config, str, int | None]:
@@ -189,7 +173,7 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
         whole: Any = value
         if _names_group(name):
             try:
-                whole = yaml.load(value, _Plain)
+                whole = plain_values(value)
             except (yaml.YAMLError, RecursionError):
                 whole = None
             if not isinstance(whole, dict):
@@ -223,19 +207,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         names = ", ".join(recipes())
         raise SettingError(f"config: {path} is not a file; give a settings file, or the name of a recipe: {names}")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Plain)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or type(error).__name__
-        where = f"line {mark.line + 1}: {problem}" if mark else problem
-        raise SettingError(
-            f"config: {path} is not plain YAML ({where}); compare it with configs/digits.yaml"
-        ) from error
-    if isinstance(content, dict) and (other := [key for key in content if not isinstance(key, str)]):
-        raise SettingError(f"config: {path} has {other[0]!r} where the name of a setting belongs; remove it")
-    if not isinstance(content, dict):
-        kind = {list: "a list", type(None): "empty"}.get(type(content), "a single value")
-        raise SettingError(f"config: {path} is {kind}, not settings; write lines such as `depth: 2`")
+    content = read_settings(path)
     _check_groups(content, "")
     return content
 

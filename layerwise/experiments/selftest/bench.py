@@ -116,7 +116,7 @@ def content(run: Path) -> dict[str, str]:
 
 def _content(run: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(run.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith(".") and "wandb" not in path.parts:
             known = path.read_bytes()
             if path.suffix == ".json":
                 known = repr(_timeless(json.loads(known))).encode()

@@ -9,10 +9,10 @@ import textwrap
 from pathlib import Path
 
 from layerwise.errors import SettingError, TrainingFailed
-from layerwise.experiments.selftest import damage, faults, stops
+from layerwise.experiments.selftest import damage, faults, stops, tracking
 from layerwise.experiments.selftest.bench import Bench, Outcome
 
-PROMISES = [stops.killed, stops.signaled, damage.damaged, *faults.FAULTS]
+PROMISES = [stops.killed, stops.signaled, damage.damaged, *faults.FAULTS, tracking.untracked]
 NOT_PROMISED = """\
 Not promised: the same bits on another processor, on a GPU, with other versions of layerwise, PyTorch or Numba, or with
 another number of threads; that seconds, W&B's files and the order of its uploads repeat; anything about files that
