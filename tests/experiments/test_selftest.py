@@ -20,7 +20,7 @@ def test_selftest__a_short_one_finds_no_failure(command: Command, tmp_path: Path
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = json.loads((tmp_path / "s.json").read_text())
     trials = {outcome["promise"].partition(":")[0]: outcome["trials"] for outcome in outcomes}
-    assert len(trials) == 8 and trials["SIGKILL at any instant"] >= 3 and "Not promised" in done.stdout
+    assert len(trials) == 9 and trials["SIGKILL at any instant"] >= 3 and "Not promised" in done.stdout
     assert sum(trials.values()) > 100 and not any(outcome["failures"] for outcome in outcomes)
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
 

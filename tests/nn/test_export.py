@@ -36,4 +36,5 @@ def test_export__computes_the_same_for_any_batch(kind: str, generator: torch.Gen
         pairs = [*zip(whole(x[:n]), stack(x[:n]), strict=True)]
         pairs += zip(layer(x[:n], below[:n]), top(x[:n], below[:n]), strict=True)
         for ours, theirs in pairs:
-            assert theirs.std() > 0 and torch.equal(ours, theirs)
+            assert theirs.std() > 0
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)  # of plain operators, in another order

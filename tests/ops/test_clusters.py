@@ -1,5 +1,6 @@
 """Sums of clusters, by every backend."""
 
+import pytest
 import torch
 
 from layerwise.ops import clusters, cuda, reference
@@ -15,10 +16,10 @@ def test_add_up__sums_each_clusters_points__whichever_backend(generator: torch.G
         assert sizes.tolist() == [int((index == j).sum()) for j in range(7)] and sizes[6] == 0
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_add_up__on_a_gpu_gives_the_same_bits_at_every_call(generator: torch.Generator) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    points = torch.randn(20000, 9, generator=generator).to(device)
-    index = torch.randint(0, 4, (20000,), generator=generator).to(device)
+    points = torch.randn(20000, 9, generator=generator).cuda()
+    index = torch.randint(0, 4, (20000,), generator=generator).cuda()
     first = cuda.add_up(points, index, 4)[0]
     for _ in range(5):
         assert torch.equal(cuda.add_up(points, index, 4)[0], first)

@@ -6,6 +6,8 @@ import random
 import sys
 import tempfile
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from layerwise.errors import SettingError, TrainingFailed
@@ -22,13 +24,11 @@ another program changes while a command runs, or about a file system that says a
 
 def selftest(folder: str | None, effort: float, path: str | None) -> list[Outcome]:
     """Try all promises in a folder that is made in `folder`, print a table; TrainingFailed where one does not hold."""
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = "1"  # so small are the layers
     if folder is not None and not Path(folder).is_dir():
         raise SettingError(f"--folder: {folder} is not a folder; create it, or give another")
     sys.warnoptions.append("ignore:resource_tracker")  # what killed processes leave is cleared away
     outcomes = []
-    with tempfile.TemporaryDirectory(prefix="layerwise-selftest-", dir=folder) as made:
+    with _one_thread(), tempfile.TemporaryDirectory(prefix="layerwise-selftest-", dir=folder) as made:
         bench = Bench(Path(made).resolve(), effort, random.Random(effort))
         for promise in PROMISES:
             print(f"\n… {(promise.__doc__ or '').strip()}", flush=True)
@@ -45,3 +45,15 @@ def selftest(folder: str | None, effort: float, path: str | None) -> list[Outcom
     if failures:
         raise TrainingFailed(f"selftest: {failures} of {trials} trials failed; please report what is printed above")
     return outcomes
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for what is started within, as the layers are small."""
+    before = dict(os.environ)
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
