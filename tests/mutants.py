@@ -109,7 +109,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
                 return
             case ast.FunctionDef() | ast.Lambda():
                 marks = getattr(node, "decorator_list", [])
-                if any(word in ast.unparse(mark) for mark in marks for word in ("njit", "triton")):
+                if any(word in ast.unparse(mark) for mark in marks for word in ("njit", "parallel", "triton")):
                     compiled, lines = True, range(marks[0].lineno, (node.end_lineno or 0) + 1)
                 yield from (m for default in node.args.defaults for m in visit(default, lines, function, compiled))
                 within, function = node.body if isinstance(node.body, list) else [node.body], True

@@ -86,3 +86,11 @@ def test_depth_auto__excludes_what_does_not_help__says_why__and_takes_it_in_when
     deeper = command(*given, "--depth=2")
     assert deeper.returncode == 0 and "epoch" not in deeper.stdout
     assert len(layerwise.load(tmp_path / "run").records) == 2
+
+
+def test_next_shape__a_patch_fits_the_shorter_side() -> None:
+    config = Config(layer=Layer(patch_size=5, atoms=4, pool=1, channels=None))
+    assert next_shape(config, 1, (1, 5, 9), 10) == (4, 1, 5)
+    for shape in ((1, 4, 9), (1, 9, 4)):
+        with pytest.raises(SettingError, match=rf"^layer\.patch_size: 5 does not fit the {shape[1]}×{shape[2]} input"):
+            next_shape(config, 1, shape, 10)
