@@ -109,7 +109,8 @@ def _limit(code: int) -> None:
         time.sleep(LIMIT)
         os._exit(code)
 
-    _thread.start_new_thread(end, ())
+    with suppress(RuntimeError):  # where there is no memory for a thread
+        _thread.start_new_thread(end, ())
 
 
 class Options(argparse.ArgumentParser):

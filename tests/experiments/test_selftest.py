@@ -16,12 +16,12 @@ from tests.conftest import Command
 
 
 def test_selftest__a_short_one_finds_no_failure(command: Command, tmp_path: Path) -> None:
-    done = command("selftest", "--effort", "0.25", "--folder", str(tmp_path), "--json", "s.json")
+    done = command("selftest", "--effort", "0.1", "--folder", str(tmp_path), "--json", "s.json")
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = json.loads((tmp_path / "s.json").read_text())
     trials = {outcome["promise"].partition(":")[0]: outcome["trials"] for outcome in outcomes}
-    assert len(trials) == 9 and trials["SIGKILL at any instant"] >= 3 and "Not promised" in done.stdout
-    assert sum(trials.values()) > 100 and not any(outcome["failures"] for outcome in outcomes)
+    assert len(trials) == 9 and trials["SIGKILL at any instant"] >= 1 and "Not promised" in done.stdout
+    assert sum(trials.values()) > 45 and not any(outcome["failures"] for outcome in outcomes)
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
 
 

@@ -18,12 +18,12 @@ def untracked(bench: Bench) -> Outcome:
     """Let W&B's server fail or not be there, and its own process die or hang."""
     outcome = Outcome("W&B away, failing, killed or hanging: the training ends with the same files")
     trials: dict[str, tuple[str, Within]] = {
-        "a server that answers 500": ("online", _failing_server),
-        "no server": ("online", partial(_served_at, "http://127.0.0.1:9")),
         "its process killed": ("offline", partial(_signaled_service, signal.SIGKILL)),
+        "no server": ("online", partial(_served_at, "http://127.0.0.1:9")),
+        "a server that answers 500": ("online", _failing_server),
         "its process stopped": ("offline", partial(_signaled_service, signal.SIGSTOP)),
     }
-    for what, (mode, within) in bench.some(trials.items()):
+    for what, (mode, within) in list(trials.items())[: bench.count(len(trials))]:  # the quick ones first
         place = bench.place()
         end = call(place, bench.command(FIRST, f"--wandb.mode={mode}"), within=within)
         failure = "" if end.code == 0 and "W&B: " in end.printed else f"exit code {end.code}, {end.printed[-300:]!r}"
