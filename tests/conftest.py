@@ -16,6 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each of which would take all cores
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not torch.cuda.is_available():  # read when triton is imported, which much may do
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

@@ -109,7 +109,9 @@ def in_child(work: Callable[[], int]) -> int:
 def run_tests(names: list[str], plain: bool, folder: str, plugin: object) -> int:
     """Run tests in the order given, with or without a compiler; the exit code."""
     vars(numba.config)["DISABLE_JIT"] = plain
-    return int(pytest.main(["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/pytest", *names], plugins=[plugin]))
+    return int(
+        pytest.main(["-q", "-n0", "-p", "no:cacheprovider", f"--basetemp={folder}/pytest", *names], plugins=[plugin])
+    )
 
 
 def recorded(plain: bool, folder: str) -> Tests:

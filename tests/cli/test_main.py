@@ -72,7 +72,7 @@ import layerwise.api
 from layerwise.cli import main
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 28), resource.RLIM_INFINITY))
-sys.exit(main(["train", "--config=teacher", "--data.teacher.images=40000000"]))
+sys.exit(main(["train", "--config=teacher", "--data.teacher.images=4000000000"]))
 """
 
 

@@ -15,6 +15,7 @@ from layerwise.run import folder, run
 from tests.conftest import Command
 
 
+@pytest.mark.slow
 def test_selftest__a_short_one_finds_no_failure(command: Command, tmp_path: Path) -> None:
     done = command("selftest", "--effort", "0.1", "--folder", str(tmp_path), "--json", "s.json")
     assert done.returncode == 0, done.stdout + done.stderr
