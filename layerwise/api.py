@@ -15,13 +15,14 @@ from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
 from layerwise.parsing import parse
-from layerwise.report.page import Figures, rows, summarize
+from layerwise.report.page import Figures
+from layerwise.report.summary import rows, summarize
 from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 from layerwise.trained import MODEL, TrainedStack, read_exported
 from layerwise.training.depth import check_fit
-from layerwise.training.evaluation import confusion
+from layerwise.training.evaluation import evaluate
 from layerwise.training.listeners import tell
 from layerwise.training.stack import train_stack
 
@@ -77,9 +78,9 @@ def train(
         tracker = Tracker(config.wandb, run.path, plain(config))
         ending.push(lambda error, *_: tracker.close(0 if error is None else 1))
         figures = Figures(run, tracker, data, device)
-        stack, records = train_stack(config, data, run, device, [tracker, figures])
-        tested = confusion(stack.layers, data.test, len(data.classes), device)  # the only time that they are looked at
-        summary = summarize(records, float(tested.diag().sum()) / float(tested.sum()))
+        stack, records, stopped = train_stack(config, data, run, device, [tracker, figures])
+        tested = evaluate(stack, data.test, device)  # the only time that they are looked at
+        summary = summarize(records, tested, data, stopped)
         write_json(run.path / "summary.json", summary)
         tell([tracker, figures], "stack_finished", stack, records, tested, summary)
         print()

@@ -163,9 +163,9 @@ def recipes() -> Iterator[tuple[str, Tensor]]:
         with tempfile.TemporaryDirectory() as folder:
             run = Run(folder)
             run.start(config, data)
-            stack, records = train_stack(config, data, run, CPU)
+            stack, records, _ = train_stack(config, data, run, CPU)
             run.release()
-        epochs = [list(epoch.values()) for record in records for epoch in record.epochs]
+        epochs = [[epoch["val_accuracy"], epoch["val_loss"]] for record in records for epoch in record.epochs]
         yield f"{name}: epochs", torch.tensor(epochs)
         for i, top in enumerate(stack.layers, 1):
             yield f"{name}: weights {i}", torch.cat([p.flatten() for p in top.parameters()])

@@ -11,9 +11,11 @@ import torch
 from layerwise.parsing import parse
 from layerwise.report import figures
 from layerwise.report.figures import LONGEST, accuracy_figure, confusion_figure, curve_figure, usage_figure
-from layerwise.report.page import Figures, summarize
+from layerwise.report.page import Figures
+from layerwise.report.summary import summarize
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
+from layerwise.training.evaluation import evaluate
 from tests.conftest import QUIET
 
 NAMES = ["$a$ \\frac{", "😀", "漢字", "x" * 300, "שלום", "a\nb", "\udcff", "", "a_b^{", "%"]
@@ -65,10 +67,10 @@ def test_a_figure_that_fails__costs_that_figure(
     monkeypatch.setattr(figures, "atoms_figure", broken)
     monkeypatch.setattr(figures, "accuracy_figure", broken)
     records, stack, data = run.records, run.stack(), run.data()
-    counts = torch.eye(10, dtype=torch.long)
+    tested = evaluate(stack, data.test, torch.device("cpu"))
     own = Figures(run, Tracker(config.wandb, run.path, {}), data, torch.device("cpu"))
     own.layer_finished(stack, records)
-    own.stack_finished(stack, records, counts, summarize(records, 0.5))
+    own.stack_finished(stack, records, tested, summarize(records, tested, data))
     assert {path.name for path in finished.glob("*.png")} == {"layer-2-usage.png", "confusion.png"}
     assert (finished / "layer-2-usage.png").read_bytes() == before["layer-2-usage.png"]
     assert capsys.readouterr().out.count("failed, all else goes on: MemoryError('no room')\n") == 2

@@ -15,15 +15,15 @@ def main(arguments: list[str]) -> None:
 
     from layerwise.console import print_table
     from layerwise.run.run import Run
-    from layerwise.training.evaluation import accuracies
+    from layerwise.training.evaluation import evaluate
 
     run = Run(given.run)
     records, data = run.finished(), run.data(given.root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stack = run.stack(records).to(device)
-    columns = {"test": accuracies(stack, data.test, device)}
+    columns = {"test": evaluate(stack, data.test, device).accuracies}
     if given.mirror:
-        columns["test, with mirror image"] = accuracies(stack, data.test, device, "testing, mirrored", mirrored=True)
+        columns["test, with mirror image"] = evaluate(stack, data.test, device, "testing, mirrored", True).accuracies
     table = [("depth", "validation", *columns)]
     for i, record in enumerate(records):
         cells = (f"{column[i]:.2%}" for column in columns.values())

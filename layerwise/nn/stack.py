@@ -15,7 +15,7 @@ from layerwise.nn.layer import ProbedLayer
 class FrozenStack(nn.Module):
     """Trained layers, from the lowest, that never change again: always in eval mode, without gradients."""
 
-    def __init__(self, layers: Iterable[ProbedLayer] = ()) -> None:
+    def __init__(self, layers: Iterable[nn.Module] = ()) -> None:
         super().__init__()
         self._layers = nn.ModuleList(layers)
         self.requires_grad_(False)

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
 
 from layerwise.data.batches import Batches
 from layerwise.data.splits import DataSet
 from layerwise.nn.stack import FrozenStack
+from layerwise.report.summary import rows
 from layerwise.run.files import commit
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
+from layerwise.training.evaluation import Evaluation
 
 Pixels = npt.NDArray[np.uint8]
 OF_STACK = {"accuracy": "Validation accuracy against depth"}
@@ -59,13 +60,13 @@ class Figures:
         self.tracker.figures({f"layer{record.layer}/{name}": figure for name, figure in drawn.items()})
 
     def stack_finished(
-        self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
+        self, stack: FrozenStack, records: Sequence[LayerRecord], tested: Evaluation, summary: Mapping[str, Any]
     ) -> None:
         """Draw the whole stack, and write the report."""
         from layerwise.report import figures as draw
 
         figures = {"accuracy": lambda: draw.accuracy_figure(records)}
-        figures["confusion"] = lambda: draw.confusion_figure(counts, self.data.classes)
+        figures["confusion"] = lambda: draw.confusion_figure(tested.confusion(), self.data.classes)
         self.tracker.figures(self._drawn(figures, lambda name: self.run.path / f"{name}.png"))
         write_report(self.run, summary)
 
@@ -79,26 +80,6 @@ class Figures:
             except Exception as error:
                 print(f"the figure {place(name)} failed, all else goes on: {error!r}", flush=True)
         return drawn
-
-
-def summarize(records: Sequence[LayerRecord], test_accuracy: float) -> dict[str, Any]:
-    """The content of summary.json; accuracies in [0, 1]."""
-    names = ("layer", "atoms", "output_shape", "val_accuracy", "seconds")
-    return {
-        "depth": len(records),
-        "test_accuracy": test_accuracy,
-        "layers": [{name: getattr(record, name) for name in names} for record in records],
-        "seconds": round(sum(record.seconds for record in records), 3),
-    }
-
-
-def rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The end-of-run table, header first."""
-    table: list[tuple[str, ...]] = [("layer", "atoms", "output shape", "validation", "seconds")]
-    for layer in summary["layers"]:
-        measured = f"{layer['val_accuracy']:.2%}", f"{layer['seconds']:.1f}"
-        table.append((str(layer["layer"]), str(layer["atoms"]), "×".join(map(str, layer["output_shape"])), *measured))
-    return table
 
 
 def save_figure(path: Path, figure: Pixels) -> None:

@@ -17,7 +17,7 @@ class LayerRecord:
     val_accuracy: float
     """of the stack up to this layer, in [0, 1]; that of the best epoch, whose weights are the layer's"""
     epochs: list[dict[str, float]]
-    """validation accuracy and loss of each epoch"""
+    """validation accuracy and loss of each epoch, and the accuracy on training images while it trained on them"""
     input_shape: list[int]
     """(C, H, W)"""
     output_shape: list[int]

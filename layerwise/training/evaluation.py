@@ -1,31 +1,90 @@
-"""How well a stack classifies."""
+"""How well a stack classifies, at every depth.
+
+Shapes: n images, L depths from 1 to that of the stack, r classes, the likeliest five at most.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from layerwise.console import progress
 from layerwise.data.batches import Batches
 from layerwise.data.images import Images
 from layerwise.nn.stack import FrozenStack
 
+RANKS = 5
+"""classes that are kept of an image, the likeliest first"""
+BINS = 15
+"""of confidence, for the calibration error (Guo et al., 2017)"""
 
-def accuracies(
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a stack says of images; on the CPU. A depth is counted from 1, -1 stands for the whole stack."""
+
+    labels: Tensor
+    """(n,) int64: the true classes"""
+    ranked: Tensor
+    """(L, n, r) int64: the likeliest classes, from the likeliest"""
+    shares: Tensor
+    """(L, n, r) float32: their probabilities"""
+    classes: int
+    """how many there are"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The share of images classified correctly, in [0, 1], at each depth."""
+        return self.top(1)
+
+    def top(self, k: int) -> list[float]:
+        """The share of images whose true class is among the k ≤ r likeliest, at each depth."""
+        found = (self.ranked[:, :, :k] == self.labels[:, None]).any(2)
+        return [float(count) / max(1, len(self)) for count in found.sum(1)]
+
+    def calibration_error(self, depth: int = -1) -> float:
+        """The mean distance, in [0, 1], of confidence from accuracy, in bins of confidence weighted by their images."""
+        shares, wrong = self.shares[self._row(depth)], self.ranked[self._row(depth), :, 0] != self.labels
+        return float(multiclass_calibration_error(shares, wrong.long(), shares.shape[1], BINS))
+
+    def confusion(self, depth: int = -1) -> Tensor:
+        """Counts of (true class, predicted class), (classes, classes) int64."""
+        pairs = self.labels * self.classes + self.ranked[self._row(depth), :, 0]
+        return torch.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
+
+    def by_class(self, depth: int = -1) -> list[float | None]:
+        """The share of each class's images classified correctly; None for a class without one."""
+        counts = self.confusion(depth)
+        pairs = zip(counts.diag().tolist(), counts.sum(1).tolist(), strict=True)
+        return [right / total if total else None for right, total in pairs]
+
+    def _row(self, depth: int) -> int:
+        return depth if depth < 0 else depth - 1
+
+
+def evaluate(
     stack: FrozenStack, images: Images, device: torch.device, what: str = "testing", mirrored: bool = False
-) -> list[float]:
-    """The share of images classified correctly at depth 1, 2, … of a stack of one layer or more, on its device.
+) -> Evaluation:
+    """Classify images at depth 1, 2, … of a stack of one layer or more, on its device.
 
     Where `mirrored`, the logits of the mirrored image are added to those of the image.
     """
-    right = torch.zeros(len(stack), dtype=torch.long)
+    ranked, shares, classes = [], [], 0
     batches = Batches(images, device=device)
-    for x, _, labels in progress(batches, what, len(batches)):
+    for x, _, _ in progress(batches, what, len(batches)):
         logits = torch.stack([logits for _, logits in stack.depths(x)])
         if mirrored:
             logits = logits + torch.stack([logits for _, logits in stack.depths(x.flip(3))])
-        right += (logits.argmax(2) == labels).sum(1).cpu()
-    return [float(count) / len(images) for count in right]
+        classes = logits.shape[2]
+        order = logits.topk(min(RANKS, classes)).indices
+        ranked.append(order.cpu())
+        shares.append(logits.float().softmax(2).gather(2, order).cpu())
+    return Evaluation(images.labels.cpu(), torch.cat(ranked, 1), torch.cat(shares, 1), classes)
 
 
 def statistics(layers: Sequence[nn.Module], images: Images, device: torch.device) -> list[list[float]]:
@@ -37,14 +96,3 @@ def statistics(layers: Sequence[nn.Module], images: Images, device: torch.device
     mean = total / count
     deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
     return [mean.tolist(), torch.where(deviation > 1e-6 * mean.abs() + 1e-9, deviation, 1.0).tolist()]
-
-
-def confusion(layers: Sequence[nn.Module], images: Images, classes: int, device: torch.device) -> Tensor:
-    """Counts of (true class, predicted class) over images, (classes, classes) int64 on the CPU, by the top layer."""
-    counts = torch.zeros(classes, classes, dtype=torch.long)
-    batches = Batches(images, device=device, layers=layers)
-    for _, logits, labels in progress(batches, "testing", len(batches)):
-        assert logits is not None
-        pairs = (labels * classes + logits.argmax(1)).cpu()
-        counts += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    return counts

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.record import LayerRecord
+from layerwise.training.evaluation import Evaluation
 
 
 class Listener(Protocol):
@@ -19,9 +18,9 @@ class Listener(Protocol):
         """The top layer of the stack is trained and frozen."""
 
     def stack_finished(
-        self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
+        self, stack: FrozenStack, records: Sequence[LayerRecord], tested: Evaluation, summary: Mapping[str, Any]
     ) -> None:
-        """The whole stack is tested: counts of test images by (true, predicted) class, and what summary.json holds."""
+        """The whole stack is tested: what it says of the test images, and what summary.json holds."""
 
 
 def tell(listeners: Sequence[Listener], occasion: str, *what: object) -> None:

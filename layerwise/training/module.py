@@ -86,7 +86,7 @@ class BestEpoch(Callback):
     """
 
     def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []  # validation accuracy and loss of each so far
+        self.epochs: list[dict[str, float]] = []  # validation accuracy and loss of each so far, and training accuracy
         self.weights: dict[str, Tensor] = {}  # the layer's state in the best one
         self.seconds = 0.0  # of training so far, those before a resume included
 
@@ -105,6 +105,7 @@ class BestEpoch(Callback):
         epoch = {name: float(trainer.callback_metrics[name]) for name in ("val_accuracy", "val_loss")}
         if not math.isfinite(epoch["val_loss"]):
             raise pl_module.failure("the validation loss is not finite")
+        epoch["train_accuracy"] = float(pl_module.train_accuracy.compute())
         self.epochs.append(epoch)
         if self.best is epoch:
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.layer.state_dict().items()}

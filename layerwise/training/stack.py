@@ -31,11 +31,11 @@ SOME = 2048
 
 def train_stack(
     config: Config, data: DataSet, run: Run, device: torch.device, listeners: Sequence[Listener] = ()
-) -> tuple[FrozenStack, list[LayerRecord]]:
+) -> tuple[FrozenStack, list[LayerRecord], str | None]:
     """Train layer after layer up to `config.depth`, but for those that the run, which is started, already holds.
 
-    Returns the frozen stack and its layers' records. Raises TrainingFailed where a loss is not finite, DamagedRun where
-    a file of the run is not as it was written.
+    Returns the frozen stack, its layers' records, and with depth auto why it is no deeper. Raises TrainingFailed where
+    a loss is not finite, DamagedRun where a file of the run is not as it was written.
     """
     stack, records = FrozenStack(), list[LayerRecord]()
     inputs = ViewStore(config.features, data, config.seed, device)
@@ -56,7 +56,7 @@ def train_stack(
         tell(listeners, "layer_finished", stack, records)
     if stop:
         print(stop)
-    return stack, records
+    return stack, records, stop
 
 
 def train_layer(

@@ -7,7 +7,7 @@ from torch import nn
 from layerwise.data.images import Images, to_input
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
-from layerwise.training.evaluation import accuracies, confusion
+from layerwise.training.evaluation import Evaluation, evaluate
 from tests.nn.layers import SMALL, make_layer
 from tests.training.worlds import CPU, numbered
 
@@ -38,7 +38,7 @@ def test_accuracies__are_those_of_each_depth_by_itself(stack: FrozenStack, image
         assert logits is not None
         expected.append(sum(int(row.argmax()) == i % 3 for i, row in enumerate(logits)) / 300)
     assert expected[0] != expected[1]
-    assert accuracies(stack, images, CPU) == pytest.approx(expected)
+    assert evaluate(stack, images, CPU).accuracies == pytest.approx(expected)
 
 
 def test_accuracies__with_mirror_images__sum_the_logits_of_both(stack: FrozenStack, images: Images) -> None:
@@ -51,8 +51,8 @@ def test_accuracies__with_mirror_images__sum_the_logits_of_both(stack: FrozenSta
         pair = [stack.below(depth + 1)(to_input(pixels))[1] for pixels in (images.pixels, mirrored)]
         assert pair[0] is not None and pair[1] is not None
         expected.append(float(((pair[0] + pair[1]).argmax(1) == images.labels).double().mean()))
-    assert accuracies(stack, images, CPU, mirrored=True) == pytest.approx(expected)
-    assert accuracies(stack, images, CPU) != pytest.approx(expected)
+    assert evaluate(stack, images, CPU, mirrored=True).accuracies == pytest.approx(expected)
+    assert evaluate(stack, images, CPU).accuracies != pytest.approx(expected)
 
 
 def test_confusion__counts_by_true_and_predicted_class(stack: FrozenStack, images: Images) -> None:
@@ -63,4 +63,46 @@ def test_confusion__counts_by_true_and_predicted_class(stack: FrozenStack, image
     for label, row in zip(images.labels.tolist(), logits, strict=True):
         expected[label, int(row.argmax())] += 1
     assert expected.sum(1).tolist() == [200, 0, 100] and not torch.equal(expected, expected.T)
-    assert torch.equal(confusion(stack.layers, images, 3, CPU), expected)
+    assert torch.equal(evaluate(stack, images, CPU).confusion(), expected)
+
+
+SAID = Evaluation(
+    labels=torch.tensor([0, 0, 1, 2]),
+    ranked=torch.tensor([[[1, 0], [1, 2], [1, 0], [0, 1]], [[0, 1], [2, 0], [1, 2], [1, 2]]]),
+    shares=torch.tensor([[[0.5, 0.25]] * 4, [[1.0, 0.0], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]]]),
+    classes=4,
+)
+"""four images of three of four classes, at two depths"""
+
+
+def test_top__counts_the_true_class_among_the_likeliest() -> None:
+    assert len(SAID) == 4
+    assert SAID.accuracies == SAID.top(1) == [0.25, 0.5]
+    assert SAID.top(2) == [0.5, 1.0]
+
+
+def test_by_class__is_the_share_of_its_images_and_none_without_one() -> None:
+    assert SAID.by_class() == [0.5, 1.0, 0.0, None]
+    assert SAID.by_class(1) == [0.0, 1.0, 0.0, None]
+
+
+def test_confusion__of_a_depth__is_that_of_its_likeliest_classes() -> None:
+    assert SAID.confusion(2).tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert torch.equal(SAID.confusion(2), SAID.confusion())
+    assert SAID.confusion(1)[0].tolist() == [0, 2, 0, 0]
+
+
+def test_calibration_error__is_the_distance_of_confidence_from_accuracy() -> None:
+    # depth 1: all four at 0.5, one right; depth 2: one at 1, right, and three at 0.75, one of them right
+    assert SAID.calibration_error(1) == pytest.approx(0.25)
+    assert SAID.calibration_error() == pytest.approx(0.75 * (0.75 - 1 / 3))
+
+
+def test_evaluate__ranks_classes_by_their_probability(stack: FrozenStack, images: Images) -> None:
+    said = evaluate(stack, images, CPU)
+    _, logits = stack(to_input(images.pixels))
+    assert logits is not None and said.classes == 3
+    for ranked, shares, row in zip(said.ranked[1], said.shares[1], logits.exp(), strict=True):
+        order = sorted(range(3), key=lambda i: -float(row[i]))
+        assert ranked.tolist() == order
+        assert shares.tolist() == pytest.approx([float(row[i] / row.sum()) for i in order], rel=1e-4)

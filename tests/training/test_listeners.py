@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from layerwise.data.splits import load_data
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
+from layerwise.training.evaluation import Evaluation
 from layerwise.training.listeners import tell
 from layerwise.training.stack import train_stack
 from tests.conftest import SMALL
+
+TESTED = Evaluation(torch.zeros(1).long(), torch.zeros(0, 1, 2).long(), torch.zeros(0, 1, 2), 2)
 
 
 class Noting:
@@ -37,14 +39,14 @@ class Noting:
         self._note("layer_finished", len(stack), [record.layer for record in records])
 
     def stack_finished(
-        self, stack: FrozenStack, records: Sequence[LayerRecord], counts: Tensor, summary: Mapping[str, Any]
+        self, stack: FrozenStack, records: Sequence[LayerRecord], tested: Evaluation, summary: Mapping[str, Any]
     ) -> None:
         self._note("stack_finished", dict(summary))
 
 
 def test_tell__goes_on_after_one_that_raises(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = Noting(RuntimeError("no more ink")), Noting()
-    tell([first, second], "stack_finished", FrozenStack(), [], torch.zeros(2, 2), {"depth": 0})
+    tell([first, second], "stack_finished", FrozenStack(), [], TESTED, {"depth": 0})
     assert first.told == second.told == [("stack_finished", {"depth": 0})]
     assert (
         capsys.readouterr().out
@@ -71,7 +73,7 @@ def test_train_stack__is_not_stopped_by_a_listener__tells_every_layer(
     for name, some in (("with", listeners), ("without", ())):
         run = Run(tmp_path / name)
         run.start(config, data)
-        stack, records = train_stack(config, data, run, torch.device("cpu"), some)
+        stack, records, _ = train_stack(config, data, run, torch.device("cpu"), some)
         run.release()
         assert [record.layer for record in records] == [1, 2]
         weights.append([value for value in stack.state_dict().values()])

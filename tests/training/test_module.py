@@ -129,7 +129,7 @@ def test_metrics__are_logged_ten_times_an_epoch__and_are_shares_of_right_answers
         expected = float(right.double().mean())
         assert [value for _, _, value in logged.seen[name]] == pytest.approx([expected] * 2)
         assert [step for _, step, _ in logged.seen[name]] == [29, 59]
-    assert [epoch["val_accuracy"] for epoch in best.epochs] == pytest.approx([expected] * 2)
+        assert [epoch[name] for epoch in best.epochs] == pytest.approx([expected] * 2)
 
 
 def test_best_epoch__is_the_most_accurate__of_equal_ones_that_of_lowest_loss() -> None:

@@ -47,7 +47,7 @@ def test_a_layer__is_left_as_it_was_in_its_best_epoch(tmp_path: Path) -> None:
     data, config = two_kinds(swapped=True), settings("--optimizer.epochs=4", "--optimizer.learning_rate=0.01")
     run = Run(tmp_path / "r")
     run.start(config, data)
-    stack, (record,) = train_stack(config, data, run, CPU)
+    stack, (record,), _ = train_stack(config, data, run, CPU)
     run.release()
     losses = [epoch["val_loss"] for epoch in record.epochs]
     assert len(losses) == 4 and losses[0] == min(losses) and losses[3] > 2 * losses[0]

@@ -15,13 +15,13 @@ from layerwise.data.splits import load_data
 from layerwise.nn.layer import output_shape
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
-from layerwise.report.page import summarize
+from layerwise.report.summary import summarize
 from layerwise.run.files import write_json, write_tensors
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 from layerwise.seeds import fold_seed
-from layerwise.training.evaluation import confusion
+from layerwise.training.evaluation import evaluate
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData
 
@@ -77,12 +77,11 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float
         history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, [tracker], identity=identity)
         model.load_state_dict(history.weights)
         write_tensors(run.path / WEIGHTS, history.weights)
-        counts = confusion([model.to(device).eval()], data.test, len(data.classes), device)
-        tested = float(counts.diag().sum()) / float(counts.sum())
+        tested = evaluate(FrozenStack([model.to(device)]), data.test, device)
         best = history.best["val_accuracy"]
         shapes, seconds = (list(data.shape), list(model.shape)), round(history.seconds, 3)
         record = LayerRecord(1, own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings)
-        write_json(run.path / "summary.json", summarize([record], tested))
+        write_json(run.path / "summary.json", summarize([record], tested, data))
         (run.path / "last.ckpt").unlink(missing_ok=True)
     except BaseException:
         tracker.close(1)
@@ -90,4 +89,4 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float
     finally:
         run.release()
     tracker.close()
-    return tested, seconds
+    return tested.accuracies[0], seconds

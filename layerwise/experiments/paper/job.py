@@ -15,7 +15,7 @@ from layerwise.parsing import read_config
 from layerwise.run.files import read_record, sha256, write_record
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit, next_shape
-from layerwise.training.evaluation import accuracies
+from layerwise.training.evaluation import evaluate
 
 FORWARD = 0.6  # share of a training step that its forward pass takes, about
 TESTED = "depths.json"  # a run's test accuracies and seconds at every depth, and what was tested; written last
@@ -69,7 +69,7 @@ class Job:
         else:
             data, device = load_data(self.config.data, self.config.seed), device_of(self.config.trainer)
             run = train(self.config, data=data)
-            accurate = accuracies(run.stack().to(device), data.test, device)
+            accurate = evaluate(run.stack().to(device), data.test, device).accuracies
             taken = [record.seconds for record in run.records]
         about = {"accuracies": accurate, "seconds": taken, "of": self._trained(len(accurate))}
         write_record(self.folder / TESTED, about)
