@@ -15,7 +15,7 @@ from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
 from layerwise.parsing import parse
-from layerwise.report.page import Figures
+from layerwise.report.listener import Figures
 from layerwise.report.summary import rows, summarize
 from layerwise.run.files import write_json
 from layerwise.run.run import Run

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from layerwise.parsing import parse
-from layerwise.report import figures
-from layerwise.report.figures import LONGEST, accuracy_figure, confusion_figure, curve_figure, usage_figure
-from layerwise.report.page import Figures
+from layerwise.report import charts, pictures
+from layerwise.report.charts import accuracy_chart, confusion_chart, curve_chart, usage_chart
+from layerwise.report.figures import as_array, drawable
+from layerwise.report.listener import Figures
 from layerwise.report.summary import summarize
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
@@ -24,23 +25,23 @@ NAMES = ["$a$ \\frac{", "😀", "漢字", "x" * 300, "שלום", "a\nb", "\udcff
 @pytest.mark.filterwarnings("error")
 def test_confusion__takes_any_names() -> None:
     counts = torch.eye(len(NAMES), dtype=torch.long)
-    drawn = confusion_figure(counts, NAMES)
-    shortened = [name[: LONGEST - 1] + "…" if len(name) > LONGEST else name for name in NAMES]
-    assert np.array_equal(drawn, confusion_figure(counts, shortened))
-    assert not np.array_equal(drawn, confusion_figure(counts, ["a", *NAMES[1:]]))
+    drawn = as_array(confusion_chart(counts, NAMES))
+    shortened = [name[:23] + "…" if len(name) > 24 else name for name in NAMES]
+    assert np.array_equal(drawn, as_array(confusion_chart(counts, shortened)))
+    assert not np.array_equal(drawn, as_array(confusion_chart(counts, ["a", *NAMES[1:]])))
+    assert drawable("x" * 25) == "x" * 23 + "…" and drawable("\udcff\na") == "? a"
     assert len(np.unique(drawn[:, :, 0])) > 2
 
 
 def test_figures__do_not_follow_the_users_settings(trained: Path) -> None:
     run = Run(trained)
-    some = torch.rand(4, 1, 8, 8)
 
     def drawn() -> list[np.ndarray]:
         return [
-            confusion_figure(torch.eye(3, dtype=torch.long), ["a", "b", "c"]),
-            accuracy_figure(run.records),
-            curve_figure([1, 2], [3, 4], [0.1, None], "atoms"),
-            usage_figure(run.stack(), some),
+            as_array(confusion_chart(torch.eye(3, dtype=torch.long), ["a", "b", "c"])),
+            as_array(accuracy_chart(run.records)),
+            as_array(curve_chart([1, 2], [3, 4], [0.1, None], "atoms")),
+            as_array(usage_chart(torch.tensor([0.5, 0.1, 0.4]))),
         ]
 
     before = drawn()
@@ -64,8 +65,8 @@ def test_a_figure_that_fails__costs_that_figure(
     def broken(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(figures, "atoms_figure", broken)
-    monkeypatch.setattr(figures, "accuracy_figure", broken)
+    monkeypatch.setattr(pictures, "atoms_picture", broken)
+    monkeypatch.setattr(charts, "accuracy_chart", broken)
     records, stack, data = run.records, run.stack(), run.data()
     tested = evaluate(stack, data.test, torch.device("cpu"))
     own = Figures(run, Tracker(config.wandb, run.path, {}), data, torch.device("cpu"))

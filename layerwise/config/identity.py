@@ -34,7 +34,7 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config, images: Ca
 
     `images` says what has changed of the data where its digest has, though nothing that chooses among the images.
     """
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flat(old)), dict(flat(new))
     told, differing = [], [name for name in before if before[name] != after.get(name)]
     chosen = any(name == "seed" or name.startswith("data.") for name in differing if name != "data.content")
     for name in differing:
@@ -51,12 +51,13 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config, images: Ca
     return told
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by names with dots."""
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield f"{prefix}{name}", value
 
 
 def without_data(config: Config, number: int) -> dict[str, Any]:

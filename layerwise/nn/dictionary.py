@@ -91,6 +91,12 @@ class PatchDictionary(nn.Module):
         norms = whitened.square().sum(-1, keepdim=True) / 2 + self.atoms.square().sum(1) / 2
         return (norms - whitened @ self.atoms.T).clamp_min(0)
 
+    def whitened(self) -> Tensor:
+        """The atoms as whitened patches, (N, P), each number at its pixel: turned back by whitening's rotation."""
+        left, _, right = torch.linalg.svd(self.whitening)
+        turned: Tensor = self.atoms @ (left @ right).T
+        return turned
+
     def patterns(self) -> Tensor:
         """The patch that each atom stands for, less the mean patch, (N, P)."""
         undone: Tensor = torch.linalg.pinv(self.whitening)

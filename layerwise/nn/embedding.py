@@ -79,6 +79,10 @@ class Embedding(nn.Module):
         """How often each atom is near, over images and positions of (B, C, H, W): (N,)."""
         return self.gate.usage(x, self.dictionary, self._maps())
 
+    def answers(self, x: Tensor) -> Tensor:
+        """How much each atom answers to each patch, (B, C, H, W) to (B, h, w, N); comparable for one atom only."""
+        return self.gate.answers(x, self.dictionary, self._maps())
+
     def patterns(self) -> Tensor:
         """The patch that each atom stands for, (N, P)."""
         return self.gate.patterns(self.dictionary, self._maps())

@@ -34,6 +34,10 @@ class Gate(ABC):
         """The mean of each atom's gate over images and positions, (N,)."""
         return self.pooled(x, dictionary, None, max(x.shape[2:])).mean((0, 2, 3))
 
+    def answers(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """A number that is the higher, the more an atom's gate answers to a patch: (B, C, H, W) to (B, h, w, N)."""
+        return -dictionary.distance(ops.extract_patches(x, self.patch_size))
+
     def patterns(self, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The patch that each gate responds to most, less the mean patch, (N, P)."""
         return dictionary.patterns()
@@ -60,6 +64,11 @@ class Relu(Gate):
     def usage(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The share of images and positions at which each map is positive, (N,)."""
         return self.pooled(x, dictionary, maps, 1).sign().mean((0, 2, 3))
+
+    def answers(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """The maps' values."""
+        assert maps is not None
+        return ops.affine(ops.extract_patches(x, self.patch_size), maps)
 
     def patterns(self, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The kernels."""

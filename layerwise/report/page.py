@@ -1,125 +1,200 @@
-"""What a run shows: the listener that draws each layer and the whole stack, the table at its end, report.html."""
+"""report.html: the story of a run, on one page that needs nothing else."""
 
 import base64
-import html
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import io
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+import jinja2
 import torch
+import yaml
 from PIL import Image
 
-from layerwise.data.batches import Batches
+from layerwise.config.identity import flat
+from layerwise.config.run import Config, plain
+from layerwise.console import in_words
 from layerwise.data.splits import DataSet
 from layerwise.nn.stack import FrozenStack
-from layerwise.report.summary import rows
+from layerwise.parsing import RECIPES, read_config, recipes
+from layerwise.report.charts import accuracy_chart, learning_chart, standard_error, usage_chart
+from layerwise.report.figures import Pixels, as_svg
+from layerwise.report.listener import SHOWN
+from layerwise.report.pictures import as_picture, some_of_each, usage
 from layerwise.run.files import commit
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
-from layerwise.run.tracker import Tracker
 from layerwise.training.evaluation import Evaluation
 
-Pixels = npt.NDArray[np.uint8]
-OF_STACK = {"accuracy": "Validation accuracy against depth"}
-OF_STACK["confusion"] = "Test images of each class (rows, in %) by predicted class"
-OF_LAYER = {"atoms": "atoms of the dictionary, whitening undone"}
-OF_LAYER["usage"] = "share of patches for which each atom is among the nearest"
+T = TypeVar("T")
+MATRIX = 24
+"""classes, at most, of which the whole confusion matrix is shown"""
+PAIRS, EXAMPLES = 10, 12
+"""confusions, and images, that are shown"""
+CAPTIONS = {
+    "atoms": "Atoms as patches of pixels: whitening undone, less the mean patch, each at its own contrast.",
+    "whitened": "The same atoms as they are compared with patches: whitened.",
+    "answers": "Each group: the parts of validation images that an atom answers to most.",
+}
 
 
-@dataclass
-class Figures:
-    """A listener that draws each layer, for the run directory and for W&B."""
-
-    run: Run
-    tracker: Tracker
-    data: DataSet
-    device: torch.device
-    """where the stack is"""
-
-    def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Nothing is drawn of a step."""
-
-    def layer_finished(self, stack: FrozenStack, records: Sequence[LayerRecord]) -> None:
-        """Draw the top layer, unless an earlier process came to the end of that."""
-        record = records[-1]
-        files = {name: self.run.path / f"layer-{record.layer}-{name}.png" for name in ("atoms", "usage")}
-        if all(file.exists() for file in files.values()):
-            return
-
-        from layerwise.report import figures as draw  # imports matplotlib, once there is time
-
-        top, shape = stack.layers[-1].layer, record.input_shape
-        some = partial(next, iter(Batches(self.data.val, device=self.device)))
-        figures = {"atoms": lambda: draw.atoms_figure(top.embedding.patterns(), shape[0])}
-        figures["usage"] = lambda: draw.usage_figure(stack, some()[0])
-        drawn = self._drawn(figures, lambda name: files[name])
-        self.tracker.figures({f"layer{record.layer}/{name}": figure for name, figure in drawn.items()})
-
-    def stack_finished(
-        self, stack: FrozenStack, records: Sequence[LayerRecord], tested: Evaluation, summary: Mapping[str, Any]
-    ) -> None:
-        """Draw the whole stack, and write the report."""
-        from layerwise.report import figures as draw
-
-        figures = {"accuracy": lambda: draw.accuracy_figure(records)}
-        figures["confusion"] = lambda: draw.confusion_figure(tested.confusion(), self.data.classes)
-        self.tracker.figures(self._drawn(figures, lambda name: self.run.path / f"{name}.png"))
-        write_report(self.run, summary)
-
-    def _drawn(self, figures: Mapping[str, Callable[[], Pixels]], place: Callable[[str], Path]) -> dict[str, Pixels]:
-        """Draw and save figures; one that fails is said, and lacks."""
-        drawn = {}
-        for name, draw in figures.items():
-            try:
-                drawn[name] = draw()
-                save_figure(place(name), drawn[name])
-            except Exception as error:
-                print(f"the figure {place(name)} failed, all else goes on: {error!r}", flush=True)
-        return drawn
-
-
-def save_figure(path: Path, figure: Pixels) -> None:
-    """Write a figure (H, W, 3) as a PNG file."""
-    commit(path, lambda temporary: Image.fromarray(figure).save(temporary, "PNG"))
-
-
-def write_report(run: Run, summary: Mapping[str, Any]) -> None:
-    """Write report.html, one file that holds the table, the settings and every figure of the run directory."""
-    header, *body = rows(summary)
-    settings = (run.path / "config.yaml").read_text(encoding="utf-8")
-    cells = "".join(f"<th>{name}</th>" for name in header)
-    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    captions = dict(OF_STACK)
-    for number in range(1, summary["depth"] + 1):
-        captions |= {f"layer-{number}-{kind}": f"Layer {number}: {caption}" for kind, caption in OF_LAYER.items()}
-    figures = ""
-    for stem, caption in captions.items():
-        if (path := run.path / f"{stem}.png").exists():
-            source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-            figures += f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
-    name = html.escape(run.path.resolve().name)
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{name} – layerwise</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .2rem 1rem .2rem 0; text-align: right; border-bottom: 1px solid #ddd }}
-img {{ max-width: 100%; image-rendering: auto }}
-figure {{ margin: 2rem 0 }}
-figcaption {{ color: #666 }}
-pre {{ background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: 13px }}
-</style></head><body>
-<h1>{name}</h1>
-<p>Test accuracy of the whole stack, depth {summary["depth"]}: <strong>{summary["test_accuracy"]:.2%}</strong>.
-Validation accuracy is of the stack up to each layer; the seconds are those of sampling, clustering and training.</p>
-<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>
-{figures}
-<details><summary>Settings</summary><pre>{html.escape(settings)}</pre></details>
-</body></html>
-"""
+def write_report(
+    run: Run,
+    stack: FrozenStack,
+    records: Sequence[LayerRecord],
+    data: DataSet,
+    tested: Evaluation,
+    summary: Mapping[str, Any],
+) -> None:
+    """Write report.html of a finished run, and draw its charts; one that fails lacks."""
+    config = run.config
+    nearest, differing = _differing(config)
+    some = some_of_each(data.val, SHOWN)
+    layers = []
+    for i, record in enumerate(records):
+        kinds = ("atoms", "whitened") if record.layer == 1 else ("answers",)
+        files = {kind: run.path / f"layer-{record.layer}-{kind}.png" for kind in kinds}
+        pictures = [
+            (kind, CAPTIONS[kind], _encoded(file.read_bytes())) for kind, file in files.items() if file.exists()
+        ]
+        shares = _attempted(lambda: usage(FrozenStack(stack.layers[: i + 1]), some))  # noqa: B023  (called at once)
+        layers.append(
+            {
+                "record": record,
+                "settings": config.layer_at(record.layer),
+                "test": tested.accuracies[i],
+                "error": standard_error(tested.accuracies[i], len(tested)),
+                "pictures": pictures,
+                "usage": shares is not None and _chart(lambda: usage_chart(shares)),  # noqa: B023
+                "unused": shares is not None and int((shares == 0).sum()),
+            }
+        )
+    counts = tested.confusion()
+    values = {
+        "name": run.path.resolve().name,
+        "path": repr(str(run.path)),
+        "shell_path": shlex.quote(str(run.path)),
+        "data": config.data,
+        "shape": data.shape,
+        "images": {"training": data.train, "validation": data.val, "test": data.test},
+        "per_class": _per_class(data, tested),
+        "summary": summary,
+        "took": in_words(summary["seconds"]),
+        "error": standard_error(summary["test_accuracy"], len(tested)),
+        "chance": max(counts.sum(1).tolist()) / max(1, len(tested)),
+        "layers": layers,
+        "accuracy": _chart(lambda: accuracy_chart(records, tested)),
+        "learning": _chart(lambda: learning_chart(records)),
+        "classes": data.classes,
+        "matrix": counts.tolist() if len(data.classes) <= MATRIX else None,
+        "pairs": _pairs(counts, data.classes),
+        "mistakes": _examples(data, tested, right=False),
+        "hits": _examples(data, tested, right=True),
+        "calibration": tested.calibration_error(),
+        "nearest": nearest,
+        "differing": differing,
+        "settings": yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
+    }
+    page = template("run.html").render(values)
     commit(run.path / "report.html", lambda temporary: temporary.write_text(page, "utf-8", "replace"))
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    """A page without its values; what is put into it is text, never markup, unless it was made here."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
+    return environment.get_template(name)
+
+
+def _per_class(data: DataSet, tested: Evaluation) -> list[dict[str, Any]]:
+    """Of each class its images in each split, and the share of those in the test that are right."""
+    columns = [
+        torch.bincount(images.labels, minlength=len(data.classes)).tolist()
+        for images in (data.train, data.val, data.test)
+    ]
+    named = zip(data.classes, zip(*columns, strict=True), tested.by_class(), strict=True)
+    return [{"name": name, "counts": counts, "right": right} for name, counts, right in named]
+
+
+def _pairs(counts: torch.Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The most frequent confusions."""
+    wrong, totals = counts.clone().fill_diagonal_(0), counts.sum(1)
+    count, order = wrong.flatten().topk(min(PAIRS, wrong.numel()))
+    found = []
+    for n, place in zip(count.tolist(), order.tolist(), strict=True):
+        true, taken = divmod(place, len(classes))
+        if n:
+            found.append({"true": classes[true], "taken": classes[taken], "count": n, "of": int(totals[true])})
+    return found
+
+
+def _examples(data: DataSet, tested: Evaluation, right: bool) -> list[dict[str, Any]]:
+    """The test images that were classified rightly, or wrongly, with the highest probability; hits from all classes."""
+    best, share = tested.ranked[-1, :, 0], tested.shares[-1, :, 0]
+    order = share.argsort(descending=True, stable=True).tolist()
+    found = (i for i in order if (best[i] == tested.labels[i]) == right)
+    chosen = list(_spread(found, best.tolist()) if right else islice(found, EXAMPLES))
+    return [
+        {
+            "image": _encoded(_png(as_picture(data.test.pixels[i]))),
+            "taken": data.classes[int(best[i])],
+            "true": data.classes[int(tested.labels[i])],
+            "share": float(share[i]),
+            "file": data.test.names[i] if data.test.names else f"image {i}",
+        }
+        for i in chosen
+    ]
+
+
+def _spread(found: Iterator[int], classes: Sequence[int]) -> Iterator[int]:
+    """The first of each class, as many as are shown."""
+    firsts: dict[int, int] = {}
+    for i in found:
+        firsts.setdefault(classes[i], i)
+    return islice(iter(firsts.values()), EXAMPLES)
+
+
+def _differing(config: Config) -> tuple[str, list[tuple[str, Any, Any]]]:
+    """The recipe that a configuration is nearest to, and (setting, its value, the recipe's) where they differ."""
+    own = _settings(config)
+    found = {}
+    for name in recipes():
+        other = _settings(read_config(RECIPES / f"{name}.yaml"))
+        names = [key for key in own | other if own.get(key) != other.get(key)]
+        found[name] = [(key, own.get(key, "as for all layers"), other.get(key, "as for all layers")) for key in names]
+    nearest = min(found, key=lambda name: (len(found[name]), name))
+    return nearest, found[nearest]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings that decide what comes out, by name."""
+    undecisive = ("wandb.", "trainer.", "run_dir", "depth", "data.root", "data.download")
+    return {name: value for name, value in flat(plain(config)) if not name.startswith(undecisive)}
+
+
+def _attempted(make: Callable[[], T]) -> T | None:
+    """What is made, or nothing where that fails, which is said."""
+    try:
+        return make()
+    except Exception as error:
+        print(f"the report lacks a part, all else goes on: {error!r}", flush=True)
+        return None
+
+
+def _chart(draw: Callable[[], Any]) -> str | None:
+    return _attempted(lambda: as_svg(draw()))
+
+
+def _png(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _encoded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -35,6 +35,11 @@ class LayerRecord:
     """a pixel value from 0 to 255: of 99 in 100 training images, the brightest pixel is at least so bright"""
 
     @property
+    def best(self) -> dict[str, float]:
+        """The epoch whose weights are the layer's."""
+        return best_epoch(self.epochs)
+
+    @property
     def error(self) -> float:
         """The standard error of the validation accuracy p on n images, sqrt(p (1 - p) / n)."""
         return float((self.val_accuracy * (1 - self.val_accuracy) / max(1, self.val_images)) ** 0.5)
@@ -47,3 +52,8 @@ class LayerRecord:
     def config(self) -> SingleLayer:
         """The layer's own settings."""
         return cast(SingleLayer, restore(SingleLayer, self.settings[f"layer {self.layer}"]))
+
+
+def best_epoch(epochs: list[dict[str, float]]) -> dict[str, float]:
+    """The epoch of the highest validation accuracy, of equal ones that of the lowest loss."""
+    return max(epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))

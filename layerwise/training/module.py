@@ -16,6 +16,7 @@ from layerwise.config import Optimizer
 from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 from layerwise.data.batches import Batch
 from layerwise.errors import TrainingFailed
+from layerwise.run.record import best_epoch
 
 
 class LayerModule(LightningModule):
@@ -93,7 +94,7 @@ class BestEpoch(Callback):
     @property
     def best(self) -> dict[str, float]:
         """Validation accuracy and loss of the best epoch so far."""
-        return max(self.epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
+        return best_epoch(self.epochs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

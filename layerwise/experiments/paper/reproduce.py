@@ -12,8 +12,9 @@ from layerwise.errors import RunInUse
 from layerwise.experiments.paper.job import Job, estimate
 from layerwise.experiments.paper.tables import TABLES, Row, Table, small
 from layerwise.parsing import parse
-from layerwise.report.figures import curve_figure
-from layerwise.report.page import save_figure
+from layerwise.report.charts import curve_chart
+from layerwise.report.figures import as_array
+from layerwise.report.listener import save_figure
 from layerwise.run.files import check_writable, write_json
 
 
@@ -64,9 +65,9 @@ def reproduce(name: str, scale: str, seeds: int, path: str | None, arguments: li
     print("\n" + markdown(table, results))
     if table.axis is not None:
         points = [float(str(row.settings[table.axis[1]])) for row in rows]
-        figure = curve_figure(points, [result.mean for result in results], [r.std for r in results], table.axis[0])
+        figure = curve_chart(points, [result.mean for result in results], [r.std for r in results], table.axis[0])
         place = runs[rows[0].name][0].folder.parent / f"{name}.png"
-        save_figure(place, figure)
+        save_figure(place, as_array(figure))
         print(f"\nfigure: {place}")
     if path is not None:
         write_json(Path(path), [asdict(result) for result in results])

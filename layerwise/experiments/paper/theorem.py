@@ -14,7 +14,7 @@ from layerwise.experiments.paper.job import Job
 from layerwise.experiments.paper.reproduce import check_sweep
 from layerwise.parsing import parse
 from layerwise.report.figures import Pixels, as_array, panels
-from layerwise.report.page import save_figure
+from layerwise.report.listener import save_figure
 from layerwise.run.files import write_json
 
 CLUSTERS = 64

@@ -19,7 +19,7 @@ from layerwise.experiments.patches.sources import FEWEST, Source, of_features, o
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
 from layerwise.report.figures import Pixels
-from layerwise.report.page import save_figure
+from layerwise.report.listener import save_figure
 from layerwise.run.files import check_writable, write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["layerwise.api", "layerwise.report.figures", "wandb"])
+SERVER.set_forkserver_preload(["layerwise.api", "layerwise.report.page", "wandb"])
 Within = Callable[[], AbstractContextManager[object]]
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 """of files, by their audit events"""

@@ -1,0 +1,48 @@
+"""The page that compares runs."""
+
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+
+import layerwise
+from layerwise.cli import main
+from layerwise.parsing import parse
+from layerwise.run.run import Run
+from tests.conftest import QUIET
+from tests.report.test_page import text_of
+
+
+def test_comparison__joins_seeds_and_names_what_differs(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "r")
+    for name, options in {"other seed": ["--seed=1"], "few": ["--layer.atoms=8"]}.items():
+        layerwise.train(parse(["--depth=1", *QUIET, *options])[0], Path(name))
+    capsys.readouterr()
+    main(["report", "r", "other seed", "few", "--out", "all.html"])
+    assert capsys.readouterr().out == "all.html\n"
+    page = Path("all.html").read_text(encoding="utf-8")
+    said, runs = text_of(page), [Run(name) for name in ("r", "other seed", "few")]
+    first = [100 * run.records[0].val_accuracy for run in runs]
+    mean, deviation = statistics.mean(first[:2]), abs(first[0] - first[1]) / 2**0.5
+    assert f"1 {mean:.2f} ± {deviation:.2f}" in said and f"1 {first[2]:.2f}" in said
+    assert f"2 {100 * runs[0].records[1].val_accuracy:.2f}" in said
+    assert re.search(r"r seed 0 other seed seed 1 16 1", said) and re.search(r"few seed 0 8 1", said)
+    assert re.findall(r'href="([^"]*\.html)"', page) == ["r/report.html", "other%20seed/report.html", "few/report.html"]
+    assert [cell for cell in re.findall(r"<th class=\"text\"><code>([^<]*)", page)] == ["layer.atoms"]
+
+
+def test_comparison__refuses_a_run_that_is_given_twice_or_has_no_layer(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(trained), str(trained), "--out", str(tmp_path / "c.html")]) == 2
+    assert "given twice" in capsys.readouterr().err
+    assert main(["report", str(trained), str(tmp_path), "--out", str(tmp_path / "c.html")]) == 2
+    assert "is not a run directory" in capsys.readouterr().err
+    assert main(["report", str(trained), "--out", str(tmp_path / "c.html")]) == 2
+    assert "--out: is for several runs" in capsys.readouterr().err
+    assert not (tmp_path / "c.html").exists()
