@@ -72,7 +72,11 @@ def test_a_figure_that_fails__costs_that_figure(
     own = Figures(run, Tracker(config.wandb, run.path, {}), data, torch.device("cpu"))
     own.layer_finished(stack, records)
     own.stack_finished(stack, records, tested, summarize(records, tested, data))
-    assert {path.name for path in finished.glob("*.png")} == {"layer-2-usage.png", "layer-2-answers.png", "confusion.png"}
+    assert {path.name for path in finished.glob("*.png")} == {
+        "layer-2-usage.png",
+        "layer-2-answers.png",
+        "confusion.png",
+    }
     assert (finished / "layer-2-usage.png").read_bytes() == before["layer-2-usage.png"]
     assert capsys.readouterr().out.count("failed, all else goes on: MemoryError('no room')\n") == 2
     assert "The surest hits" in (finished / "report.html").read_text(encoding="utf-8")

@@ -3,15 +3,17 @@
 Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
 h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) matrix whose last row is the offset.
 
-A backend is a module with three functions for the embedding, and two for clustering:
+A backend is a module with four functions for the embedding, and two for clustering:
 
-    forward(x, scorer, maps or None, patch_size, neighbors, pool) -> pooled (B, N, h', w'), gates
-    convolve(x, maps, patch_size, pool) -> pooled (B, N, h', w'), gates
-    backward(x, grad, gates, patch_size, pool) -> gradient of the maps (P+1, N)
+    forward(x, scorer, maps or None, patch_size, neighbors, pool, near or None) -> pooled (B, N, h', w'), near
+    convolve(x, maps, patch_size, pool) -> pooled (B, N, h', w'), near
+    backward(x, grad, near, patch_size, pool) -> gradient of the maps (P+1, N)
+    kept(B, h, w, N, neighbors or None, pool) -> shape and type of `near`
     lowest(scores (M, N)) -> index (M,), score (M,)
     add_up(points (M, P), index (M,), N) -> sums (N, P), sizes (N,)
 
-The gates are kept for the backward pass, one bit each, as `layerwise.ops.reference.pack` says.
+Which atoms are near is kept for the backward pass, and can be given where it is known, as `layerwise.ops.near` says; a
+GPU's kernels keep it in another way, and are given nothing.
 """
 
 import warnings
@@ -30,7 +32,15 @@ __all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "kt
 __all__ += ["sample_patches"]
 
 
-def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int) -> Tensor:
+def embed(
+    x: Tensor,
+    scorer: Tensor,
+    maps: Tensor | None,
+    patch_size: int,
+    neighbors: int,
+    pool: int,
+    near: Tensor | None = None,
+) -> Tensor:
     """Gate every atom's affine map of the patch by whether the atom is near, and average over windows.
 
     a_j = g_j * (maps_j applied to the patch), with g_j = 1 for the k atoms of lowest score, ties to the lowest index.
@@ -39,11 +49,12 @@ def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neigh
 
     Takes (B, C, H, W) to (B, N, h', w'); a window at the border averages what it covers. No gradient flows to x: all
     that lies below a layer is frozen. The scorer gives half the squared distance to each atom, up to a number common to
-    all atoms; the maps are the trained part. 1 ≤ k ≤ N.
+    all atoms; the maps are the trained part. 1 ≤ k ≤ N. Where `near`, (B, h, w, S), says which atoms are near, that is
+    not computed.
     """
     if torch.compiler.is_exporting():  # for programs where there is no layerwise
         return reference.embed(x, scorer, maps, patch_size, neighbors, pool)
-    pooled: Tensor = _embed(x.detach(), scorer, maps, patch_size, neighbors, pool)[0]
+    pooled: Tensor = _embed(x.detach(), scorer, maps, near, patch_size, neighbors, pool)[0]
     return pooled
 
 
@@ -51,53 +62,69 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:
     """Convolve, keep what is above 0, and average over windows: `embed` where the sign of the map is the gate."""
     if torch.compiler.is_exporting():
         return reference.convolve(x, maps, patch_size, pool)[0]
-    pooled: Tensor = _embed(x.detach(), None, maps, patch_size, 0, pool)[0]
+    pooled: Tensor = _embed(x.detach(), None, maps, None, patch_size, 0, pool)[0]
     return pooled
 
 
 @torch.library.custom_op("layerwise::embed", mutates_args=())
 def _embed(
-    x: Tensor, scorer: Tensor | None, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+    x: Tensor,
+    scorer: Tensor | None,
+    maps: Tensor | None,
+    near: Tensor | None,
+    patch_size: int,
+    neighbors: int,
+    pool: int,
 ) -> tuple[Tensor, Tensor]:
     if scorer is not None:
-        pooled, gates = backend(x).forward(x, scorer, maps, patch_size, neighbors, pool)
+        pooled, found = backend(x).forward(x, scorer, maps, patch_size, neighbors, pool, near)
     else:
-        pooled, gates = backend(x).convolve(x, maps, patch_size, pool)
-    return pooled.contiguous(memory_format=torch.channels_last), gates
+        pooled, found = backend(x).convolve(x, maps, patch_size, pool)
+    # an operator must not return what it was given
+    return pooled.contiguous(memory_format=torch.channels_last), found if near is None else near.new_empty(0)
 
 
 @_embed.register_fake
 def _(
-    x: Tensor, scorer: Tensor | None, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+    x: Tensor,
+    scorer: Tensor | None,
+    maps: Tensor | None,
+    near: Tensor | None,
+    patch_size: int,
+    neighbors: int,
+    pool: int,
 ) -> tuple[Tensor, Tensor]:
     b, _, height, width = x.shape
     weight = maps if scorer is None else scorer
     assert weight is not None
-    tall, wide = (-(-(side - patch_size + 1) // pool) for side in (height, width))
-    pooled = x.new_empty(b, tall, wide, weight.shape[1]).permute(0, 3, 1, 2)
-    return pooled, x.new_empty(b, tall, wide, -(-pool * pool // 8), weight.shape[1], dtype=torch.uint8)
+    h, w, atoms = height - patch_size + 1, width - patch_size + 1, weight.shape[1]
+    pooled = x.new_empty(b, -(-h // pool), -(-w // pool), atoms).permute(0, 3, 1, 2)
+    if near is not None:
+        return pooled, near.new_empty(0)
+    shape, dtype = backend(x).kept(b, h, w, atoms, None if scorer is None else neighbors, pool)
+    return pooled, x.new_empty(shape, dtype=dtype)
 
 
 @torch.library.custom_op("layerwise::embed_backward", mutates_args=())
-def _embed_backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
-    gradient: Tensor = backend(x).backward(x, grad, gates, patch_size, pool)
+def _embed_backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) -> Tensor:
+    gradient: Tensor = backend(x).backward(x, grad, near, patch_size, pool)
     return gradient
 
 
 @_embed_backward.register_fake
-def _(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
-    return x.new_empty(patch_size * patch_size * x.shape[1] + 1, gates.shape[-1])
+def _(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) -> Tensor:
+    return x.new_empty(patch_size * patch_size * x.shape[1] + 1, grad.shape[1])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, _, _, ctx.patch_size, _, ctx.pool = inputs
-    ctx.save_for_backward(x, output[1])
+    x, _, _, near, ctx.patch_size, _, ctx.pool = inputs
+    ctx.save_for_backward(x, output[1] if near is None else near)
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    x, gates = ctx.saved_tensors
-    gradient = _embed_backward(x, grad, gates, ctx.patch_size, ctx.pool) if ctx.needs_input_grad[2] else None
-    return None, None, gradient, None, None, None
+    x, near = ctx.saved_tensors
+    gradient = _embed_backward(x, grad, near, ctx.patch_size, ctx.pool) if ctx.needs_input_grad[2] else None
+    return None, None, gradient, None, None, None, None
 
 
 _embed.register_autograd(_differentiate, setup_context=_keep)

@@ -18,7 +18,7 @@ from layerwise.ops import reference
 from layerwise.ops.kernels import STEP, embed_kernel, gate_kernel, gradient_kernel
 from layerwise.ops.reference import convolve, lowest
 
-__all__ = ["add_up", "backward", "convolve", "forward", "lowest"]
+__all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest"]
 
 ATOMS_ON_CHIP = 1024  # up to here the scores of a tile of positions stay in registers; above, each pass multiplies anew
 ATOMS_A_BLOCK = 128  # atoms a block, where the scores do not stay
@@ -40,12 +40,28 @@ def supports(x: Tensor, patch_size: int, atoms: int, pool: int) -> str | None:
     return None
 
 
+def kept(b: int, h: int, w: int, atoms: int, neighbors: int | None, pool: int) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and type of what is kept: gates, a bit for each position of a window, (B, h', w', bytes, N)."""
+    if neighbors is None:
+        return reference.kept(b, h, w, atoms, neighbors, pool)
+    return (b, -(-h // pool), -(-w // pool), -(-pool * pool // 8), atoms), torch.uint8
+
+
 def forward(
-    x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+    x: Tensor,
+    scorer: Tensor,
+    maps: Tensor | None,
+    patch_size: int,
+    neighbors: int,
+    pool: int,
+    near: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The embedding, with channels last in memory, and the gates. Without maps, the share of positions near an atom."""
-    if not _can_run(x, patch_size, scorer.shape[1], pool):
-        return reference.forward(x, scorer, maps, patch_size, neighbors, pool)
+    """The embedding, with channels last in memory, and the gates. Without maps, the share of positions near an atom.
+
+    Bit p % 8 of byte p // 8 of a gate is position p = dy*pool + dx of the window; positions outside the image are 0.
+    """
+    if near is not None or not _can_run(x, patch_size, scorer.shape[1], pool):
+        return reference.forward(x, scorer, maps, patch_size, neighbors, pool, near)
     b, c, h, w = x.shape
     n, (tall, wide), bits = scorer.shape[1], _windows(h, w, patch_size, pool), _bits(pool)
     windows = b * tall * wide
@@ -79,7 +95,7 @@ def forward(
 
 def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
     """The gradient of the maps: the same bits at every call, as every sum has its order."""
-    if not _can_run(x, patch_size, gates.shape[-1], pool):
+    if gates.ndim == 4:  # what is near, from the reference
         return reference.backward(x, grad, gates, patch_size, pool)
     b, c, h, w = x.shape
     n, numbers = gates.shape[-1], patch_size * patch_size * c + 1

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layerwise.ops.near import layout, mask_of, near_of
+
 
 def extract_patches(x: Tensor, size: int) -> Tensor:
     """Cut every patch of every image, at stride 1 and without padding: (B, C, H, W) to (B, h, w, P), s ≤ min(H, W)."""
@@ -61,29 +63,6 @@ def average_pool(a: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(a, size, ceil_mode=True)
 
 
-def pack(mask: Tensor, pool: int) -> Tensor:
-    """Pack gates (B, h, w, N) bool into bits, (B, h', w', ceil(pool*pool/8), N) uint8.
-
-    Bit p % 8 of byte p // 8 is position p = dy*pool + dx of the window; positions outside the image are 0.
-    """
-    b, h, w, n = mask.shape
-    tall, wide, words = -(-h // pool), -(-w // pool), -(-pool * pool // 8)
-    padded = F.pad(mask.to(torch.uint8), (0, 0, 0, wide * pool - w, 0, tall * pool - h))
-    windows = padded.view(b, tall, pool, wide, pool, n).transpose(2, 3).reshape(b, tall, wide, pool * pool, n)
-    bits = F.pad(windows, (0, 0, 0, 8 * words - pool * pool)).view(b, tall, wide, words, 8, n)
-    weight = 2 ** torch.arange(8, device=mask.device, dtype=torch.uint8)
-    return (bits * weight[:, None]).sum(4, dtype=torch.uint8)
-
-
-def unpack(gates: Tensor, h: int, w: int, pool: int) -> Tensor:
-    """Undo `pack`: bits to (B, h, w, N) bool."""
-    b, tall, wide, _, n = gates.shape
-    shift = torch.arange(8, device=gates.device, dtype=torch.uint8)[:, None]
-    bits = (gates[:, :, :, :, None] >> shift & 1).flatten(3, 4)[:, :, :, : pool * pool]
-    windows = bits.view(b, tall, wide, pool, pool, n).transpose(2, 3).reshape(b, tall * pool, wide * pool, n)
-    return windows[:, :h, :w].bool()
-
-
 def _pooled(gate: Tensor, patches: Tensor, maps: Tensor | None, pool: int) -> Tensor:
     gated = gate.to(patches.dtype) if maps is None else gate * affine(patches, maps)
     return average_pool(gated.permute(0, 3, 1, 2), pool)
@@ -95,30 +74,44 @@ def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neigh
     return _pooled(nearest_mask(affine(patches, scorer), neighbors), patches, maps, pool)
 
 
+def kept(b: int, h: int, w: int, atoms: int, neighbors: int | None, pool: int) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and type of what `forward`, or without neighbors `convolve`, keeps for the backward pass."""
+    size, dtype = layout(atoms, atoms if neighbors is None else neighbors)
+    return (b, h, w, size), dtype
+
+
 def forward(
-    x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int
+    x: Tensor,
+    scorer: Tensor,
+    maps: Tensor | None,
+    patch_size: int,
+    neighbors: int,
+    pool: int,
+    near: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Pooled embedding and gates of a batch; see `layerwise.ops`. Without maps each near atom counts 1."""
+    """Pooled embedding of a batch, and what is near; see `layerwise.ops`. Without maps each near atom counts 1."""
     patches = extract_patches(x, patch_size)
+    if near is not None:
+        return _pooled(mask_of(near, scorer.shape[1]), patches, maps, pool), near
     gate = nearest_mask(affine(patches, scorer), neighbors)
-    return _pooled(gate, patches, maps, pool), pack(gate, pool)
+    return _pooled(gate, patches, maps, pool), near_of(gate, neighbors)
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
     """As `forward`, where the maps' own sign is the gate."""
     patches = extract_patches(x, patch_size)
     gate = affine(patches, maps) > 0
-    return _pooled(gate, patches, maps, pool), pack(gate, pool)
+    return _pooled(gate, patches, maps, pool), near_of(gate, gate.shape[3])
 
 
-def backward(x: Tensor, grad: Tensor, gates: Tensor, patch_size: int, pool: int) -> Tensor:
+def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) -> Tensor:
     """Gradient of the maps, (P+1, N); see `layerwise.ops`."""
     patches = extract_patches(x, patch_size)
     h, w = patches.shape[1:3]
     tall, wide = (torch.arange(0, side, pool, device=x.device).neg().add(side).clamp_max(pool) for side in (h, w))
     shares = grad / (tall[:, None] * wide)  # what each position of a window has of its average
     spread = shares.repeat_interleave(pool, 2).repeat_interleave(pool, 3)[:, :, :h, :w].permute(0, 2, 3, 1)
-    mapped = (unpack(gates, h, w, pool) * spread).flatten(0, 2)
+    mapped = (mask_of(near, grad.shape[1]) * spread).flatten(0, 2)
     return torch.cat([patches.flatten(0, 2).T @ mapped, mapped.sum(0)[None]])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from layerwise.ops.launch import parallel
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
-WIDTH = 96  # of a block of a map
+VECTOR = 32  # numbers that a compiled loop takes at once: of what is left over it would take one after another
 
 
 @parallel
@@ -37,9 +37,8 @@ class Rows:
         self.h, self.w = height - patch_size + 1, width - patch_size + 1
         self.numbers = patch_size * patch_size * c + 1
         self.step = max(1, min(b, CHUNK_NUMBERS // (self.h * self.w * atoms)))
-        self.blocks = -(-self.numbers // WIDTH)
-        self.width = -(-self.numbers // (8 * self.blocks)) * 8  # of a block
-        self.rows = torch.empty(self.step, self.h, self.w, self.blocks * self.width)
+        self.width = -(-self.numbers // VECTOR) * VECTOR
+        self.rows = torch.empty(self.step, self.h, self.w, self.width)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield a slice of the batch and its rows, (b, h, w, at least P+1), which are overwritten by the next."""

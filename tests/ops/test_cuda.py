@@ -7,6 +7,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from layerwise.ops import cuda, reference  # noqa: E402
+from layerwise.ops.near import mask_of  # noqa: E402
 
 # numbers may overflow in a guess of the search, which numpy, below the interpreter, tells of
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
@@ -20,6 +21,16 @@ def gates_of_scores(scores: Tensor, k: int) -> Tensor:
     scorer = torch.cat([scores, torch.zeros(1, scores.shape[1])]).to(DEVICE)
     _, gates = cuda.forward(x, scorer, None, 1, k, 1)
     return gates.reshape(scores.shape).bool().cpu()
+
+
+def by_position(gates: Tensor, h: int, w: int, pool: int) -> Tensor:
+    """Gates as the kernels keep them, (B, h', w', bytes, N), as a mask (B, h, w, N); nothing is set outside."""
+    b, tall, wide, _, n = gates.shape
+    bits = gates[:, :, :, :, None] >> torch.arange(8, dtype=torch.uint8)[:, None] & 1
+    windows = bits.flatten(3, 4)[:, :, :, : pool * pool].view(b, tall, wide, pool, pool, n)
+    mask = windows.transpose(2, 3).reshape(b, tall * pool, wide * pool, n).bool()
+    assert mask.sum() == mask[:, :h, :w].sum() == bits.sum()
+    return mask[:, :h, :w]
 
 
 def agree(shape: tuple[int, int, int, int], size: int, atoms: int, k: int, pool: int) -> bool:
@@ -37,7 +48,8 @@ def agree(shape: tuple[int, int, int, int], size: int, atoms: int, k: int, pool:
     x_there, scorer_there, maps_there = (a.to(DEVICE) for a in (x, scorer, maps))
     expected, expected_gates = reference.forward(x.double(), scorer.double(), maps.double(), size, k, pool)
     out, gates = cuda.forward(x_there, scorer_there, maps_there, size, k, pool)
-    assert torch.equal(gates.cpu(), expected_gates)
+    h, w = x.shape[2] - size + 1, x.shape[3] - size + 1
+    assert torch.equal(by_position(gates.cpu(), h, w, pool), mask_of(expected_gates, scorer.shape[1]))
     torch.testing.assert_close(out.cpu().double(), expected, atol=1e-4, rtol=1e-4)
 
     hard, hard_gates = cuda.forward(x_there, scorer_there, None, size, k, pool)

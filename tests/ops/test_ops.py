@@ -15,6 +15,7 @@ from torch import Tensor
 from layerwise import ops
 from layerwise.nn.dictionary import learn_dictionary
 from layerwise.ops import cpu, extract_patches, reference, rows, selection
+from layerwise.ops.near import layout, mask_of, near_of
 
 
 def brute_force_mask(scores: Tensor, k: int) -> Tensor:
@@ -30,7 +31,7 @@ def compiled_mask(scores: Tensor, k: int) -> Tensor:
     """The gate of the compiled backend, seen through patches of one number: (rows, N) scores at 1×1 positions."""
     scorer = torch.cat([scores, torch.zeros(1, scores.shape[1])])
     _, gates = cpu.forward(torch.eye(len(scores))[:, :, None, None], scorer, None, 1, k, 1)
-    return reference.unpack(gates, 1, 1, 1).reshape(scores.shape)
+    return mask_of(gates, scores.shape[1]).reshape(scores.shape)
 
 
 @pytest.mark.parametrize("n, k", [(1, 1), (2, 1), (7, 7), (7, 1), (33, 8), (256, 64), (1000, 999)])
@@ -63,8 +64,8 @@ def test_scorer__ranks_as_distances_do(generator: torch.Generator) -> None:
 
 
 SHAPES = list(itertools.product([(1, 3, 8, 8), (3, 2, 9, 7)], [1, 3, 7], [(1, 1), (13, 4), (13, 13)], range(1, 10)))
-# patches of several blocks, atoms of several tasks
-SHAPES += [((2, 40, 9, 7), 3, (300, 75), pool) for pool in (1, 2, 3)]
+# long patches, many atoms, of which few are near: kept as bits, and as indices
+SHAPES += [((2, 40, 9, 7), 3, (300, k), pool) for k in (75, 5) for pool in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("shape, size, atoms_and_k, pool", SHAPES)
@@ -84,6 +85,9 @@ def test_cpu__agrees_with_the_reference__forward_and_backward(
         out, gates = backend.forward(x.to(dtype), scorer.to(dtype), maps.to(dtype), size, k, pool)
         grad = torch.linspace(-1, 1, out.numel(), dtype=dtype).reshape(out.shape)
         hard, _ = backend.forward(x.to(dtype), scorer.to(dtype), None, size, k, pool)
+        known, _ = backend.forward(x.to(dtype), scorer.to(dtype), maps.to(dtype), size, k, pool, gates)
+        counted, _ = backend.forward(x.to(dtype), scorer.to(dtype), None, size, k, pool, gates)
+        assert torch.equal(known, out) and torch.equal(counted, hard)
         return [out, backend.backward(x.to(dtype), grad, gates, size, pool), hard, gates]
 
     *ours, gates = run(cpu, torch.float32)
@@ -111,13 +115,56 @@ def test_convolve__is_a_convolution_a_relu_and_an_average(
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("pool", range(1, 6))
-def test_pack__keeps_every_gate__and_zeros_outside(pool: int, generator: torch.Generator) -> None:
-    mask = torch.rand(2, 7, 5, 3, generator=generator) < 0.5
-    gates = reference.pack(mask, pool)
-    assert torch.equal(reference.unpack(gates, 7, 5, pool), mask)
-    ones = sum(int(word).bit_count() for word in gates.flatten())
-    assert ones == mask.sum()
+@pytest.mark.parametrize(
+    "atoms, k, size, dtype",
+    [(1, 1, 1, torch.uint8), (256, 64, 32, torch.uint8), (256, 17, 32, torch.uint8), (256, 15, 15, torch.int16)]
+    + [
+        (9, 1, 2, torch.uint8),
+        (512, 16, 16, torch.int16),
+        (65536, 16, 16, torch.int32),
+        (40000, 1250, 5000, torch.uint8),
+    ],
+)
+def test_near__is_kept_as_bits_or_as_indices_whichever_is_smaller(
+    atoms: int, k: int, size: int, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    assert layout(atoms, k) == (size, dtype)
+    mask = reference.nearest_mask(torch.rand(3, atoms, generator=generator), k)
+    near = near_of(mask, k)
+    assert near.dtype == dtype and near.shape == (3, size)
+    assert torch.equal(mask_of(near, atoms), mask)
+    if dtype == torch.uint8:
+        assert sum(int(byte).bit_count() for byte in near.flatten()) == 3 * k
+        assert bool(near[0, 0] & 1) == bool(mask[0, 0])
+    else:
+        assert near[0].tolist() == mask[0].nonzero().flatten().tolist()
+
+
+def test_embed__where_it_is_known_what_is_near__does_not_ask_again(generator: torch.Generator) -> None:
+    x = torch.randn(2, 2, 7, 6, generator=generator)
+    scorer, maps = torch.randn(2, 19, 40, generator=generator)
+    mask = torch.rand(2, 5, 4, 40, generator=generator).argsort(-1) < 4  # any four
+    patches = extract_patches(x, 3)
+    expected = reference.average_pool((mask * reference.affine(patches, maps)).permute(0, 3, 1, 2), 2)
+    for dtype in (torch.float32, torch.float64):
+        own = maps.to(dtype).requires_grad_()
+        out = ops.embed(x.to(dtype), scorer.to(dtype), own, 3, 4, 2, near_of(mask, 4))
+        torch.testing.assert_close(out.float(), expected, atol=1e-5, rtol=1e-5)
+        (gradient,) = torch.autograd.grad(out.square().sum() / 2, own)
+        spread = expected.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :5, :4].permute(0, 2, 3, 1)
+        sizes = torch.tensor([2.0, 2, 1])[:, None].repeat_interleave(2, 0)[:5] * 2
+        shares = mask * spread / sizes[..., None]
+        by_hand = torch.einsum("bhwp,bhwn->pn", patches, shares)
+        torch.testing.assert_close(gradient[:-1].float(), by_hand, atol=1e-4, rtol=1e-4)
+
+
+def test_backward__is_the_same_bits_for_bits_and_indices(generator: torch.Generator) -> None:
+    x, grad = torch.randn(5, 3, 9, 9, generator=generator), torch.randn(5, 200, 4, 4, generator=generator)
+    mask = torch.rand(5, 7, 7, 200, generator=generator).argsort(-1) < 9
+    indices = near_of(mask, 9)
+    bits = near_of(mask, 200)
+    assert indices.dtype == torch.int16 and bits.dtype == torch.uint8
+    assert torch.equal(cpu.backward(x, grad, indices, 3, 2), cpu.backward(x, grad, bits, 3, 2))
 
 
 def test_reference__its_backward_pass_is_what_torch_differentiates(generator: torch.Generator) -> None:
@@ -145,11 +192,14 @@ def test_operator__is_a_well_formed_one(dtype: torch.dtype, generator: torch.Gen
     """PyTorch's own checks: schema, shape function against the real one, autograd, tracing."""
     x = torch.randn(2, 2, 7, 6, generator=generator, dtype=dtype)
     scorer, maps = torch.randn(2, 19, 10, generator=generator, dtype=dtype)
-    passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, maps.requires_grad_(), 3, 4, 2))
+    passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, maps.requires_grad_(), None, 3, 4, 2))
     assert set(passed.values()) == {"SUCCESS"}
     for others in ((scorer, None), (None, maps)):
-        passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, *others, 3, 4, 2))
+        passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, *others, None, 3, 4, 2))
         assert set(passed.values()) == {"SUCCESS"}
+    _, near = torch.ops.layerwise.embed(x, scorer, maps, None, 3, 4, 2)
+    passed = torch.library.opcheck(torch.ops.layerwise.embed, (x, scorer, maps, near, 3, 4, 2))
+    assert set(passed.values()) == {"SUCCESS"}
 
 
 def test_embed__without_numba_is_the_reference__and_says_so_once(
