@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,8 +74,22 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def print_table(table: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns, right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+def one_line(name: str, longest: int | None = None) -> str:
+    """A name, of a class or a file, of at most so many letters; what is no letter in it is a question mark."""
+    line = "".join("?" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in name)
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def print_table(table: Sequence[Sequence[str]], left: int = 0) -> None:
+    """Print rows in columns, the first `left` of them left-aligned and the others right-aligned."""
+    lines = [[one_line(cell) for cell in row] for row in table]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
+        padded = [(cell, " " * (width - _width(cell))) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cell + room if i < left else room + cell for i, (cell, room) in enumerate(padded)).rstrip())
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me", "Cf") for letter in text)

@@ -8,10 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from layerwise.report.figures import FAINT, INK, SEVERAL, TEST, TRAIN, VAL, blank, by_default, drawable
+from layerwise.console import one_line
+from layerwise.report.figures import FAINT, INK, SEVERAL, TEST, TRAIN, VAL, blank, by_default
 from layerwise.run.record import LayerRecord
 from layerwise.training.evaluation import Evaluation
 
+LONGEST = 24
+"""letters of a class's name that are shown"""
 WIDTH = 4.6
 """of a chart, in inches: its letters are to be read on a narrow screen, too"""
 
@@ -115,7 +118,7 @@ def curve_chart(x: Sequence[float], y: Sequence[float], spread: Sequence[float |
 @by_default
 def confusion_chart(counts: Tensor, classes: Sequence[str]) -> Figure:
     """Counts (true class, predicted class) as shares of the true class."""
-    names = [drawable(name) for name in classes]
+    names = [one_line(name, LONGEST) for name in classes]
     shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     side = 2 + 0.4 * min(len(classes), 40)
     figure, axes = blank(side, side)

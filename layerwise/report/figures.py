@@ -76,9 +76,3 @@ def _plain(figure: Figure) -> Figure:
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     return figure
-
-
-def drawable(name: str, longest: int = 24) -> str:
-    """A name of one line and so many letters, in which what is no character is a question mark."""
-    line = " ".join(name.encode("utf-8", "replace").decode().split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
