@@ -5,14 +5,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from layerwise.config import SettingError
 from layerwise.config.identity import fingerprint
+
+if TYPE_CHECKING:  # what only tells how a run is doing needs no torch
+    from torch import Tensor
 
 SEAL = "# what is above, as it was written: "
 
@@ -81,15 +82,17 @@ def read_record(path: Path, check: Callable[[dict[str, Any]], object] = id) -> d
     return values
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: object = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], about: object = None) -> None:
     """Write tensors, with a value about them, as .safetensors; the same ones give the same bytes."""
+    from safetensors.torch import save_file
+
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # under one name, as safetensors writes several in no fixed order
     note = json.dumps({"about": about, "digest": _digest(held, about)})
     commit(path, lambda temporary: save_file(held, temporary, {"layerwise": note}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], Any]:
     """Read tensors and the value about them; ValueError or OSError where they are not what was written."""
     try:
         with safe_open(path, "pt") as file:
@@ -103,7 +106,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, about
 
 
-def _digest(tensors: Mapping[str, Tensor], about: object) -> str:
+def _digest(tensors: Mapping[str, "Tensor"], about: object) -> str:
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())

@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from layerwise.config.identity import fingerprint
 from layerwise.errors import DamagedRun
-from layerwise.nn.dictionary import PatchDictionary
-from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.run.files import read_record, read_tensors, sha256, write_record, write_tensors
 from layerwise.run.record import LayerRecord
 from layerwise.version import VERSION
+
+if TYPE_CHECKING:  # a record is read without torch
+    from torch import Tensor
+
+    from layerwise.nn.dictionary import PatchDictionary
+    from layerwise.nn.layer import ProbedLayer
 
 FORMAT = 4
 """of the files; 1 had no number and other names of settings and tensors, 2 did not tie a layer to the one below, of 3
@@ -24,8 +26,11 @@ OF_DICTIONARY = "layer.embedding.dictionary."
 """how a layer's own names of its dictionary's tensors begin"""
 
 
-def assembled(record: LayerRecord, tensors: Mapping[str, Tensor]) -> ProbedLayer:
+def assembled(record: LayerRecord, tensors: Mapping[str, "Tensor"]) -> "ProbedLayer":
     """A finished layer from its tensors; KeyError or RuntimeError where they are not those of such a layer."""
+    from layerwise.nn.dictionary import PatchDictionary
+    from layerwise.nn.layer import build_layer
+
     dictionary = PatchDictionary(*(tensors[f"{OF_DICTIONARY}{name}"] for name in ("mean", "whitening", "atoms")))
     c, h, w = record.input_shape
     layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
@@ -40,17 +45,19 @@ class LayerFolder:
         self.path = run / f"layer-{number}"
         self.number = number
 
-    def save_dictionary(self, dictionary: PatchDictionary, settings: dict[str, Any]) -> PatchDictionary:
+    def save_dictionary(self, dictionary: "PatchDictionary", settings: dict[str, Any]) -> "PatchDictionary":
         """Write the dictionary, and the settings that led to it.
 
         What is returned is what `dictionary` will read, so that a resumed training has the same bits, on a GPU, too.
         """
         self.path.mkdir(exist_ok=True)
         write_tensors(self.path / DICTIONARY, dictionary.state_dict(), {"format": FORMAT, "settings": settings})
-        return PatchDictionary(dictionary.mean.cpu(), dictionary.whitening.cpu(), dictionary.atoms.cpu())
+        return type(dictionary)(dictionary.mean.cpu(), dictionary.whitening.cpu(), dictionary.atoms.cpu())
 
-    def dictionary(self) -> PatchDictionary | None:
+    def dictionary(self) -> "PatchDictionary | None":
         """Read the dictionary; None where there is none yet."""
+        from layerwise.nn.dictionary import PatchDictionary
+
         if self.begun_with() is None:
             return None
         tensors = self._read(DICTIONARY)[0]
@@ -70,7 +77,7 @@ class LayerFolder:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self.damaged(path, error) from error
 
-    def save(self, layer: ProbedLayer, record: LayerRecord) -> LayerRecord:
+    def save(self, layer: "ProbedLayer", record: LayerRecord) -> LayerRecord:
         """Write the finished layer, then its record, which makes it count."""
         trained = {name: value for name, value in layer.state_dict().items() if ".dictionary." not in name}
         write_tensors(self.path / LAYER, trained)
@@ -117,7 +124,7 @@ class LayerFolder:
         """What stands for the files, to the layer above; nothing where the layer is not finished."""
         return fingerprint(read_record(self.path / RECORD)["files"]) if self._holds(RECORD) else ""
 
-    def load(self, record: LayerRecord) -> ProbedLayer:
+    def load(self, record: LayerRecord) -> "ProbedLayer":
         """Read the finished layer."""
         fixed = {f"{OF_DICTIONARY}{name}": value for name, value in self._read(DICTIONARY)[0].items()}
         try:
@@ -135,7 +142,7 @@ class LayerFolder:
         """How to train it again, in words."""
         return f"give --restart_from {self.number} to train it and the layers above it again"
 
-    def _read(self, name: str) -> tuple[dict[str, Tensor], Any]:
+    def _read(self, name: str) -> tuple[dict[str, "Tensor"], Any]:
         try:
             return read_tensors(self.path / name)
         except (ValueError, OSError) as error:

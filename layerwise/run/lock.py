@@ -1,6 +1,7 @@
 """A directory that one process at a time writes to."""
 
 import errno
+import fcntl
 import os
 import socket
 from pathlib import Path
@@ -51,6 +52,35 @@ class Lock:
             self._held.release()
             self._held = None
 
+    def holder(self) -> str | None:
+        """Who has the lock, in words; None where it is free. It stays as it is."""
+        try:
+            who = self._owner.read_text(encoding="utf-8", errors="replace")  # which a kill leaves there
+        except OSError:
+            return None
+        try:
+            with (self.folder / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return who
+        except OSError:
+            return who if (self.folder / ".lock-file").exists() and not _has_ended(who) else None
+        return None
+
     @property
     def _owner(self) -> Path:
         return self.folder / ".owner"
+
+
+def _has_ended(who: str) -> bool:
+    """Whether a process of this machine is gone."""
+    number, _, host = who.removeprefix("process ").partition(" on ")
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it belongs to someone else, or is no number of a process
+        pass
+    return False

@@ -15,22 +15,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from layerwise.config import Config
 from layerwise.config.identity import changes, settings_of
 from layerwise.config.run import plain
-from layerwise.data.content import Content
-from layerwise.data.splits import DataSet, load_data
 from layerwise.errors import DamagedRun, SettingError
-from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import read_config
 from layerwise.run.files import check_seal, read_tensors, write_sealed, write_tensors
 from layerwise.run.folder import CHECKPOINT, RECORD, LayerFolder
 from layerwise.run.lock import Lock
 from layerwise.run.record import LayerRecord
+
+if TYPE_CHECKING:  # settings and records are read without torch
+    from layerwise.data.splits import DataSet
+    from layerwise.nn.stack import FrozenStack
 
 CONFIG, IMAGES = "config.yaml", "images.safetensors"
 
@@ -73,12 +74,20 @@ class Run:
     @property
     def records(self) -> list[LayerRecord]:
         """Of every finished layer up to the depth of the run, from the first; with depth auto, while they help."""
+        found = self.every_record
+        return self.chosen(found, self.config) if found and (self.path / CONFIG).exists() else found
+
+    @property
+    def every_record(self) -> list[LayerRecord]:
+        """Of every finished layer, from the first, whatever the depth."""
         found: list[LayerRecord] = []
         while record := self.record(len(found) + 1):
             found.append(record)
-        if not found or not (self.path / CONFIG).exists():
-            return found
-        config, known = self.config, found[-1].settings
+        return found
+
+    def chosen(self, found: list[LayerRecord], config: Config) -> list[LayerRecord]:
+        """Those of finished layers, one or more, that make the stack of this configuration, which must be theirs."""
+        known = found[-1].settings
         if told := changes(known, settings_of(config, len(found), known["data"]["content"]), config, str):
             raise DamagedRun(
                 f"{self.path / CONFIG} is of another run ({'; '.join(told)}); give the command that made it"
@@ -91,20 +100,29 @@ class Run:
         """The records of a run that has a finished layer; SettingError where it has none, or is no run."""
         self._settings_file()
         if not (records := self.records):
-            for above in sorted(self.path.glob(f"layer-*/{RECORD}")):
-                self.record(int(above.parent.name[6:]))  # which finds that the one below is missing
+            self.check_gap(0)
             raise SettingError(f"RUN: {self.path} holds no finished layer; train one first")
         return records
 
-    def stack(self, records: Sequence[LayerRecord] | None = None) -> FrozenStack:
+    def check_gap(self, count: int) -> None:
+        """Refuse finished layers above the first `count`, since the one below them is missing."""
+        for above in sorted(self.path.glob(f"layer-*/{RECORD}")):
+            if above.parent.name[6:].isdecimal() and (number := int(above.parent.name[6:])) > count:
+                self.record(number)  # which finds that
+
+    def stack(self, records: Sequence[LayerRecord] | None = None) -> "FrozenStack":
         """The finished layers, of `records` if they were read already; FileNotFoundError where there is none."""
+        from layerwise.nn.stack import FrozenStack
+
         if not (records := self.records if records is None else records):
             remedy = "give the directory of a run, such as runs/digits-seed0"
             raise FileNotFoundError(f"{self.path} holds no finished layer; {remedy}")
         return FrozenStack(self.layer(record.layer).load(record) for record in records)
 
-    def data(self, root: str | None = None) -> DataSet:
+    def data(self, root: str | None = None) -> "DataSet":
         """The data that the run was trained on, in folder `root` if it has moved; SettingError where it has changed."""
+        from layerwise.data.splits import load_data
+
         records, config = self.records, self.config  # layers of another version say so best
         where = root or config.data.root
         data = load_data(replace(config.data, root=where, download=False), config.seed)
@@ -113,8 +131,10 @@ class Run:
             raise SettingError(f"data.root: {lacks}; give --data.root")
         return data
 
-    def changed(self, data: DataSet) -> str:
+    def changed(self, data: "DataSet") -> str:
         """How many images have been added, removed and changed since the run began, in words."""
+        from layerwise.data.content import Content
+
         try:
             tensors, _ = read_tensors(self.path / IMAGES)
             return data.content - Content(tensors["images"], tensors["names"])
@@ -142,7 +162,7 @@ class Run:
         if number > 1 and settings.get("below") != below.identity():
             raise DamagedRun(f"{own.path} was trained on another layer than {below.path} holds; {own.again}")
 
-    def check(self, config: Config, data: DataSet, restart_from: int | None = None) -> None:
+    def check(self, config: Config, data: "DataSet", restart_from: int | None = None) -> None:
         """Refuse a directory that cannot be used, or, by every setting that has changed, one that others trained in.
 
         What is to be deleted, from layer `restart_from` on, may be anything.
@@ -174,7 +194,7 @@ class Run:
                 remedy = f"give what it was trained with, another --run_dir, or --restart_from {number}"
                 raise SettingError(f"{'; '.join(told)} in {self.path}: {remedy}")
 
-    def start(self, config: Config, data: DataSet, restart_from: int | None = None) -> None:
+    def start(self, config: Config, data: "DataSet", restart_from: int | None = None) -> None:
         """Take the directory into use: create it, keep other processes out (RunInUse), check it, write config.yaml.
 
         From layer `restart_from` on, all layers are deleted; nothing else here deletes what was trained.
@@ -208,6 +228,10 @@ class Run:
                 shutil.rmtree(left)
             else:
                 left.unlink()
+
+    def holder(self) -> str | None:
+        """The process that the directory is in use by, in words; None where it is free."""
+        return self._lock.holder()
 
     def release(self) -> None:
         """Let other processes, and further trainings of this one, use the directory."""

@@ -27,6 +27,9 @@ if libc.prctl(22, 2, filter, 0, 0) != 0:
     sys.exit(77)
 from layerwise.run.lock import Lock
 lock = Lock(Path(sys.argv[1]))
+if sys.argv[2] == "asks":
+    print(lock.holder())
+    sys.exit()
 lock.acquire()
 print("taken", flush=True)
 time.sleep(float(sys.argv[2]))
@@ -45,8 +48,23 @@ def test_a_second_writer__is_told_who_the_first_is__and_comes_after_it(tmp_path:
     assert not (tmp_path / ".owner").exists()
 
 
+def test_holder__is_named_to_any_number_of_others__and_a_file_that_a_kill_left_is_none(tmp_path: Path) -> None:
+    own, other = Lock(tmp_path), Lock(tmp_path)
+    assert other.holder() is None and not any(tmp_path.iterdir())
+    own.acquire()
+    who = f"process {os.getpid()} on {os.uname().nodename}"
+    assert other.holder() == other.holder() == who
+    own.release()
+    assert other.holder() is None
+    (tmp_path / ".owner").write_text(who)
+    assert other.holder() is None
+    other.acquire()  # which asking did not hinder
+    assert own.holder() == who
+    other.release()
+
+
 def test_without_locks_of_the_file_system__a_file_stands_for_one__and_a_dead_owner_has_none(tmp_path: Path) -> None:
-    def started(seconds: float) -> subprocess.Popen[str]:
+    def started(seconds: float | str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path), str(seconds)]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -59,8 +77,10 @@ def test_without_locks_of_the_file_system__a_file_stands_for_one__and_a_dead_own
     second = started(0)
     _, errors = second.communicate()
     assert f"in use by process {first.pid} on" in errors and ".lock-file where it is gone" in errors
+    assert started("asks").communicate()[0] == f"process {first.pid} on {os.uname().nodename}\n"
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    assert started("asks").communicate()[0] == "None\n"
     time.sleep(0.1)
     third = started(0)
     assert third.communicate()[0] == "taken\n"
