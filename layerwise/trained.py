@@ -5,7 +5,7 @@ Shapes: n images, C H W of the images that the stack was trained on.
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from layerwise.data.batches import EVALUATION_BATCH
-from layerwise.data.images import to_input
-from layerwise.data.reading import fitted, read_picture, upright
-from layerwise.errors import DamagedRun
+from layerwise.data.images import Images, allocate, to_input
+from layerwise.data.reading import each, fitted, labeled_files, read_picture, upright
+from layerwise.errors import DamagedRun, SettingError
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.files import read_tensors
 from layerwise.run.folder import assembled
@@ -79,14 +79,26 @@ class TrainedStack:
         Raises:
             ValueError: images that are none, or no such layer.
         """
-        numbers = range(1, len(self.records) + 1) if layer == "all" else [layer]
-        if layer != "all" and (not isinstance(layer, int) or not 1 <= layer <= len(self.records)):
-            raise ValueError(f"layer: {layer!r} is not one of the layers 1 to {len(self.records)}")
+        numbers = self._numbers(layer)
         if layer == "all" and not flatten:
             raise ValueError("flatten: False, but layers differ in shape; give the number of one")
         parts = [self._features(torch.empty(0, *self.input_shape), numbers, pool, flatten)]
         parts += [self._features(inputs, numbers, pool, flatten) for inputs in self._inputs(images)]
         return torch.cat(parts)
+
+    def transformed(
+        self, files: Iterable[str], layer: int | Literal["all"] = "all", pool: int | None = POOL
+    ) -> Iterator[tuple[str, Tensor | str]]:
+        """Features (F,), as of `transform`, of one picture after another; or why a file is none, in words."""
+        numbers = self._numbers(layer)
+        return self._of_each(files, lambda inputs: self._features(inputs, numbers, pool, True))
+
+    def _numbers(self, layer: int | Literal["all"]) -> Sequence[int]:
+        if layer == "all":
+            return range(1, len(self.records) + 1)
+        if not isinstance(layer, int) or not 1 <= layer <= len(self.records):
+            raise ValueError(f"layer: {layer!r} is not one of the layers 1 to {len(self.records)}")
+        return [layer]
 
     def _features(self, inputs: Tensor, numbers: Sequence[int], pool: int | None, flatten: bool) -> Tensor:
         found = []
@@ -119,7 +131,9 @@ class TrainedStack:
 
     def classified(self, files: Iterable[str]) -> Iterator[tuple[str, Tensor | str]]:
         """The probability of each class, (classes,), of one picture after another; or why a file is none, in words."""
+        return self._of_each(files, lambda inputs: self._classified(inputs).softmax(1))
 
+    def _of_each(self, files: Iterable[str], compute: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor | str]]:
         def read(file: str) -> Tensor | str:
             try:
                 return self.preprocess(file)
@@ -131,9 +145,33 @@ class TrainedStack:
             with ThreadPoolExecutor() as pool:
                 inputs = list(pool.map(read, several))
             batch = torch.cat([torch.empty(0, *self.input_shape), *(x for x in inputs if isinstance(x, Tensor))])
-            shares = iter(self._classified(batch).softmax(1)) if len(batch) else iter(())
+            rows = iter(compute(batch)) if len(batch) else iter(())
             for file, found in zip(several, inputs, strict=True):
-                yield file, found if isinstance(found, str) else next(shares)
+                yield file, found if isinstance(found, str) else next(rows)
+
+    def labeled(self, folder: Path) -> tuple[Images, list[str]]:
+        """The pictures folder/<class>/*, with their classes' positions; and of files that are none, why, in words.
+
+        Raises SettingError where a class is unknown to the stack, or there is no picture.
+        """
+        files = labeled_files(folder, self.classes)
+        pixels = allocate((len(files), *self.input_shape))
+
+        def store(row: int) -> str:
+            try:
+                pixels[row] = self._single(files[row][0])
+            except ValueError as error:
+                return str(error)
+            return ""
+
+        told = each("reading images", store, range(len(files)))
+        names = [path.relative_to(folder).as_posix() for path, _ in files]
+        images = Images(pixels, torch.tensor([label for _, label in files]), names)
+        lost = [reason for reason in told if reason]
+        if len(lost) == len(files):
+            raise SettingError(f"images: no file under {folder} is a readable image ({lost[0]})")
+        read = torch.tensor([row for row, reason in enumerate(told) if not reason])
+        return images.subset(read) if lost else images, lost
 
     def _logits(self, images: Any) -> Tensor:
         logits = [torch.empty(0, len(self.classes))]

@@ -114,6 +114,18 @@ def _limit(code: int) -> None:
         _thread.start_new_thread(end, ())
 
 
+def named(files: list[str]) -> list[str]:
+    """The arguments FILE of a verb, with what stands for - in the standard input, a name a line."""
+    names = (sys.stdin.read().splitlines() if name == "-" else [name] for name in files)
+    return [name for several in names for name in several if name]
+
+
+def check_read(lost: int, count: int) -> None:
+    """Raise OSError, for the exit code, where some files were no images; which ones has been said."""
+    if lost:
+        raise OSError(f"{lost} of {count} files are not readable images, as said above")
+
+
 class Options(argparse.ArgumentParser):
     """The options of one verb; `settings` says in words which settings of `layerwise train` work, too."""
 

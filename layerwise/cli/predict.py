@@ -2,7 +2,7 @@
 
 import sys
 
-from layerwise.cli import Options
+from layerwise.cli import Options, check_read, named
 
 HEADER = ("file", "class", "probability", "next best", "its probability")
 
@@ -25,8 +25,8 @@ def main(arguments: list[str]) -> None:
     from layerwise.data.reading import pictures_in
 
     stack, rows, lost = load(given.run), [HEADER], 0
-    names = [line for name in given.files for line in (sys.stdin.read().splitlines() if name == "-" else [name])]
-    for path, probabilities in stack.classified(pictures_in(names)):
+    files = (file for file, _ in pictures_in(named(given.files)))
+    for path, probabilities in stack.classified(files):
         if isinstance(probabilities, str):
             print(probabilities, file=sys.stderr)
             lost += 1
@@ -42,5 +42,4 @@ def main(arguments: list[str]) -> None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
     elif not given.json:
         print_table(rows)
-    if lost:
-        raise OSError(f"{lost} of {lost + len(rows) - 1} files are not readable images, as said above")
+    check_read(lost, lost + len(rows) - 1)

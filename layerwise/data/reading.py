@@ -3,11 +3,12 @@
 Shapes: C channels (1 gray, 3 color), H W side.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from layerwise.console import progress
+from layerwise.errors import SettingError
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -81,14 +83,61 @@ def fitted(picture: Image.Image, shape: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
-def pictures_in(names: Iterable[str]) -> Iterator[str]:
-    """Files as they are named, and of folders all within that are visible, in alphabetical order."""
+def pictures_in(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Files as they are named, and of folders all within that are visible, in alphabetical order.
+
+    Beside each is its class: the folder right below the one that was named, empty where it lies in none.
+    """
     for name in names:
-        if Path(name).is_dir():
-            found = (path for path in Path(name).rglob("*") if path.is_file() and is_visible(path, Path(name)))
-            yield from sorted(map(str, found))
-        else:
-            yield name
+        if not Path(name).is_dir():
+            yield name, ""
+            continue
+        for path in files_below(Path(name)):
+            parts = path.relative_to(name).parts
+            yield str(path), parts[0] if len(parts) > 1 else ""
+
+
+def files_below(folder: Path) -> list[Path]:
+    """What lies in a folder or deeper, links to folders included, and is visible; OSError where one can't be read."""
+    found, seen = list[Path](), set[str]()
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [path for name in names if is_visible(path := Path(place, name), folder)]
+    return sorted(found)
+
+
+def listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The visible folders in a folder, and what else is visible; OSError where it can't be read."""
+    found = sorted(path for path in folder.iterdir() if is_visible(path, folder))
+    return [path for path in found if path.is_dir()], [path for path in found if not path.is_dir()]
+
+
+def labeled_files(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Every file of folder/<class>/*, or deeper, with its position in `classes`.
+
+    Raises SettingError where a folder is none of the classes, or there is no file.
+    """
+    if not folder.is_dir():
+        raise SettingError(f"images: {folder} is not a folder; give one that holds <class>/*")
+    folders, loose = listed(folder)
+    for path in folders:
+        if path.name not in classes:
+            known = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
+            raise SettingError(f"images: {path} is none of the classes {known}; rename it or move it away")
+    files = [(file, classes.index(path.name)) for path in folders for file in files_below(path)]
+    if not files:
+        raise SettingError(f"images: {folder} has no images in class folders; put them into {folder}/<class>/")
+    if loose:
+        print(f"images: not used, as they lie in no class folder: {loose[0]} and {len(loose) - 1} more")
+    return files
 
 
 def is_visible(path: Path, folder: Path) -> bool:

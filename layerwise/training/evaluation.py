@@ -1,6 +1,6 @@
 """How well a stack classifies, at every depth.
 
-Shapes: n images, L depths from 1 to that of the stack, r classes, the likeliest five at most.
+Shapes: n images, L depths from 1 to that of the stack, r classes, the likeliest few.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from layerwise.data.images import Images
 from layerwise.nn.stack import FrozenStack
 
 RANKS = 5
-"""classes that are kept of an image, the likeliest first"""
+"""classes that are kept of an image, the likeliest first, unless more are asked for"""
 BINS = 15
 """of confidence, for the calibration error (Guo et al., 2017)"""
 
@@ -47,6 +47,11 @@ class Evaluation:
         found = (self.ranked[:, :, :k] == self.labels[:, None]).any(2)
         return [float(count) / max(1, len(self)) for count in found.sum(1)]
 
+    @property
+    def standard_errors(self) -> list[float]:
+        """Of the accuracies p on n images: sqrt(p (1 - p) / n)."""
+        return [(share * (1 - share) / max(1, len(self))) ** 0.5 for share in self.accuracies]
+
     def calibration_error(self, depth: int = -1) -> float:
         """The mean distance, in [0, 1], of confidence from accuracy, in bins of confidence weighted by their images."""
         shares, wrong = self.shares[self._row(depth)], self.ranked[self._row(depth), :, 0] != self.labels
@@ -63,16 +68,28 @@ class Evaluation:
         pairs = zip(counts.diag().tolist(), counts.sum(1).tolist(), strict=True)
         return [right / total if total else None for right, total in pairs]
 
+    def confusions(self, depth: int = -1) -> list[tuple[int, int, int]]:
+        """(true class, predicted class, images) of every mistake that is made, the most frequent first."""
+        wrong = self.confusion(depth).fill_diagonal_(0)
+        pairs = [(i, j, int(wrong[i, j])) for i, j in wrong.nonzero().tolist()]
+        return sorted(pairs, key=lambda pair: -pair[2])
+
     def _row(self, depth: int) -> int:
         return depth if depth < 0 else depth - 1
 
 
 def evaluate(
-    stack: FrozenStack, images: Images, device: torch.device, what: str = "testing", mirrored: bool = False
+    stack: FrozenStack,
+    images: Images,
+    device: torch.device,
+    what: str = "testing",
+    mirrored: bool = False,
+    ranks: int = RANKS,
 ) -> Evaluation:
     """Classify images at depth 1, 2, … of a stack of one layer or more, on its device.
 
-    Where `mirrored`, the logits of the mirrored image are added to those of the image.
+    Where `mirrored`, the logits of the mirrored image are added to those of the image. At most `ranks` classes are kept
+    of each.
     """
     ranked, shares, classes = [], [], 0
     batches = Batches(images, device=device)
@@ -81,7 +98,7 @@ def evaluate(
         if mirrored:
             logits = logits + torch.stack([logits for _, logits in stack.depths(x.flip(3))])
         classes = logits.shape[2]
-        order = logits.topk(min(RANKS, classes)).indices
+        order = logits.topk(min(ranks, classes)).indices
         ranked.append(order.cpu())
         shares.append(logits.float().softmax(2).gather(2, order).cpu())
     return Evaluation(images.labels.cpu(), torch.cat(ranked, 1), torch.cat(shares, 1), classes)

@@ -92,6 +92,17 @@ def test_confusion__of_a_depth__is_that_of_its_likeliest_classes() -> None:
     assert SAID.confusion(1)[0].tolist() == [0, 2, 0, 0]
 
 
+def test_confusions__are_the_mistakes_from_the_most_frequent() -> None:
+    assert SAID.confusions(1) == [(0, 1, 2), (2, 0, 1)]
+    assert SAID.confusions() == [(0, 2, 1), (2, 1, 1)]
+    assert SAID.confusion(1)[1, 1] == 1  # which is none, and is left as it is
+
+
+def test_standard_errors__are_those_of_shares() -> None:
+    # of 1/4 and of 1/2 of four images
+    assert SAID.standard_errors == pytest.approx([(3 / 64) ** 0.5, 0.25])
+
+
 def test_calibration_error__is_the_distance_of_confidence_from_accuracy() -> None:
     # depth 1: all four at 0.5, one right; depth 2: one at 1, right, and three at 0.75, one of them right
     assert SAID.calibration_error(1) == pytest.approx(0.25)
@@ -106,3 +117,8 @@ def test_evaluate__ranks_classes_by_their_probability(stack: FrozenStack, images
         order = sorted(range(3), key=lambda i: -float(row[i]))
         assert ranked.tolist() == order
         assert shares.tolist() == pytest.approx([float(row[i] / row.sum()) for i in order], rel=1e-4)
+
+
+def test_evaluate__keeps_as_many_classes_as_are_asked_for(stack: FrozenStack, images: Images) -> None:
+    assert evaluate(stack, images, CPU, ranks=2).ranked.shape == (2, 300, 2)
+    assert evaluate(stack, images, CPU, ranks=9).ranked.shape == (2, 300, 3)

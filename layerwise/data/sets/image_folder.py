@@ -1,7 +1,6 @@
 """The user's own images, root/{train,val,test}/<class>/* or root/<class>/*, decoded once into uint8 tensors."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 from layerwise.config import Data, SettingError
 from layerwise.config.choices import DATASETS
 from layerwise.data.images import Images, allocate
-from layerwise.data.reading import each, fitted, is_visible, read_header, read_picture
+from layerwise.data.reading import each, files_below, fitted, listed, read_header, read_picture
 from layerwise.data.splits import RawData
 
 T = TypeVar("T")
@@ -150,27 +149,17 @@ def _listed(root: Path) -> tuple[list[str], list[_File]]:
 def _content(folder: Path) -> tuple[list[Path], list[Path]]:
     """The visible folders in a folder, and what else is visible."""
     try:
-        found = sorted(path for path in folder.iterdir() if is_visible(path, folder))
-        return [path for path in found if path.is_dir()], [path for path in found if not path.is_dir()]
+        return listed(folder)
     except OSError as error:
         raise _unreadable(error) from error
 
 
 def _files(folder: Path) -> list[Path]:
     """What lies in a folder or deeper, links to folders included, and is visible."""
-    found, seen = list[Path](), set[str]()
-
-    def refuse(error: OSError) -> None:
-        raise _unreadable(error)
-
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [path for name in names if is_visible(path := Path(place, name), folder)]
-    return sorted(found)
+    try:
+        return files_below(folder)
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
 def _unreadable(error: OSError) -> SettingError:
