@@ -26,7 +26,6 @@ from layerwise.version import VERSION
 
 VERBS = ["train", "runs", "evaluate", "report", "predict", "features", "export"]
 VERBS += ["paper", "theorem", "patches", "benchmark", "selftest"]
-VERBS += ["paper", "theorem", "patches", "benchmark", "selftest"]
 RESUMING = {"train", "paper", "theorem"}
 """verbs that go on where they were stopped"""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -101,7 +101,8 @@ def _(
     pooled = x.new_empty(b, -(-h // pool), -(-w // pool), atoms).permute(0, 3, 1, 2)
     if near is not None:
         return pooled, near.new_empty(0)
-    shape, dtype = backend(x).kept(b, h, w, atoms, None if scorer is None else neighbors, pool)
+    module = reference if x.device.type == "meta" else backend(x)
+    shape, dtype = module.kept(b, h, w, atoms, None if scorer is None else neighbors, pool)
     return pooled, x.new_empty(shape, dtype=dtype)
 
 

@@ -27,13 +27,21 @@ def accuracy_chart(records: Sequence[LayerRecord], tested: Evaluation | None = N
     if all("train_accuracy" in record.best for record in records):
         train = [100 * record.best["train_accuracy"] for record in records]
         axes.plot(depths, train, "s--", color=TRAIN, markersize=4, linewidth=1, label="training, augmented")
-    measured = {"validation": (VAL, [record.val_accuracy for record in records], [r.val_images for r in records])}
+    measured = {"validation": (VAL, [record.val_accuracy for record in records], [record.error for record in records])}
     if tested is not None:
-        measured["test"] = (TEST, tested.accuracies, [len(tested)] * len(records))
-    for name, (color, shares, counts) in measured.items():
-        errors = [100 * standard_error(p, n) for p, n in zip(shares, counts, strict=True)]
-        percent = [100 * p for p in shares]
-        axes.errorbar(depths, percent, errors, fmt="o-", color=color, capsize=3, markersize=5, label=name)
+        measured["test"] = (TEST, tested.accuracies, tested.standard_errors)
+    for name, (color, shares, errors) in measured.items():
+        percent = [100 * share for share in shares]
+        axes.errorbar(
+            depths,
+            percent,
+            [100 * error for error in errors],
+            fmt="o-",
+            color=color,
+            capsize=3,
+            markersize=5,
+            label=name,
+        )
         if name == list(measured)[-1]:
             for x, y in zip(depths, percent, strict=True):
                 axes.annotate(f"{y:.1f}", (x, y), (7, -11), textcoords="offset points", color=color, fontsize=9)
@@ -134,11 +142,6 @@ def confusion_chart(counts: Tensor, classes: Sequence[str]) -> Figure:
                     color = "white" if share > 0.5 else "black"
                     axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=7)
     return figure
-
-
-def standard_error(share: float, count: int) -> float:
-    """Of a share p of n images, sqrt(p (1 - p) / n)."""
-    return float((share * (1 - share) / max(1, count)) ** 0.5)
 
 
 def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None) -> None:

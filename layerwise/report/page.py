@@ -20,7 +20,7 @@ from layerwise.console import in_words
 from layerwise.data.splits import DataSet
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import RECIPES, read_config, recipes
-from layerwise.report.charts import accuracy_chart, learning_chart, standard_error, usage_chart
+from layerwise.report.charts import accuracy_chart, learning_chart, usage_chart
 from layerwise.report.figures import Pixels, as_svg
 from layerwise.report.listener import SHOWN
 from layerwise.report.pictures import as_picture, some_of_each, usage
@@ -66,7 +66,6 @@ def write_report(
                 "record": record,
                 "settings": config.layer_at(record.layer),
                 "test": tested.accuracies[i],
-                "error": standard_error(tested.accuracies[i], len(tested)),
                 "pictures": pictures,
                 "usage": shares is not None and _chart(lambda: usage_chart(shares)),  # noqa: B023
                 "unused": shares is not None and int((shares == 0).sum()),
@@ -83,14 +82,15 @@ def write_report(
         "per_class": _per_class(data, tested),
         "summary": summary,
         "took": in_words(summary["seconds"]),
-        "error": standard_error(summary["test_accuracy"], len(tested)),
+        "error": tested.standard_errors[-1],
         "chance": max(counts.sum(1).tolist()) / max(1, len(tested)),
         "layers": layers,
         "accuracy": _chart(lambda: accuracy_chart(records, tested)),
         "learning": _chart(lambda: learning_chart(records)),
         "classes": data.classes,
         "matrix": counts.tolist() if len(data.classes) <= MATRIX else None,
-        "pairs": _pairs(counts, data.classes),
+        "pairs": tested.confusions()[:PAIRS],
+        "totals": counts.sum(1).tolist(),
         "mistakes": _examples(data, tested, right=False),
         "hits": _examples(data, tested, right=True),
         "calibration": tested.calibration_error(),
@@ -119,18 +119,6 @@ def _per_class(data: DataSet, tested: Evaluation) -> list[dict[str, Any]]:
     ]
     named = zip(data.classes, zip(*columns, strict=True), tested.by_class(), strict=True)
     return [{"name": name, "counts": counts, "right": right} for name, counts, right in named]
-
-
-def _pairs(counts: torch.Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The most frequent confusions."""
-    wrong, totals = counts.clone().fill_diagonal_(0), counts.sum(1)
-    count, order = wrong.flatten().topk(min(PAIRS, wrong.numel()))
-    found = []
-    for n, place in zip(count.tolist(), order.tolist(), strict=True):
-        true, taken = divmod(place, len(classes))
-        if n:
-            found.append({"true": classes[true], "taken": classes[taken], "count": n, "of": int(totals[true])})
-    return found
 
 
 def _examples(data: DataSet, tested: Evaluation, right: bool) -> list[dict[str, Any]]:
