@@ -81,6 +81,9 @@ def test_views__fit_the_room_given__and_say_so(
     assert len(store.train) == 2
     assert "more than --features.gigabytes" in (message := capsys.readouterr().out) and "storing 2" in message
 
+    ViewStore(Features(views=2, gigabytes=(2.5 * view + validation) / 1e9), data, 0, CPU).raise_to(stack)
+    assert "gigabytes" not in capsys.readouterr().out  # there is room for all
+
     store = ViewStore(Features(views=4, gigabytes=1e-6), data, 0, CPU)
     store.raise_to(stack)
     assert not store.train and not store.val

@@ -108,6 +108,16 @@ def test_usage__of_the_nearest_k_sums_to_k(generator: torch.Generator) -> None:
         assert float(GATES["kth"](3, k).usage(x, dictionary, None).sum()) == pytest.approx(1, rel=1e-5)
 
 
+def test_usage__of_an_image_that_is_no_square__counts_every_position_once(generator: torch.Generator) -> None:
+    dictionary = PatchDictionary(torch.zeros(4), torch.eye(4), torch.randn(6, 4, generator=generator))
+    x = torch.randn(2, 1, 4, 10, generator=generator)
+    corners = [x[:, 0, dy : 3 + dy, dx : 9 + dx] for dy in (0, 1) for dx in (0, 1)]
+    patches = torch.stack(corners, -1).flatten(0, 2)
+    nearest = torch.cdist(patches, dictionary.atoms).argmin(1)
+    expected = nearest.bincount(minlength=6) / len(patches)
+    torch.testing.assert_close(GATES["nearest"](2, 1).usage(x, dictionary, None), expected)
+
+
 def test_relu__is_a_convolution_a_relu_and_an_average__whatever_the_atoms(generator: torch.Generator) -> None:
     x, maps = torch.randn(3, 2, 6, 5, generator=generator), torch.randn(19, 8, generator=generator)
     gate = GATES["relu"](3, 2)

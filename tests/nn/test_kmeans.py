@@ -48,6 +48,16 @@ def test_kmeans__starts_an_empty_cluster_anew(generator: torch.Generator, monkey
     torch.testing.assert_close(centroids, torch.tensor([[0.0, 0.0], [50.0, 50.0]]))
 
 
+def test_kmeans__starts_an_empty_cluster_by_its_own_generator(generator: torch.Generator) -> None:
+    points = torch.randn(40, 2, generator=generator)
+    far = torch.tensor([[0.0, 0.0], [99.0, 99.0], [-99.0, 99.0]])
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # of others
+        found.append(_rounds(points, far, 1, 0.0, torch.Generator().manual_seed(5), iter))
+    assert torch.equal(*found) and found[0].abs().max() < 9
+
+
 def test_kmeans__finds_every_one_of_separate_clusters(generator: torch.Generator) -> None:
     places = 100 * torch.randn(64, 8, generator=generator)
     points = places.repeat_interleave(200, 0) + torch.randn(12_800, 8, generator=generator)

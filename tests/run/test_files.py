@@ -24,6 +24,15 @@ def test_commit__leaves_the_old_file_where_writing_fails(tmp_path: Path) -> None
     assert path.read_text() == "new" and [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_commit__says_what_failed_where_nothing_was_written_yet(tmp_path: Path) -> None:
+    def write(_: Path) -> None:
+        raise OSError("no such device")
+
+    with pytest.raises(OSError, match="could not be written: no such device"):
+        commit(tmp_path / "file", write)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tensors__are_read_back_with_what_is_said_of_them(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6.0).reshape(2, 3).T.requires_grad_(), "b": torch.tensor([1, 2])}
     write_tensors(tmp_path / "t", tensors, {"format": 3, "names": ["ä"]})
