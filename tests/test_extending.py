@@ -48,7 +48,7 @@ def test_everything_added__is_trained_on_together(used: list[str], tmp_path: Pat
     class Squared(Full):
         """The square of Phi_full's averages."""
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
             used.append("embedding")
             return super().forward(x).square()
 
@@ -166,7 +166,9 @@ def test_a_gate_added__can_be_named_on_the_command_line(used: list[str], tmp_pat
     class NearestHalf(Nearest):
         """1 for the nearer half of the k nearest."""
 
-        def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+        def pooled(  # type: ignore[override]
+            self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int
+        ) -> Tensor:
             near.append(self.neighbors // 2)
             half = Nearest(self.patch_size, self.neighbors // 2)
             return half.pooled(x, dictionary, maps, window)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from layerwise.config import Features
 from layerwise.console import progress
 from layerwise.data.images import Augmentation, Images, allocate, to_input
+from layerwise.data.known import Known
 from layerwise.data.splits import DataSet
 from layerwise.errors import TrainingFailed
 from layerwise.nn.stack import FrozenStack
@@ -20,8 +21,9 @@ from layerwise.seeds import fold_seed
 
 EVALUATION_BATCH = 256
 """images a batch where nothing is trained"""
-Batch = tuple[Tensor, Tensor | None, Tensor]
-"""input (B, C, H, W) float32, logits of the layers below (B, classes) or None under the first layer, labels (B,)"""
+Batch = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+"""input (B, C, H, W) float32, logits of the layers below (B, classes) or None under the first layer, labels (B,);
+which atoms are near, (B, h, w, S), or None where that is not known"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Batches:
     """of order and augmentation; every epoch of every layer has its own"""
     pixels: Callable[[Tensor], Tensor] = to_input
     """how pixels become input"""
+    known: Known | None = None
+    """what is known of the inputs"""
 
     def __len__(self) -> int:
         n = len(self.source)
@@ -73,17 +77,21 @@ class Batches:
         n, generator = len(self.source), torch.Generator().manual_seed(self.seed)
         order = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
         for index in torch.split(order[: len(self) * self.size], self.size):
-            logits: Tensor | None = None
+            logits, pixels, drawn = None, torch.empty(0), None
             if isinstance(self.source, View):
                 part = self.source.subset(index)
                 x, logits = part.features.to(self.device).float(), part.logits.to(self.device)
             else:
                 pixels = self.source.pixels[index.to(self.source.pixels.device)]
-                x = self.pixels((self.augmentation(pixels, generator) if self.augmentation else pixels).to(self.device))
+                drawn = self.augmentation.draw(len(index), generator) if self.augmentation else None
+                shown = self.augmentation(pixels, drawn) if self.augmentation and drawn else pixels
+                x = self.pixels(shown.to(self.device))
             for layer in self.layers:
                 with torch.no_grad():
                     x, logits = layer(x, logits)
-            yield x, logits, self.source.labels[index.to(self.source.labels.device)].to(self.device)
+            labels = self.source.labels[index.to(self.source.labels.device)].to(self.device)
+            near = None if self.known is None else self.known(index, x, pixels, drawn)
+            yield x, logits, labels, near
 
 
 @dataclass
@@ -118,6 +126,12 @@ class ViewStore:
             self.val = list(self._pushed(stack, self.data.val, self.val, 1, torch.float32, f"{what} for validation"))
             self.depth = len(stack)
 
+    @property
+    def bytes(self) -> int:
+        """What the views take."""
+        tensors = [tensor for view in (*self.train, *self.val) for tensor in (view.features, view.logits)]
+        return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+
     def _affordable(self, stack: FrozenStack) -> int:
         """How many views there is room for, at most as many as are asked for."""
         wanted, limit = self.config.views, self.config.gigabytes
@@ -149,7 +163,7 @@ class ViewStore:
             augmentation = self.data.augmentation if dtype == torch.float16 and not below else None
             source = below.pop(0) if below else images
             seed, start = fold_seed(self.seed, number, 1), 0
-            for x, logits, _ in Batches(source, device=self.device, augmentation=augmentation, seed=seed):
+            for x, logits, _, _ in Batches(source, device=self.device, augmentation=augmentation, seed=seed):
                 next(steps, None)
                 with torch.no_grad():
                     for i, layer in enumerate(stack.layers[self.depth :], self.depth + 1):

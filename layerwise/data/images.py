@@ -105,6 +105,16 @@ def _reflect(index: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What becomes of B images."""
+
+    shift: Tensor
+    """(2, B, 1) int64: the row and the column that come to the upper left"""
+    flipped: Tensor
+    """(B, 1) bool"""
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """Flips and shifts of training images, drawn for each image."""
 
@@ -120,15 +130,27 @@ class Augmentation:
         """Whether an image can come out differently."""
         return self.flip or self.crop > 0
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment (B, C, H, W), with a CPU generator, so that the draw is the same on every device."""
-        b, c, h, w = pixels.shape
-        shift = torch.randint(-self.crop, self.crop + 1, (2, b, 1), generator=generator)
-        flipped = (torch.rand(b, 1, generator=generator) < 0.5) & self.flip
-        rows = shift[0] + torch.arange(h)
-        columns = shift[1] + torch.where(flipped, torch.arange(w).flip(0), torch.arange(w))
+    def draw(self, count: int, generator: torch.Generator) -> "Drawn":
+        """Draw for so many images, with a CPU generator, so that the draw is the same on every device."""
+        shift = torch.randint(-self.crop, self.crop + 1, (2, count, 1), generator=generator)
+        return Drawn(shift, (torch.rand(count, 1, generator=generator) < 0.5) & self.flip)
+
+    def __call__(self, pixels: Tensor, drawn: "Drawn") -> Tensor:
+        """Augment (B, C, H, W) as was drawn."""
+        h, w = pixels.shape[2:]
+        rows = drawn.shift[0] + torch.arange(h)
+        columns = drawn.shift[1] + torch.where(drawn.flipped, torch.arange(w).flip(0), torch.arange(w))
+        return self._taken(pixels, rows, columns)
+
+    def bordered(self, pixels: Tensor, flipped: Tensor) -> Tensor:
+        """All that can be seen of (B, C, H, W), with what may enter at the borders, mirrored where `flipped` (B, 1)."""
+        h, w = (torch.arange(-self.crop, side + self.crop) for side in pixels.shape[2:])
+        return self._taken(pixels, h.expand(len(pixels), -1), torch.where(flipped, w.flip(0), w))
+
+    def _taken(self, pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The pixels at rows and columns, (B, h) and (B, w), which may lie beyond the borders."""
         pixels, rows, columns = BORDERS[self.border](pixels, rows, columns, self.crop)
-        image = torch.arange(b, device=pixels.device)[:, None, None, None]
-        channel = torch.arange(c, device=pixels.device)[:, None, None]
+        image = torch.arange(len(pixels), device=pixels.device)[:, None, None, None]
+        channel = torch.arange(pixels.shape[1], device=pixels.device)[:, None, None]
         rows, columns = rows.to(pixels.device), columns.to(pixels.device)
         return pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -5,6 +5,9 @@ The maps are the trained part of Phi_full: one affine map of the patch for each 
 Shapes: B batch, C channels in, H W image side, P patch dimension, N atoms, h' w' output side.
 """
 
+from collections.abc import Callable
+from inspect import signature
+
 import torch
 from torch import Tensor, nn
 
@@ -71,9 +74,17 @@ class Embedding(nn.Module):
         self.maps: nn.Module | None = None
         self.channels = len(dictionary.atoms)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed (B, C, H, W) to (B, N, h', w')."""
-        return self.gate.pooled(x, self.dictionary, self._maps(), self.pool)
+    def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
+        """Embed (B, C, H, W) to (B, N, h', w'); `near`, where it is known, is what `ask` says of x."""
+        known = () if near is None else (near,)
+        return self.gate.pooled(x, self.dictionary, self._maps(), self.pool, *known)
+
+    @property
+    def ask(self) -> Callable[[Tensor], Tensor] | None:
+        """What tells which atoms are near, (B, C, H, W) to (B, h, w, S), as it never changes; None of other gates."""
+        # embeddings and gates that users define may take no such thing
+        take = all("near" in signature(method).parameters for method in (self.forward, self.gate.pooled))
+        return self.gate.ask(self.dictionary) if take else None
 
     def usage(self, x: Tensor) -> Tensor:
         """How often each atom is near, over images and positions of (B, C, H, W): (N,)."""
@@ -117,7 +128,8 @@ class Factors(Embedding):
         self.channels = sum(dictionary.atoms.shape)
         self.argument = MAPS[maps].argument
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
         """Embed (B, C, H, W) to (B, N+P, h, w)."""
+        known = () if near is None else (near,)
         patches = self.argument(self.dictionary, ops.extract_patches(x, self.gate.patch_size))
-        return torch.cat([self.gate.pooled(x, self.dictionary, None, 1), patches.permute(0, 3, 1, 2)], 1)
+        return torch.cat([self.gate.pooled(x, self.dictionary, None, 1, *known), patches.permute(0, 3, 1, 2)], 1)

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H W image side, s patch side, P patch dimension, N 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,10 @@ class Gate(ABC):
         Maps are (P+1, N), the last row the offsets; a window at the border averages what it covers.
         """
 
+    def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
+        """What tells of (B, C, H, W) which atoms are near, (B, h, w, S), and can be given to `pooled`; or None."""
+        return None
+
     def usage(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The mean of each atom's gate over images and positions, (N,)."""
         return self.pooled(x, dictionary, None, max(x.shape[2:])).mean((0, 2, 3))
@@ -47,9 +52,15 @@ class Gate(ABC):
 class Nearest(Gate):
     """1 for the k nearest atoms, of equally near ones those with the lowest index: the paper's gate."""
 
-    def pooled(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int) -> Tensor:
+    def pooled(
+        self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int, near: Tensor | None = None
+    ) -> Tensor:
+        """By the compiled operator; `near` says which atoms those are, where it is known."""
+        return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near)
+
+    def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
         """By the compiled operator."""
-        return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window)
+        return lambda x: ops.near(x, dictionary.scorer, self.patch_size, self.neighbors)
 
 
 @GATES("relu")

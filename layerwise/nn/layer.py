@@ -52,11 +52,12 @@ class PatchLayer(nn.Module):
         self.projection = nn.Identity() if channels is None else nn.Conv2d(embedding.channels, channels, 1)
         self.residual = residual
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) float32 to (B, D, h', w'). No gradient flows to x."""
+    def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
+        """Map (B, C, H, W) float32 to (B, D, h', w'); `near` is what the embedding's `ask` says. No gradient for x."""
+        known = () if near is None else (near,)
         device = "cpu" if x.is_meta else x.device.type
         with torch.autocast(device, enabled=False):  # half precision would change which atoms are near
-            embedded = self.embedding(x.float())
+            embedded = self.embedding(x.float(), *known)
         return self.residual(self.projection(self.norm(embedded)), x)
 
 
@@ -70,9 +71,12 @@ class ProbedLayer(nn.Module):
         self.shape = shape  # (D, h', w') of the layer's output
         self.summed = summed  # the probe corrects the logits of the layers below
 
-    def forward(self, x: Tensor, below: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) and the logits below, None under the first layer, to (B, D, h', w') and (B, classes)."""
-        out = self.layer(x)
+    def forward(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map (B, C, H, W) and the logits below, None under the first layer, to (B, D, h', w') and (B, classes).
+
+        `near`, where it is known, is what the embedding's `ask` says of x.
+        """
+        out = self.layer(x, near)
         logits: Tensor = self.probe(out)
         return out, logits + below if self.summed and below is not None else logits
 

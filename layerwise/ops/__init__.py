@@ -3,9 +3,10 @@
 Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
 h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) matrix whose last row is the offset.
 
-A backend is a module with four functions for the embedding, and two for clustering:
+A backend is a module with five functions for the embedding, and two for clustering:
 
     forward(x, scorer, maps or None, patch_size, neighbors, pool, near or None) -> pooled (B, N, h', w'), near
+    near(x, scorer, patch_size, neighbors) -> near
     convolve(x, maps, patch_size, pool) -> pooled (B, N, h', w'), near
     backward(x, grad, near, patch_size, pool) -> gradient of the maps (P+1, N)
     kept(B, h, w, N, neighbors or None, pool) -> shape and type of `near`
@@ -28,7 +29,7 @@ from torch import Tensor
 from layerwise.ops import reference
 from layerwise.ops.reference import affine, average_pool, extract_patches, kth_lowest, nearest_mask, sample_patches
 
-__all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "kth_lowest", "nearest_mask"]
+__all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "kth_lowest", "near", "nearest_mask"]
 __all__ += ["sample_patches"]
 
 
@@ -56,6 +57,12 @@ def embed(
         return reference.embed(x, scorer, maps, patch_size, neighbors, pool)
     pooled: Tensor = _embed(x.detach(), scorer, maps, near, patch_size, neighbors, pool)[0]
     return pooled
+
+
+def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+    """Which k atoms are near each patch, (B, C, H, W) to (B, h, w, S), as `embed` finds it by itself."""
+    found: Tensor = backend(x).near(x, scorer, patch_size, neighbors)
+    return found
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:

@@ -25,7 +25,7 @@ from layerwise.ops.near import layout
 from layerwise.ops.rows import Rows
 from layerwise.ops.selection import FASTMATH, mark_lowest
 
-__all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest"]
+__all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest", "near"]
 
 PARTS = 8
 """of a batch, whose gradients are added up apart: the same whatever the number of threads"""
@@ -266,14 +266,24 @@ def forward(
     if near is None:
         shape, dtype = kept(len(x), rows.h, rows.w, atoms, neighbors, pool)
         near = torch.empty(shape, dtype=dtype)
-        quantile = np.float32(NormalDist().inv_cdf(min(max(neighbors / atoms, 1e-3), 1 - 1e-3)))
         for part, patches, scores in rows.times(scorer):
-            _mark(scores.numpy(), np.int32(neighbors), quantile, *_views(near[part]))
+            _mark(scores.numpy(), np.int32(neighbors), _quantile(neighbors, atoms), *_views(near[part]))
             _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, SPREAD, out[part].numpy())
     else:
         for part, patches in rows:
             _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, SPREAD, out[part].numpy())
     return out.permute(0, 3, 1, 2), near
+
+
+def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+    """Which atoms are near each patch, (B, h, w, S)."""
+    atoms = scorer.shape[1]
+    rows = Rows(x, patch_size, atoms)
+    shape, dtype = kept(len(x), rows.h, rows.w, atoms, neighbors, 1)
+    found = torch.empty(shape, dtype=dtype)
+    for part, _, scores in rows.times(scorer):
+        _mark(scores.numpy(), np.int32(neighbors), _quantile(neighbors, atoms), *_views(found[part]))
+    return found
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
@@ -300,6 +310,11 @@ def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) 
         inputs = patches.numpy(), *_views(near[part]), pooled[part].numpy(), pool, SPREAD, parts[part]
         _add_gradient(*inputs, total.numpy())
     return total.sum(0)[:, : rows.numbers].T.contiguous()
+
+
+def _quantile(neighbors: int, atoms: int) -> np.float32:
+    """Of k/N under the normal distribution: where the search for the k-th score begins."""
+    return np.float32(NormalDist().inv_cdf(min(max(neighbors / atoms, 1e-3), 1 - 1e-3)))
 
 
 def _views(near: Tensor) -> tuple[np.ndarray, np.ndarray]:

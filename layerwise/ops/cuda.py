@@ -16,9 +16,9 @@ from torch import Tensor
 
 from layerwise.ops import reference
 from layerwise.ops.kernels import STEP, embed_kernel, gate_kernel, gradient_kernel
-from layerwise.ops.reference import convolve, lowest
+from layerwise.ops.reference import convolve, lowest, near
 
-__all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest"]
+__all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest", "near"]
 
 ATOMS_ON_CHIP = 1024  # up to here the scores of a tile of positions stay in registers; above, each pass multiplies anew
 ATOMS_A_BLOCK = 128  # atoms a block, where the scores do not stay

@@ -97,6 +97,11 @@ def forward(
     return _pooled(gate, patches, maps, pool), near_of(gate, neighbors)
 
 
+def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+    """Which atoms are near each patch, (B, h, w, S)."""
+    return near_of(nearest_mask(affine(extract_patches(x, patch_size), scorer), neighbors), neighbors)
+
+
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
     """As `forward`, where the maps' own sign is the gate."""
     patches = extract_patches(x, patch_size)

@@ -93,7 +93,7 @@ def evaluate(
     """
     ranked, shares, classes = [], [], 0
     batches = Batches(images, device=device)
-    for x, _, _ in progress(batches, what, len(batches)):
+    for x, _, _, _ in progress(batches, what, len(batches)):
         logits = torch.stack([logits for _, logits in stack.depths(x)])
         if mirrored:
             logits = logits + torch.stack([logits for _, logits in stack.depths(x.flip(3))])
@@ -107,7 +107,7 @@ def evaluate(
 def statistics(layers: Sequence[nn.Module], images: Images, device: torch.device) -> list[list[float]]:
     """Mean and deviation, 1 where that is 0, of each channel of the top layer's output, over images and positions."""
     count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for x, _, _ in Batches(images, device=device, layers=layers):
+    for x, _, _, _ in Batches(images, device=device, layers=layers):
         flat = x.transpose(0, 1).flatten(1).double()
         count, total, squares = count + flat.shape[1], total + flat.sum(1).cpu(), squares + flat.square().sum(1).cpu()
     mean = total / count

@@ -8,6 +8,7 @@ from layerwise import ops
 from layerwise.config.choices import PIXELS
 from layerwise.console import progress
 from layerwise.data.batches import EVALUATION_BATCH, Batches, ViewStore
+from layerwise.data.known import Ask, Known, KnownCrops, Room
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
 
@@ -16,16 +17,30 @@ class LayerData(LightningDataModule):
     """The inputs of one layer: stored views of the training images, one an epoch in turn, or without a stored view the
     images augmented anew and pushed through the stack in each step; validation images as they are.
 
-    The stack of layers below is kept here, outside the module that is trained, so that nothing can write to it.
+    The stack of layers below is kept here, outside the module that is trained, so that nothing can write to it. Which
+    atoms are near is asked of the layer once for each input that comes again, if `ask` tells it, at first sight.
     """
 
-    def __init__(self, stack: FrozenStack, store: ViewStore, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        stack: FrozenStack,
+        store: ViewStore,
+        batch_size: int,
+        seed: int,
+        ask: Ask | None = None,
+        patch_size: int = 1,
+        epochs: int = 1,
+    ) -> None:
         super().__init__()
         self.stack = stack
         self.store = store
         self.batch_size = batch_size
         self.seed = seed  # of this layer
         self.device = store.device
+        self.ask = ask if self.device.type == "cpu" else None  # a GPU asks anew, which costs it little
+        self.patch_size, self.epochs = patch_size, epochs
+        self._room = Room(f"layer {len(stack) + 1}", store.config.gigabytes * 1e9 - store.bytes)
+        self._known = dict[str, Known]()
 
     def train_dataloader(self) -> Batches:
         """The pass of the current epoch; a resumed epoch sees what it would have seen."""
@@ -33,15 +48,36 @@ class LayerData(LightningDataModule):
         epoch, views, size = self.trainer.current_epoch, self.store.train, self.batch_size
         seed = fold_seed(self.seed, epoch)
         if views:
-            return Batches(views[epoch % len(views)], size, self.device, shuffle=True, seed=seed)
+            number = epoch % len(views)
+            known = self._known_of(f"view {number}", len(views[number])) if self.epochs > len(views) + number else None
+            return Batches(views[number], size, self.device, shuffle=True, seed=seed, known=known)
         images, layers, augmentation = self.store.data.train, self.stack.layers, self.store.data.augmentation
-        return Batches(images, size, self.device, layers, shuffle=True, augmentation=augmentation, seed=seed)
+        known = None if layers else self._known_of_images()
+        return Batches(
+            images, size, self.device, layers, shuffle=True, augmentation=augmentation, seed=seed, known=known
+        )
 
     def val_dataloader(self) -> Batches:
         """The validation images."""
+        known = self._known_of("validation", len(self.store.data.val)) if self.epochs > 1 else None
         if self.store.val:
-            return Batches(self.store.val[0], EVALUATION_BATCH, self.device)
-        return Batches(self.store.data.val, EVALUATION_BATCH, self.device, self.stack.layers)
+            return Batches(self.store.val[0], EVALUATION_BATCH, self.device, known=known)
+        return Batches(self.store.data.val, EVALUATION_BATCH, self.device, self.stack.layers, known=known)
+
+    def _known_of(self, what: str, count: int) -> Known | None:
+        """What is known of so many inputs that come again just as they are."""
+        if self.ask is None:
+            return None
+        return self._known.setdefault(what, Known(self.ask, count, self._room))
+
+    def _known_of_images(self) -> Known | None:
+        """What is known of training images, augmented or not, where that pays."""
+        images, augmentation = self.store.data.train, self.store.data.augmentation
+        if not augmentation.changes:
+            return self._known_of("images", len(images)) if self.epochs > 1 else None
+        if self.ask is None or not KnownCrops.pays(augmentation, images.shape, self.patch_size, self.epochs):
+            return None
+        return self._known.setdefault("crops", KnownCrops(self.ask, len(images), self._room, augmentation))
 
 
 def sample_inputs(
@@ -66,5 +102,5 @@ def sample_inputs(
         batches = Batches(store.train[0].subset(chosen), device=store.device)
     else:
         batches = Batches(images.subset(chosen), device=store.device, layers=stack.layers, pixels=PIXELS[pixels])
-    inputs = (x for x, _, _ in progress(batches, what, len(batches)))
+    inputs = (x for x, _, _, _ in progress(batches, what, len(batches)))
     return ops.sample_patches(inputs, patch_size, count, len(chosen), generator)

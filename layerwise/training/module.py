@@ -33,8 +33,8 @@ class LayerModule(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Cross-entropy of a batch."""
-        features, below, labels = batch
-        _, logits = self.layer(features, below)
+        features, below, labels, near = batch
+        _, logits = self.layer(features, below, *(() if near is None else (near,)))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         # kept on the device, so that no step waits for it
         first = ~loss.detach().isfinite() & (self.failed_step.to(loss.device) < 0)
@@ -46,8 +46,8 @@ class LayerModule(LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss and accuracy of a batch."""
-        features, below, labels = batch
-        _, logits = self.layer(features, below)
+        features, below, labels, near = batch
+        _, logits = self.layer(features, below, *(() if near is None else (near,)))
         self.val_accuracy(logits, labels)
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels))
         self.log("val_accuracy", self.val_accuracy, batch_size=len(labels))

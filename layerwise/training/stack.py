@@ -79,7 +79,8 @@ def train_layer(
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes))
-    batches = LayerData(stack, inputs, own.optimizer.batch_size, seed)
+    ask, epochs = layer.layer.embedding.ask, own.optimizer.epochs
+    batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, epochs)
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
     with memory.needed(f"layer {number}: training", f"give less than {own.optimizer.batch_size} for --{batch}"):

@@ -22,7 +22,7 @@ def test_batches__shuffled__hold_each_image_at_most_once_and_repeat_with_the_see
     def labels(seed: int) -> list[int]:
         batches = Batches(images(10), 3, shuffle=True, augmentation=Augmentation(False, 0), seed=seed)
         assert len(batches) == 3
-        once, again = ([int(i) for _, _, y in batches for i in y] for _ in range(2))
+        once, again = ([int(i) for _, _, y, _ in batches for i in y] for _ in range(2))
         assert once == again
         return once
 
@@ -33,16 +33,16 @@ def test_batches__shuffled__hold_each_image_at_most_once_and_repeat_with_the_see
 def test_batches__not_shuffled__are_all_images_in_order() -> None:
     batches = Batches(images(10), 4)
     assert len(batches) == 3
-    assert [len(y) for _, _, y in batches] == [4, 4, 2]
-    assert torch.cat([y for _, _, y in batches]).tolist() == list(range(10))
+    assert [len(y) for _, _, y, _ in batches] == [4, 4, 2]
+    assert torch.cat([y for _, _, y, _ in batches]).tolist() == list(range(10))
 
 
 def test_batches__of_images__are_input_to_a_first_layer() -> None:
     for shuffle in (True, False):
-        for x, logits, labels in Batches(images(10), 4, shuffle=shuffle):
+        for x, logits, labels, _ in Batches(images(10), 4, shuffle=shuffle):
             assert logits is None and x.dtype == torch.float32
             assert torch.equal(x, to_input(labels)[:, None, None, None].expand(-1, 1, 4, 4))
-    seen = [x for x, _, _ in Batches(images(2), pixels=lambda pixels: pixels.float() + 7)]
+    seen = [x for x, _, _, _ in Batches(images(2), pixels=lambda pixels: pixels.float() + 7)]
     assert torch.equal(seen[0][:, 0, 0, 0], torch.tensor([7.0, 8.0]))
 
 
@@ -51,11 +51,11 @@ def test_batches__augment_by_their_seed() -> None:
     source = Images(row.expand(100, 1, 4, 4), torch.zeros(100, dtype=torch.long))
 
     def pixels(seed: int) -> torch.Tensor:
-        return torch.cat([x for x, _, _ in Batches(source, 32, augmentation=Augmentation(True, 0), seed=seed)])
+        return torch.cat([x for x, _, _, _ in Batches(source, 32, augmentation=Augmentation(True, 0), seed=seed)])
 
-    generator, expected = torch.Generator().manual_seed(5), []
+    generator, expected, flips = torch.Generator().manual_seed(5), [], Augmentation(True, 0)
     for part in torch.split(source.pixels, 32):  # in order, nothing else is drawn
-        expected.append(to_input(Augmentation(True, 0)(part, generator)))
+        expected.append(to_input(flips(part, flips.draw(len(part), generator))))
     assert torch.equal(pixels(5), torch.cat(expected)) and torch.equal(pixels(5), pixels(5))
     assert not torch.equal(pixels(5), pixels(6))
     assert {tuple(x[0, 0].tolist()) for x in pixels(5)} == {tuple(to_input(r).tolist()) for r in (row, row.flip(0))}
@@ -63,19 +63,19 @@ def test_batches__augment_by_their_seed() -> None:
 
 def test_batches__of_a_view__shuffle_whole_triples() -> None:
     drawn = list(Batches(view(10), 4, shuffle=True, seed=3))
-    assert [len(labels) for _, _, labels in drawn] == [4, 4]
-    for x, logits, labels in drawn:
+    assert [len(labels) for _, _, labels, _ in drawn] == [4, 4]
+    for x, logits, labels, _ in drawn:
         assert logits is not None and x.dtype == torch.float32
         assert x.flatten().tolist() == logits.flatten().tolist() == labels.tolist()
-    seen = torch.cat([labels for _, _, labels in drawn])
+    seen = torch.cat([labels for _, _, labels, _ in drawn])
     assert len(set(seen.tolist())) == 8 and seen.tolist() != sorted(seen.tolist())
-    in_order = torch.cat([labels for _, _, labels in Batches(view(10), 4)])
+    in_order = torch.cat([labels for _, _, labels, _ in Batches(view(10), 4)])
     assert in_order.tolist() == list(range(10))
 
 
 def test_batches__of_a_view_and_of_images__have_the_same_order() -> None:
     one, other = (Batches(source, 4, shuffle=True, seed=1) for source in (view(10), images(10)))
-    for (_, _, a), (_, _, b) in zip(one, other, strict=True):
+    for (_, _, a, _), (_, _, b, _) in zip(one, other, strict=True):
         assert torch.equal(a, b)
 
 
@@ -89,13 +89,13 @@ def test_batches__are_pushed_through_frozen_layers(generator: torch.Generator) -
     batches = list(Batches(Images(pixels, torch.arange(7)), 3, layers=stack.layers))
     features, logits = stack(to_input(pixels))
     assert logits is not None
-    torch.testing.assert_close(torch.cat([x for x, _, _ in batches]), features)
-    torch.testing.assert_close(torch.cat([below for _, below, _ in batches if below is not None]), logits)
-    assert torch.cat([labels for _, _, labels in batches]).tolist() == list(range(7))
+    torch.testing.assert_close(torch.cat([x for x, _, _, _ in batches]), features)
+    torch.testing.assert_close(torch.cat([below for _, below, _, _ in batches if below is not None]), logits)
+    assert torch.cat([labels for _, _, labels, _ in batches]).tolist() == list(range(7))
 
     middle, under = stack.below(2)(to_input(pixels))
     assert under is not None
-    ((x, below, _),) = Batches(View(middle, under, torch.arange(7)), layers=[upper])
+    ((x, below, _, _),) = Batches(View(middle, under, torch.arange(7)), layers=[upper])
     torch.testing.assert_close(x, features)
     torch.testing.assert_close(below, logits)
 

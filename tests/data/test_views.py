@@ -47,7 +47,12 @@ def test_views__are_the_stack_s_output_on_augmented_images(data: DataSet, stack:
     assert [tuple(view.features.shape) for view in store.train] == [(300, *stack.layers[-1].shape)] * 2
     for number, view in enumerate(store.train):
         generator = torch.Generator().manual_seed(fold_seed(7, number, 1))
-        pixels = torch.cat([data.augmentation(part, generator) for part in torch.split(data.train.pixels, 256)])
+        pixels = torch.cat(
+            [
+                data.augmentation(part, data.augmentation.draw(len(part), generator))
+                for part in torch.split(data.train.pixels, 256)
+            ]
+        )
         features, logits = stack(to_input(pixels))
         torch.testing.assert_close(view.features.float(), features, atol=5e-3, rtol=5e-3)
         torch.testing.assert_close(view.logits, logits, atol=1e-4, rtol=1e-4)

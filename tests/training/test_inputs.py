@@ -37,9 +37,13 @@ def epoch(data: LayerData, number: int) -> tuple[Tensor, Tensor, Tensor]:
     """Input, logits below and labels of all batches of one epoch."""
     data.trainer = SimpleNamespace(current_epoch=number)  # type: ignore[assignment]
     batches = list(data.train_dataloader())
-    assert [len(labels) for _, _, labels in batches] == [8, 8, 8]
-    below = [logits if logits is not None else torch.empty(0) for _, logits, _ in batches]
-    return torch.cat([x for x, _, _ in batches]), torch.cat(below), torch.cat([labels for _, _, labels in batches])
+    assert [len(labels) for _, _, labels, _ in batches] == [8, 8, 8]
+    below = [logits if logits is not None else torch.empty(0) for _, logits, _, _ in batches]
+    return (
+        torch.cat([x for x, _, _, _ in batches]),
+        torch.cat(below),
+        torch.cat([labels for _, _, labels, _ in batches]),
+    )
 
 
 def test_epochs__take_the_stored_views_in_turn(stack: FrozenStack) -> None:
@@ -89,11 +93,11 @@ def test_without_stored_views__inputs_are_computed_anew__and_are_the_same(stack:
 @pytest.mark.parametrize("views", [0, 1])
 def test_validation__is_of_the_images_as_they_are__in_order(views: int, stack: FrozenStack) -> None:
     data = made(stack, views, MOVED)
-    ((x, below, labels),) = data.val_dataloader()
+    ((x, below, labels, near),) = data.val_dataloader()
     expected, logits = stack(to_input(data.store.data.val.pixels))
     torch.testing.assert_close(x, expected)
     torch.testing.assert_close(below, logits)
-    assert labels.tolist() == list(range(15))
+    assert labels.tolist() == list(range(15)) and near is None
 
 
 def test_sampled_inputs__are_patches_of_what_the_layer_sees(stack: FrozenStack, generator: torch.Generator) -> None:

@@ -57,7 +57,7 @@ class Rates(Callback):
 
 def rates(tmp_path: Path, settings: Optimizer) -> list[float]:
     """The learning rates of two epochs of ten steps."""
-    steps: Any = [(torch.randn(2, 1, 2, 2), None, torch.tensor([0, 1]))] * 10
+    steps: Any = [(torch.randn(2, 1, 2, 2), None, torch.tensor([0, 1]), None)] * 10
     batches = DataLoader(steps, batch_size=None)
     seen = Rates()
     trainer = Trainer(

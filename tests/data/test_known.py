@@ -1,0 +1,87 @@
+"""What is known of inputs that come again is what would be found anew."""
+
+import errno
+
+import pytest
+import torch
+from torch import Tensor
+
+from layerwise import ops
+from layerwise.config.choices import BORDERS
+from layerwise.data import known
+from layerwise.data.images import Augmentation, to_input
+from layerwise.data.known import Known, KnownCrops, Room
+
+SCORER = torch.randn(19, 40, generator=torch.Generator().manual_seed(1))
+
+
+class Asked:
+    """Which 4 of 40 atoms are near patches of 3×3 of two channels; counts the images that it is asked of."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        return ops.near(x, SCORER, 3, 4)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("flip", [True, False])
+def test_known_crops__are_those_of_the_augmented_images(border: str, flip: bool, generator: torch.Generator) -> None:
+    pixels = torch.randint(0, 256, (6, 2, 7, 9), generator=generator, dtype=torch.uint8)
+    augmentation, ask = Augmentation(flip, 2, border), Asked()
+    crops = KnownCrops(ask, 6, Room("layer 1", 1e9), augmentation)
+    for _ in range(40):
+        index = torch.randperm(6, generator=generator)[:4]
+        drawn = augmentation.draw(4, generator)
+        x = to_input(augmentation(pixels[index], drawn))
+        near = crops(index, x, pixels[index], drawn)
+        assert near is not None and torch.equal(near, ops.near(x, SCORER, 3, 4))
+    assert ask.images == (12 if flip else 6)  # each once, and once mirrored
+
+
+def test_known__asks_of_each_input_once(generator: torch.Generator) -> None:
+    inputs, ask = torch.randn(10, 2, 6, 5, generator=generator), Asked()
+    own = Known(ask, 10, Room("layer 2", 1e9))
+    for index in ([3, 1, 4], [1, 5, 9], [9, 3, 1], [0, 2, 6, 7, 8]):
+        rows = torch.tensor(index)
+        near = own(rows, inputs[rows], torch.empty(0), None)
+        assert near is not None and torch.equal(near, ops.near(inputs[rows], SCORER, 3, 4))
+    assert ask.images == 10
+
+
+def test_known__where_there_is_no_room__says_so_once_and_knows_nothing(
+    generator: torch.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, ask = torch.randn(10, 2, 6, 5, generator=generator), Asked()
+    size = 10 * 4 * 3 * 5  # inputs, positions, bytes of 40 bits
+    for limit, known_of in ((size, [True, False]), (size - 1, [False, False])):
+        room, found = Room("layer 2", limit), []
+        for own in (Known(ask, 10, room), Known(ask, 10, room)):
+            first, again = (own(torch.arange(3), inputs[:3], torch.empty(0), None) for _ in range(2))
+            assert (first is None) == (again is None)
+            found.append(first is not None)
+        assert found == known_of
+        out = capsys.readouterr().out
+        assert out.count("layer 2: which atoms are near takes") == 1 and "--features.gigabytes" in out
+
+
+def test_known__on_a_full_disk__goes_on_without(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> Tensor:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(known, "allocate", full)
+    inputs = torch.randn(3, 2, 6, 5, generator=generator)
+    assert Known(Asked(), 3, Room("layer 3", 1e9))(torch.arange(3), inputs, torch.empty(0), None) is None
+    assert "there is no room for them (No space left on device)" in capsys.readouterr().out
+
+
+def test_pays__where_epochs_ask_for_more_than_there_is() -> None:
+    # 28×28 positions of 32 pixels; with borders 36×36, and mirrored: 2,592 are 3.3 times 784
+    moved = Augmentation(flip=True, crop=4)
+    assert [KnownCrops.pays(moved, (3, 32, 32), 5, epochs) for epochs in (3, 4)] == [False, True]
+    still = Augmentation(flip=False, crop=0)
+    assert [KnownCrops.pays(still, (3, 32, 32), 5, epochs) for epochs in (1, 2)] == [False, True]
