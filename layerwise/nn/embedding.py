@@ -86,6 +86,10 @@ class Embedding(nn.Module):
         take = all("near" in signature(method).parameters for method in (self.forward, self.gate.pooled))
         return self.gate.ask(self.dictionary) if take else None
 
+    def gates(self, x: Tensor) -> Tensor:
+        """The gate of each atom at each position of (B, C, H, W): (B, N, h, w)."""
+        return self.gate.values(x, self.dictionary, self._maps())
+
     def usage(self, x: Tensor) -> Tensor:
         """How often each atom is near, over images and positions of (B, C, H, W): (N,)."""
         return self.gate.usage(x, self.dictionary, self._maps())
@@ -97,6 +101,11 @@ class Embedding(nn.Module):
     def patterns(self) -> Tensor:
         """The patch that each atom stands for, (N, P)."""
         return self.gate.patterns(self.dictionary, self._maps())
+
+    def kernels(self) -> Tensor | None:
+        """The maps as they act on patches, less their offsets, (N, P); None where there are none."""
+        maps = self._maps()
+        return None if maps is None else maps[:-1].T.detach()
 
     def _maps(self) -> Tensor | None:
         """The maps as they act on patches, (P+1, N), or None."""

@@ -35,6 +35,10 @@ class Gate(ABC):
         """What tells of (B, C, H, W) which atoms are near, (B, h, w, S), and can be given to `pooled`; or None."""
         return None
 
+    def values(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """g_j of each atom at each position, (B, N, h, w)."""
+        return self.pooled(x, dictionary, None, 1)
+
     def usage(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The mean of each atom's gate over images and positions, (N,)."""
         return self.pooled(x, dictionary, None, max(x.shape[2:])).mean((0, 2, 3))
@@ -46,6 +50,19 @@ class Gate(ABC):
     def patterns(self, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The patch that each gate responds to most, less the mean patch, (N, P)."""
         return dictionary.patterns()
+
+
+def overlap(values: Tensor) -> float | None:
+    """How alike the gates (B, N, h, w) of horizontally adjacent patches are: the mean Jaccard index, in [0, 1].
+
+    Of two patches it is the sum over atoms of the lower gate, divided by that of the higher one: of gates that are 0 or
+    1, the share of the atoms that are near either patch which are near both. None where no two patches are adjacent.
+    """
+    left, right = values[..., :-1], values[..., 1:]
+    if not left.numel():
+        return None
+    both, either = torch.minimum(left, right).sum(1), torch.maximum(left, right).sum(1)
+    return float((both / either.clamp_min(1e-12)).mean())
 
 
 @GATES("nearest")
@@ -72,9 +89,13 @@ class Relu(Gate):
         assert maps is not None, "the sign of a map needs a map"
         return ops.convolve(x, maps, self.patch_size, window)
 
+    def values(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
+        """1 where the map is positive."""
+        return self.pooled(x, dictionary, maps, 1).sign()
+
     def usage(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The share of images and positions at which each map is positive, (N,)."""
-        return self.pooled(x, dictionary, maps, 1).sign().mean((0, 2, 3))
+        return self.values(x, dictionary, maps).mean((0, 2, 3))
 
     def answers(self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None) -> Tensor:
         """The maps' values."""

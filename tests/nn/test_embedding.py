@@ -60,3 +60,13 @@ def test_hard_embedding__is_the_gates_alone__and_has_no_maps() -> None:
     near = distance.argsort(-1).argsort(-1) < 2
     assert torch.equal(layer.embedding(x), near.float().permute(0, 3, 1, 2))
     assert layer.embedding.maps is None and not list(layer.embedding.parameters())
+
+
+def test_kernels__are_what_each_map_does_to_a_patch_as_it_is() -> None:
+    embedding = make_layer(SMALL, (2, 3, 3)).layer.embedding
+    kernels, maps, (first, second) = embedding.kernels(), embedding.maps, torch.randn(2, 18)
+    assert kernels is not None and isinstance(maps, AffineMaps)
+    expected = (embedding.dictionary.whiten(first) - embedding.dictionary.whiten(second)) @ maps.weight
+    torch.testing.assert_close(kernels @ (first - second), expected, atol=1e-4, rtol=1e-4)
+    assert not kernels.requires_grad
+    assert make_layer(replace(SMALL, embedding="hard"), (2, 3, 3)).layer.embedding.kernels() is None

@@ -11,7 +11,7 @@ from layerwise.config import Config, Gate, Layer, SettingError
 from layerwise.config.choices import GATES
 from layerwise.nn import gates
 from layerwise.nn.dictionary import PatchDictionary
-from layerwise.nn.gates import DistanceGate
+from layerwise.nn.gates import DistanceGate, overlap
 from tests.nn.layers import SMALL, make_layer
 
 DISTANCE = torch.tensor([[0.5, 2.0, 0.0, 4.5], [8.0, 8.0, 8.0, 0.5]])  # half squared: distances 1 2 0 3 and 4 4 4 1
@@ -172,3 +172,25 @@ def test_gates__are_the_same_however_many_images_at_a_time(name: str, monkeypatc
 def test_config__names_a_gate_that_cannot_be(layer: Layer, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         Config(layer=layer)
+
+
+def test_overlap__is_the_share_of_near_atoms_that_adjacent_patches_have_in_common() -> None:
+    # two images of one row and three patches: {0, 1}, {1, 2}, {1, 2}, and {0}, {1}, none
+    first = torch.tensor([[1.0, 0, 0], [1, 1, 1], [0, 1, 1]])
+    second = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    assert overlap(torch.stack([first, second])[:, :, None]) == pytest.approx((1 / 3 + 1 + 0 + 0) / 4)
+    assert overlap(torch.tensor([0.5, 0.25, 1.0, 1.0]).reshape(1, 2, 1, 2)) == pytest.approx(1.25 / 1.5)
+    assert overlap(torch.ones(2, 3, 4, 1)) is None  # one above the other
+
+
+@pytest.mark.parametrize("name", list(GATES))
+def test_values__are_the_gates_of_each_position(name: str, generator: torch.Generator) -> None:
+    x, dictionary = torch.randn(2, 1, 5, 6, generator=generator), line([1.0, 4.0, -2.0])
+    maps = torch.randn(2, 3, generator=generator)
+    found = GATES[name](1, 2).values(x, dictionary, maps)
+    assert found.shape == (2, 3, 5, 6)
+    torch.testing.assert_close(found.mean((0, 2, 3)), GATES[name](1, 2).usage(x, dictionary, maps))
+    if name == "relu":
+        assert torch.equal(found, (x * maps[0, :, None, None] + maps[1, :, None, None] > 0).float())
+    elif name == "nearest":
+        assert torch.equal(found.sum(1), torch.full((2, 5, 6), 2.0))
