@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,12 @@ def total() -> int:
         with suppress(OSError, ValueError):  # none, or "max"
             limits.append(int(Path(path).read_text()))
     return min(limit for limit in limits if limit > 0)
+
+
+def peak() -> int:
+    """The most bytes of the processor's memory that this process has taken."""
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return taken if sys.platform == "darwin" else 1024 * taken
 
 
 def is_lacking(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,3 +53,9 @@ def test_a_sample_that_cannot_fit__is_refused_before_anything_is_trained() -> No
     )
     with pytest.raises(SettingError, match=told):
         check_fit(config, (3, 64, 64), 1 << 30)
+
+
+def test_peak__is_as_much_as_is_taken_now_at_least() -> None:
+    taken = torch.ones(1 << 25)  # 128 MiB
+    now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    assert taken.nbytes < now <= memory.peak() * 1.01 < 50 * now  # the kernel counts pages in batches

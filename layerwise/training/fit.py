@@ -19,7 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from tqdm import tqdm
 
-from layerwise import config
+from layerwise import config, memory
 from layerwise.console import bar
 from layerwise.environment import hidden
 from layerwise.errors import DamagedRun
@@ -112,6 +112,37 @@ class _Shown(Callback):
             print(f"{self.name}: {epoch}, validation accuracy {accuracy:.2%}", flush=True)
 
 
+class _Pace(Callback):
+    """Logs the learning rate of steps, and of each epoch the training accuracy and what it costs."""
+
+    def __init__(self, data: LayerData, every: int) -> None:
+        self.data = data
+        self.every = every  # steps, which are logged
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, index: int) -> None:
+        if (trainer.global_step + 1) % self.every == 0:  # else it would cost time in vain
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            pl_module.log("learning_rate", rate, on_step=True, on_epoch=False)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        assert trainer.logger is not None
+        images, on_gpu = int(trainer.num_training_batches) * self.data.batch_size, self.data.device.type == "cuda"
+        values = {
+            "train_accuracy": float(pl_module.train_accuracy.compute()),
+            "epoch_seconds": time.perf_counter() - self.began,
+            "images_per_second": images / max(self.trained - self.began, 1e-9),
+            "memory_gb": (torch.cuda.max_memory_allocated(self.data.device) if on_gpu else memory.peak()) / 1e9,
+        }
+        # by itself, Lightning logs an epoch's values after its checkpoint, and a kill between the two would lose them
+        trainer.logger.log_metrics(values, trainer.global_step - 1)
+
+
 def fit_layer(
     layer: nn.Module,
     number: int,
@@ -132,6 +163,7 @@ def fit_layer(
     best = BestEpoch()
     shown = _Shown(f"layer {number}" + (f"/{depth}" if depth else ""), (depth or number) - number)
     last = folder / "last.ckpt"
+    every = max(1, len(data.store.data.train) // data.batch_size // 10)  # ten times an epoch
     # monitor=None and one file: after every epoch last.ckpt is replaced
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     if last.exists():
@@ -146,10 +178,10 @@ def fit_layer(
             max_epochs=optimizer.epochs,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            log_every_n_steps=max(1, len(data.store.data.train) // data.batch_size // 10),  # ten times an epoch
+            log_every_n_steps=every,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[best, checkpoint, shown],
+            callbacks=[best, checkpoint, shown, *([_Pace(data, every)] if listeners else [])],
             logger=_Told(number, listeners) if listeners else False,
             plugins=[
                 CommittedCheckpoints(identity),

@@ -41,7 +41,7 @@ class LayerModule(LightningModule):
         self.failed_step = torch.where(first, self.global_step, self.failed_step.to(loss.device))
         self.train_accuracy(logits, labels)
         self.log("train_loss", loss, on_step=True, on_epoch=False)
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, logger=False)  # `fit` logs it
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

@@ -173,3 +173,33 @@ def test_fit__notes_nothing_of_the_machine(tmp_path: Path, caplog: pytest.LogCap
         caplog.set_level(logging.INFO, name)
     fitted(Matrix(36, 20), tmp_path, 1)
     assert [record.message for record in caplog.records if record.name.startswith("lightning")] == []
+
+
+class Noting:
+    """A listener that notes metrics, and whether there was a checkpoint yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[tuple[int, dict[str, float], bool]] = []
+
+    def logged(self, layer: int, step: int, metrics: dict[str, float]) -> None:
+        self.rows.append((step, dict(metrics), (self.folder / "last.ckpt").exists()))
+
+
+def test_listeners__are_told_each_rate_and_what_an_epoch_costs__before_it_counts_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noting: Any = Noting(tmp_path)
+    batches = LayerData(FrozenStack(), ViewStore(Features(), world(20), 0, CPU), 5, 0)
+    optimizer = Optimizer("sgd", "cycle", epochs=2, batch_size=5, learning_rate=0.01, warmup=0.5)
+    monkeypatch.setattr("layerwise.training.fit.memory.peak", lambda: 2_500_000_000)
+    best = fit_layer(Matrix(36, 20), 1, batches, optimizer, config.Trainer(), tmp_path, [noting])
+    rates = {step: row["learning_rate"] for step, row, _ in noting.rows if "learning_rate" in row}
+    assert list(rates) == list(range(8)) and max(rates.values()) == pytest.approx(0.01)
+    assert rates[0] < rates[1] < rates[2] and rates[5] > rates[6] > rates[7]
+    ends = [(step, row, kept) for step, row, kept in noting.rows if "train_accuracy" in row]
+    assert [(step, kept) for step, _, kept in ends] == [(3, False), (7, True)]
+    assert [row["train_accuracy"] for _, row, _ in ends] == [epoch["train_accuracy"] for epoch in best.epochs]
+    for _, row, _ in ends:
+        assert row["memory_gb"] == 2.5 and 0 < 20 / row["images_per_second"] < row["epoch_seconds"]
+    assert sum(row["epoch_seconds"] for _, row, _ in ends) <= best.seconds * 1.5
