@@ -11,12 +11,12 @@ from layerwise import ahead
 from layerwise import config as settings
 from layerwise.config import Config, SettingError
 from layerwise.config.identity import default_run_dir
-from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
 from layerwise.parsing import parse
 from layerwise.report.listener import Figures
 from layerwise.report.summary import rows, summarize
+from layerwise.report.tracking import Tracking, described
 from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
@@ -75,14 +75,14 @@ def train(
     with contextlib.ExitStack() as ending:
         ending.callback(run.release)
         run.start(config, data, restart_from)
-        tracker = Tracker(config.wandb, run.path, plain(config))
+        tracker = Tracker(config.wandb, run.path, described(config, data))
         ending.push(lambda error, *_: tracker.close(0 if error is None else 1))
-        figures = Figures(run, tracker, data, device)
-        stack, records, stopped = train_stack(config, data, run, device, [tracker, figures])
+        listeners = Figures(run, data, device), Tracking(tracker, run, data, device, config.deepest)
+        stack, records, stopped = train_stack(config, data, run, device, listeners)
         tested = evaluate(stack, data.test, device)  # the only time that they are looked at
         summary = summarize(records, tested, data, stopped)
         write_json(run.path / "summary.json", summary)
-        tell([tracker, figures], "stack_finished", stack, records, tested, summary)
+        tell(listeners, "stack_finished", stack, records, tested, summary)
         print()
         print_table(rows(summary))
         print(f"\ntest accuracy at depth {summary['depth']}: {summary['test_accuracy']:.2%}")

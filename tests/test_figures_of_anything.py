@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise.parsing import parse
 from layerwise.report import charts, pictures
 from layerwise.report.charts import accuracy_chart, confusion_chart, curve_chart, usage_chart
 from layerwise.report.figures import as_array
 from layerwise.report.listener import Figures
 from layerwise.report.summary import summarize
 from layerwise.run.run import Run
-from layerwise.run.tracker import Tracker
 from layerwise.training.evaluation import evaluate
-from tests.conftest import QUIET
 
 NAMES = ["$a$ \\frac{", "😀", "漢字", "x" * 300, "שלום", "a\nb", "\udcff", "", "a_b^{", "%"]
 
@@ -56,7 +53,7 @@ def test_figures__do_not_follow_the_users_settings(trained: Path) -> None:
 def test_a_figure_that_fails__costs_that_figure(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, config = Run(finished), parse(["--depth=2", *QUIET])[0]
+    run = Run(finished)
     before = {path.name: path.read_bytes() for path in finished.glob("*.png")}
     for path in [*finished.glob("*.png"), finished / "report.html"]:
         path.unlink()
@@ -68,7 +65,7 @@ def test_a_figure_that_fails__costs_that_figure(
     monkeypatch.setattr(charts, "accuracy_chart", broken)
     records, stack, data = run.records, run.stack(), run.data()
     tested = evaluate(stack, data.test, torch.device("cpu"))
-    own = Figures(run, Tracker(config.wandb, run.path, {}), data, torch.device("cpu"))
+    own = Figures(run, data, torch.device("cpu"))
     own.layer_finished(stack, records)
     own.stack_finished(stack, records, tested, summarize(records, tested, data))
     assert {path.name for path in finished.glob("*.png")} == {

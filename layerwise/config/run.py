@@ -119,17 +119,19 @@ class Wandb:
     """The W&B run."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online where there is a key, else offline"""
-    project: str = "layerwise"
-    """project"""
+    """auto: WANDB_MODE, or else online where there is a key, and offline where there is none"""
+    project: str | None = None
+    """project; null: WANDB_PROJECT, or layerwise"""
     entity: str | None = None
-    """user or team; null: W&B's default"""
+    """user or team; null: WANDB_ENTITY, or W&B's default"""
     name: str | None = None
-    """name of the run; null: the run directory's"""
+    """name of the run; null: WANDB_NAME, or the run directory's"""
     tags: list[str] = field(default_factory=list)
-    """tags"""
+    """tags; none: those of WANDB_TAGS"""
     group: str | None = None
-    """runs that belong together, such as the rows of a table; null: none"""
+    """runs that belong together, such as the rows of a table; null: WANDB_RUN_GROUP, or none"""
+    artifacts: bool = False
+    """keep each finished layer as a model artifact, where the run is online"""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Figures and the report page."""
+"""Figures, the report page, and what W&B is told."""

@@ -1,4 +1,4 @@
-"""The listener that draws each layer and the whole stack, for the run directory and for W&B, and writes report.html."""
+"""The listener that draws each layer and the whole stack in the run directory, and writes report.html."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from layerwise.nn.stack import FrozenStack
 from layerwise.run.files import commit
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
-from layerwise.run.tracker import Tracker
 from layerwise.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ class Figures:
     """Draws, once there is something to draw: no figure that fails matters to another, or to the training."""
 
     run: Run
-    tracker: Tracker
     data: DataSet
     device: torch.device
     """where the stack is"""
@@ -41,8 +39,7 @@ class Figures:
         number = records[-1].layer
         if all((self.run.path / f"layer-{number}-{name}.png").exists() for name in ("atoms", "usage")):
             return
-        drawn = draw_layer(self.run.path, stack, records[-1], self.data)
-        self.tracker.figures({f"layer{number}/{name}": figure for name, figure in drawn.items()})
+        draw_layer(self.run.path, stack, records[-1], self.data)
 
     def stack_finished(
         self, stack: FrozenStack, records: Sequence[LayerRecord], tested: Evaluation, summary: Mapping[str, Any]
@@ -50,11 +47,11 @@ class Figures:
         """Draw the whole stack, and write the report."""
         from layerwise.report.page import write_report
 
-        self.tracker.figures(draw_stack(self.run.path, records, self.data, tested))
+        draw_stack(self.run.path, records, self.data, tested)
         write_report(self.run, stack, records, self.data, tested, summary)
 
 
-def draw_layer(folder: Path, stack: FrozenStack, record: LayerRecord, data: DataSet) -> dict[str, "Pixels"]:
+def draw_layer(folder: Path, stack: FrozenStack, record: LayerRecord, data: DataSet) -> None:
     """Draw and save the top layer: its atoms, how often each takes part, the patches that each answers to."""
     from layerwise.report import charts, figures, pictures  # which import matplotlib, once there is time
 
@@ -68,10 +65,10 @@ def draw_layer(folder: Path, stack: FrozenStack, record: LayerRecord, data: Data
         draw["whitened"] = lambda: pictures.atoms_picture(embedding.dictionary.whitened(), channels)
     else:
         draw["answers"] = lambda: pictures.answers_picture(stack, some)
-    return _drawn(folder, draw, f"layer-{record.layer}-")
+    _draw(folder, draw, f"layer-{record.layer}-")
 
 
-def draw_stack(folder: Path, records: Sequence[LayerRecord], data: DataSet, tested: Evaluation) -> dict[str, "Pixels"]:
+def draw_stack(folder: Path, records: Sequence[LayerRecord], data: DataSet, tested: Evaluation) -> None:
     """Draw and save what a whole stack is like."""
     from layerwise.report import charts, figures
 
@@ -79,20 +76,17 @@ def draw_stack(folder: Path, records: Sequence[LayerRecord], data: DataSet, test
         "accuracy": lambda: figures.as_array(charts.accuracy_chart(records, tested)),
         "confusion": lambda: figures.as_array(charts.confusion_chart(tested.confusion(), data.classes)),
     }
-    return _drawn(folder, draw)
+    _draw(folder, draw)
 
 
-def _drawn(folder: Path, figures: Mapping[str, Callable[[], "Pixels"]], prefix: str = "") -> dict[str, "Pixels"]:
+def _draw(folder: Path, figures: Mapping[str, Callable[[], "Pixels"]], prefix: str = "") -> None:
     """Draw and save figures; one that fails is said, and lacks."""
-    drawn = {}
     for name, draw in figures.items():
         path = folder / f"{prefix}{name}.png"
         try:
-            drawn[name] = draw()
-            save_figure(path, drawn[name])
+            save_figure(path, draw())
         except Exception as error:
             print(f"the figure {path} failed, all else goes on: {error!r}", flush=True)
-    return drawn
 
 
 def save_figure(path: Path, figure: "Pixels") -> None:

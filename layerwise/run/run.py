@@ -26,6 +26,7 @@ from layerwise.errors import DamagedRun, SettingError
 from layerwise.parsing import read_config
 from layerwise.run.files import check_seal, read_tensors, write_sealed, write_tensors
 from layerwise.run.folder import CHECKPOINT, RECORD, LayerFolder
+from layerwise.run.history import forget
 from layerwise.run.lock import Lock
 from layerwise.run.record import LayerRecord
 
@@ -223,6 +224,7 @@ class Run:
                     figure.unlink()
         for told in ("summary.json", "report.html"):  # of what is no longer there
             (self.path / told).unlink(missing_ok=True)
+        forget(self.path / "wandb", number)
         for left in self.path.glob(".deleted-*"):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)

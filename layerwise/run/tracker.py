@@ -1,4 +1,4 @@
-"""The W&B run of a stack: one run, a section for each layer with its own axis; or none at all.
+"""The connection to W&B: one run for each run directory, whatever number of processes train it; or none at all.
 
 Nothing here stops a training: no key, no network, no wandb, a full disk, and a server or a process of W&B's that fails
 or does not answer each cost one printed line, and a bounded time.
@@ -7,19 +7,27 @@ or does not answer each cost one printed line, and a bounded time.
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from layerwise.config import Wandb
 from layerwise.run.files import commit
-from layerwise.run.record import LayerRecord
+from layerwise.run.history import IDENTITY, History, Row
 
+Value = float | Callable[[Any], Any]
+"""a number, or what makes a picture or a table of W&B's module"""
+OFFLINE = "offline-run-"
+"""how the names of W&B's offline folders begin"""
+MODES: dict[str, Literal["online", "offline", "disabled"]] = {"online": "online", "run": "online", "shared": "online"}
+MODES |= {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""what WANDB_MODE may say"""
 LIMIT = 20.0
 """seconds that a call of W&B may take"""
 FINISH_LIMIT = 40.0
@@ -55,61 +63,136 @@ class _Calls:
 
 
 class Tracker:
-    """The W&B run of a run directory, with a configuration as plain values; calls do nothing where there is none."""
+    """The W&B run of a run directory, with a configuration as plain values; calls do nothing where it is not open."""
 
     def __init__(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> None:
+        self._config, self._run_dir, self._values = config, run_dir, values
         self._calls = _Calls()
-        self._run, self.place = self._open(config, run_dir, values)  # place: where it is to be seen, in words
-        self._run_dir = run_dir
+        self._history = History(run_dir / "wandb")
+        self._run: Any = None
+        self._folder: str | None = None  # of W&B's, in that of the run; None where none was opened
+        self._step = 0  # of W&B's own, which counts all rows
         self._axes: set[str] = set()
+        self.place = "nothing new"
+        """where the run is to be seen, in words"""
 
-    def logged(self, layer: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Log metrics of a layer, such as `layer3/train_loss`, at the layer's own step, which counts from its start.
-
-        W&B's own step is never given: it counts all layers together, and would drop what comes out of order.
-        """
-        named = {f"layer{layer}/{name}": value for name, value in metrics.items()}
-        self._log(f"layer{layer}", "step", named | {f"layer{layer}/step": step})
-
-    def layer_finished(self, stack: object, records: Sequence[LayerRecord]) -> None:
-        """Record the top layer: its row of accuracy against depth, and its summary; once, as its figures are drawn."""
-        record = records[-1]
-        if (self._run_dir / f"layer-{record.layer}-atoms.png").exists():
+    def open(self) -> None:
+        """Begin the W&B run, or go on with it."""
+        self._run, self.place = self._open(_chosen(self._config, self._run_dir))
+        if self._run is None:
             return
-        self._log("summary", "depth", {"summary/depth": record.layer, "summary/accuracy": record.val_accuracy})
-        names = ("val_accuracy", "atoms", "seconds", "output_shape")
-        values = {f"layer{record.layer}/{name}": getattr(record, name) for name in names}
-        self._attempt(lambda run: run.summary.update(values))
+        try:
+            self._folder, self._step = Path(self._run.dir).parent.name, self._run.starting_step
+            self._go_on()
+        except Exception as error:  # such as that the history cannot be written
+            self._fail(error)
 
-    def stack_finished(
-        self, stack: object, records: Sequence[LayerRecord], counts: object, summary: Mapping[str, Any]
-    ) -> None:
-        """Record the test accuracy and the depth of the whole stack."""
-        self._attempt(lambda run: run.summary.update({name: summary[name] for name in ("test_accuracy", "depth")}))
+    @property
+    def is_open(self) -> bool:
+        """Whether calls have an effect."""
+        return self._run is not None
+
+    def log(self, values: Mapping[str, Value], axis: str, at: int) -> None:
+        """Log what was not logged at this position of an axis yet, such as `layer3/train_loss` at a `layer3/step`.
+
+        The axis is one of the whole group, layer3. W&B's own step is never given: it counts all layers together, and
+        would drop what comes out of order.
+        """
+        fresh = {name: value for name, value in values.items() if not self._history.has(name, at)}
+        if not fresh or self._folder is None:
+            return
+        numbers = {name: None if callable(value) else value for name, value in fresh.items()}
+        with suppress(OSError):
+            self._history.add(Row(self._folder if self._run is not None else "", self._step, axis, at, numbers))
+        self._log(fresh, axis, at)
+
+    def has(self, name: str, at: int) -> bool:
+        """Whether a value was logged, by whatever process."""
+        return self._history.has(name, at)
+
+    def logged(self, name: str) -> list[float]:
+        """All values of a name, those of earlier processes included."""
+        return self._history.of(name)
+
+    def last(self, axis: str) -> int:
+        """The last position on an axis."""
+        return self._history.last(axis)
+
+    def define(self, name: str, **settings: Any) -> None:
+        """Say how W&B is to show a value, as its `define_metric` takes it."""
+        self._attempt(lambda run: run.define_metric(name, **settings))
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """Set values of the summary, over the last ones that were logged."""
+        self._attempt(lambda run: run.summary.update(dict(values)))
 
     def figures(self, figures: Mapping[str, np.ndarray]) -> None:
-        """Record figures (H, W, 3) of uint8."""
+        """Log figures (H, W, 3) of uint8 that belong to no axis."""
+        self._attempt(lambda run: self._show(run, {n: picture(figure) for n, figure in figures.items()}, {}))
+
+    def keep(self, name: str, files: Sequence[Path]) -> None:
+        """Keep files as a model artifact, where that is wanted and the run is online; W&B keeps the same ones once."""
+        if not self._config.artifacts or self._folder is None or self._folder.startswith(OFFLINE):
+            return
 
         def log(run: Any) -> None:
             import wandb
 
-            run.log({name: wandb.Image(figure) for name, figure in figures.items()})
+            artifact = wandb.Artifact(f"{name}-{run.id}", "model")
+            for file in files:
+                artifact.add_file(str(file), policy="immutable")
+            run.log_artifact(artifact)
 
-        self._attempt(log)
+        self._attempt(lambda run: _spared(f"the artifact {name}", lambda: log(run)), FINISH_LIMIT)
 
     def close(self, exit_code: int = 0) -> None:
         """End the run, whatever happened."""
         self._attempt(lambda run: run.finish(exit_code=exit_code), FINISH_LIMIT)
 
-    def _log(self, group: str, axis: str, values: dict[str, Any]) -> None:
+    def _go_on(self) -> None:
+        """Log again what W&B's server lacks of the history, and delete the offline folders that hold no more than it.
+
+        What an earlier process logged is then in one place, though W&B cannot add to a folder.
+        """
+        known = self._history.folders
+        for row in self._history.move(str(self._folder), self._step, self._is_sent):
+            self._log(row.values, row.axis, row.at)
+        for old in (self._run_dir / "wandb").glob(f"{OFFLINE}*"):
+            if self._run is not None and old.name in known and not _synced(old):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _is_sent(self, row: Row) -> bool:
+        """Whether W&B's server has a row of this W&B run."""
+        folder, offline = self._run_dir / "wandb" / row.folder, str(self._folder).startswith(OFFLINE)
+        if row.folder.partition("run-")[2][len("YYYYMMDD_hhmmss-") :] != self._run.id:
+            return False
+        if row.folder.startswith(OFFLINE):  # deleted by `wandb clean` if it is gone
+            return _synced(folder) or not folder.exists()
+        return offline or row.step < self._run.starting_step  # of how many rows the server has, if it can be asked
+
+    def _log(self, values: Mapping[str, Value | None], axis: str, at: int) -> None:
+        made = {name: value for name, value in values.items() if callable(value)}
+        numbers = {name: value for name, value in values.items() if name not in made}
+
         def log(run: Any) -> None:
-            if group not in self._axes:
-                run.define_metric(f"{group}/{axis}", hidden=True)
-                run.define_metric(f"{group}/*", step_metric=f"{group}/{axis}")
-                self._axes.add(group)
-            run.log(values)
+            if axis not in self._axes:
+                run.define_metric(axis, hidden=True)
+                run.define_metric(f"{axis.partition('/')[0]}/*", step_metric=axis)
+                self._axes.add(axis)
+            if numbers:
+                run.log(numbers | {axis: at})
+            if made:
+                self._show(run, made, {axis: at})
+            self._step = run.step
 
         self._attempt(log)
+
+    def _show(self, run: Any, made: Mapping[str, Callable[[Any], Any]], position: dict[str, int]) -> None:
+        """Make and log pictures and tables; where that fails, it costs them alone."""
+        import wandb
+
+        with _staging(self._run_dir / "wandb" / str(self._folder)):
+            _spared(", ".join(made), lambda: run.log({name: make(wandb) for name, make in made.items()} | position))
 
     def _attempt(self, call: Callable[[Any], object], limit: float | None = None) -> None:
         """Call W&B; the first failure, of whatever kind, is said and ends the tracking."""
@@ -119,25 +202,27 @@ class Tracker:
         try:
             self._calls(lambda: call(run), limit or LIMIT)
         except Exception as error:
-            print(f"W&B: failed ({_line(error)}); tracking stops here", flush=True)
-            self._run, self.place = None, f"{self.place}, up to a failure"
-            _abandon()
+            self._fail(error)
 
-    def _open(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> tuple[Any, str]:
-        if config.mode == "disabled":
+    def _fail(self, error: Exception) -> None:
+        print(f"W&B: failed ({_line(error)}); tracking stops here", flush=True)
+        self._run, self.place = None, f"{self.place}, up to a failure"
+        _abandon()
+
+    def _open(self, given: dict[str, Any]) -> tuple[Any, str]:
+        mode = given["mode"]
+        if mode == "disabled":
             return None, "disabled"
-        mode = config.mode
         try:
             import wandb
 
             if mode == "auto":
                 mode = "online" if self._has_key() else "offline"
             # absolute, as W&B's own process stays where an earlier run of this process began
-            own = vars(config) | {"name": config.name or run_dir.name, "mode": mode, "dir": run_dir.resolve()}
-            own["id"] = _identity(run_dir / "wandb" / "run-id")
+            own = given | {"mode": mode, "dir": self._run_dir.resolve(), "id": _identity(self._run_dir / "wandb")}
             # what is printed is not passed on: printing would hang where W&B does
             own["settings"] = wandb.Settings(silent=True, init_timeout=LIMIT / 2, console="off")
-            run = self._calls(lambda: wandb.init(resume="allow", config=values, **own), LIMIT)
+            run = self._calls(lambda: wandb.init(resume="allow", config=self._values, **own), LIMIT)
         except ImportError:
             print("W&B: the package wandb is not installed, so nothing is tracked; pip install wandb")
             return None, "not installed"
@@ -149,9 +234,9 @@ class Tracker:
             print(f"W&B: could not go online ({_line(error)}), tracking offline")
             with suppress(Exception):  # of a run that failed to begin, the id stays in use
                 self._calls(lambda: wandb.teardown(exit_code=1), LIMIT)
-            return self._open(Wandb(**vars(config) | {"mode": "offline"}), run_dir, values)
+            return self._open(given | {"mode": "offline"})
         if mode == "offline":
-            folder = run_dir / "wandb" / Path(run.dir).parent.name
+            folder = self._run_dir / "wandb" / Path(run.dir).parent.name
             print(f"W&B: tracking offline; to upload: {'uv run ' if 'UV' in os.environ else ''}wandb sync {folder}")
             return run, f"offline, {folder}"
         return run, str(run.url)
@@ -166,24 +251,94 @@ class Tracker:
             return False
 
 
-def _identity(path: Path) -> str:
-    """The id of the run directory's W&B run, which a file keeps; a new one where that holds no such id."""
-    path.parent.mkdir(exist_ok=True)
-    found = path.read_bytes().strip() if path.exists() else b""
-    if not re.fullmatch(rb"[0-9a-z]{8}", found):
-        found = secrets.token_hex(4).encode()
-        commit(path, lambda temporary: temporary.write_bytes(found))
+def picture(source: np.ndarray | Path) -> Callable[[Any], Any]:
+    """A value to log: a figure (H, W, 3) of uint8, or a file that holds one."""
+    return lambda wandb: wandb.Image(str(source) if isinstance(source, Path) else source)
+
+
+def _spared(what: str, call: Callable[[], object]) -> None:
+    """Make a call whose failure is said, and costs no more than what it was for."""
+    try:
+        call()
+    except Exception as error:
+        print(f"W&B: {what} failed ({_line(error)}), all else goes on", flush=True)
+
+
+def _chosen(config: Wandb, run_dir: Path) -> dict[str, Any]:
+    """What W&B is asked for: what the settings say; where they leave it open, W&B's variables; or else the defaults."""
+    said, mode = os.environ.get, config.mode
+    if mode == "auto":
+        off = said("WANDB_DISABLED", "").lower() not in ("", "0", "false", "no")
+        mode = MODES.get("disabled" if off else said("WANDB_MODE", "").lower(), "auto")
+    return {
+        "mode": mode,
+        "project": config.project or said("WANDB_PROJECT") or "layerwise",
+        "entity": config.entity or said("WANDB_ENTITY"),
+        "name": config.name or said("WANDB_NAME") or run_dir.name,
+        "tags": config.tags or [tag.strip() for tag in said("WANDB_TAGS", "").split(",") if tag.strip()],
+        "group": config.group or said("WANDB_RUN_GROUP"),
+    }
+
+
+def _identity(folder: Path) -> str:
+    """The id of the W&B run of a run directory, which a file in its W&B folder keeps, with the directory's path.
+
+    A directory that was moved goes on in the same W&B run; a copy of one that is still there gets an id of its own.
+    """
+    folder.mkdir(exist_ok=True)
+    path, here = folder / IDENTITY, os.fsencode(folder.resolve())
+    found, place = _noted(path)
+    original = Path(os.fsdecode(place)) / IDENTITY
+    if place and _noted(original)[0] == found and not original.samefile(path):
+        print(f"W&B: this is a copy of {original.parent.parent}, so it becomes a W&B run of its own")
+        found = b""
+    given = os.environ.get("WANDB_RUN_ID", "").encode()
+    if found and given and given != found:
+        print(f"W&B: {folder.parent} is the W&B run {found.decode()}, so WANDB_RUN_ID is not followed")
+    found = found or given or secrets.token_hex(4).encode()
+    commit(path, lambda temporary: temporary.write_bytes(found + b"\n" + here))
     return found.decode()
 
 
+def _noted(path: Path) -> tuple[bytes, bytes]:
+    """The id in a file and the W&B folder that it was given to; nothing where the file holds no id."""
+    try:
+        found, _, place = path.read_bytes().partition(b"\n")
+    except (OSError, ValueError):
+        return b"", b""
+    return (found, place) if re.fullmatch(rb"[0-9A-Za-z_-]{1,64}", found) else (b"", b"")
+
+
+def _synced(folder: Path) -> bool:
+    return any(folder.glob("*.synced"))
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """Let W&B keep the files of tables, until they are uploaded, where the rest of an offline run is, not at home."""
+    chosen = os.environ.get("WANDB_DATA_DIR")
+    try:
+        os.environ["WANDB_DATA_DIR"] = chosen or str(folder.resolve())
+        yield
+    finally:
+        if chosen is None:
+            del os.environ["WANDB_DATA_DIR"]
+
+
 def _abandon() -> None:
-    """End W&B's own process, which this one would wait for at its exit, even where that process hangs."""
+    """End W&B's own process, which this one would wait for at its exit, even where that process hangs.
+
+    The next run that is opened starts another.
+    """
     try:
         import wandb
+        from wandb.sdk import wandb_setup
 
         connection: Any = wandb.setup()._connection
         connection._cleanup()  # what it does at the exit
         connection._proc._process.kill()
+        wandb_setup._singleton = None
+        os.environ.pop("WANDB_SERVICE", None)
     except Exception:  # it is not there, or where another version has it
         return
 

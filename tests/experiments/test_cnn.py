@@ -16,9 +16,9 @@ from layerwise.errors import DamagedRun
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.experiments.paper.job import Job
 from layerwise.parsing import parse
+from layerwise.report.tracking import Tracking
 from layerwise.run.files import read_record, write_record
 from layerwise.run.run import Run
-from layerwise.run.tracker import Tracker
 
 SMALL = SingleLayer(patch_size=4, atoms=6, channels=3, pool=2, norm=Norm(eps=0.1))
 
@@ -64,7 +64,7 @@ def settings(tmp_path: Path, *more: str) -> Config:
 
 def test_end_to_end__is_trained_tested_tracked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
-    monkeypatch.setattr(Tracker, "logged", lambda own, layer, step, metrics: logged.extend(metrics))
+    monkeypatch.setattr(Tracking, "logged", lambda own, layer, step, metrics: logged.extend(metrics))
     config = settings(tmp_path)
     run = Run(tmp_path / "r")
     accuracy, took = train_end_to_end(config, 2, run)

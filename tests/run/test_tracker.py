@@ -1,12 +1,12 @@
 """W&B: real offline runs, read back with W&B's own reader; and that no failure of it stops a training."""
 
-import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,47 +17,10 @@ import numpy as np
 import pytest
 
 from layerwise.config import Wandb
-from layerwise.run.record import LayerRecord
-from layerwise.run.tracker import Tracker, _identity
+from layerwise.run.history import History
+from layerwise.run.tracker import Tracker, _identity, picture
 from tests.conftest import QUIET, SMALL, Command, environment
-
-
-def read_back(run: Path, process: Command) -> list[dict[str, Any]]:
-    """Every record of every offline run in a run directory, in order of time."""
-    records = []
-    for folder in sorted((run / "wandb").glob("offline-run-*")):
-        for _ in range(5):  # W&B's own process may still be writing when the run has ended
-            done = process("-m", "wandb", "leet", "inspect", "--json", str(folder))
-            if done.returncode == 0:
-                break
-            time.sleep(1)
-        done.check_returncode()
-        records += [json.loads(line) for line in done.stdout.splitlines()]
-    return records
-
-
-def test_offline_run__has_each_layers_curves_on_its_own_axis__and_one_id_on_resume(
-    command: Command, process: Command, tmp_path: Path
-) -> None:
-    first = command("train", "--depth=1", *SMALL, "--run_dir=r")
-    assert first.returncode == 0, first.stderr
-    assert len(re.findall("W&B: tracking offline; to upload: (?:uv run )?wandb sync ", first.stdout)) == 1
-    second = command("train", "--depth=2", *SMALL, "--run_dir=r")
-    assert second.returncode == 0, second.stderr
-
-    records = read_back(tmp_path / "r", process)
-    assert len({record["run"]["run_id"] for record in records if record["type"] == "run"}) == 1
-    history = [record["history"]["item"] for record in records if record["type"] == "history"]
-    for layer in ("layer1", "layer2"):
-        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-            steps = [item[f"{layer}/step"] for item in history if f"{layer}/{name}" in item]
-            assert len(steps) >= 2 and steps == sorted(set(steps)), (layer, name, steps)
-            assert 0 <= steps[0] <= 5 and steps[-1] <= 10  # two epochs of five steps
-    depths = {item["summary/depth"]: item["summary/accuracy"] for item in history if "summary/depth" in item}
-    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
-    assert depths == {layer["layer"]: layer["val_accuracy"] for layer in summary["layers"]}
-    pictures = {name for item in history for name in item if name.endswith("._type")}
-    assert {"layer1/atoms._type", "layer2/usage._type", "accuracy._type", "confusion._type"} <= pictures
+from tests.wandb_server import Server, wandb_server
 
 
 def test_disabled__writes_nothing(command: Command, tmp_path: Path) -> None:
@@ -87,6 +50,7 @@ class Failing:
         self.broken = broken
         self.calls: list[str] = []
         self.summary: dict[str, Any] = {}
+        self.step = 0
         self.values: list[dict[str, Any]] = []
         self.metrics: list[tuple[str, dict[str, Any]]] = []
         self.code: int | None = None
@@ -115,7 +79,8 @@ def tracker(tmp_path: Path) -> Callable[[Failing], Tracker]:
 
     def make(run: Failing) -> Tracker:
         made = Tracker(Wandb(mode="disabled"), tmp_path, {})
-        made._run, made.place = run, "offline, somewhere"
+        made._run, made._folder, made.place = run, "offline-run-1", "offline, somewhere"
+        (tmp_path / "wandb").mkdir()
         return made
 
     return make
@@ -127,8 +92,8 @@ def test_a_failing_call__ends_the_tracking_with_one_line(
 ) -> None:
     run = Failing(broken)
     own = tracker(run)
-    own.logged(1, 0, {"train_loss": 2.0})
-    own.logged(1, 1, {"train_loss": 1.0})
+    own.log({"layer1/train_loss": 2.0}, "layer1/step", 0)
+    own.log({"layer1/train_loss": 1.0}, "layer1/step", 1)
     own.figures({"accuracy": np.zeros((2, 2, 3), np.uint8)})
     own.close()
     printed = capsys.readouterr()
@@ -138,11 +103,24 @@ def test_a_failing_call__ends_the_tracking_with_one_line(
     assert own.place == "offline, somewhere, up to a failure"
 
 
+def test_after_a_failure__the_next_run_of_the_process_is_tracked(command: Command, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        own = Tracker(Wandb("offline"), tmp_path / name, {})
+        own.open()
+        assert own.is_open and own.place.startswith("offline, ")
+        own.define("layer1/x", summary="nonsense")  # which W&B refuses
+        assert not own.is_open and own.place.endswith(", up to a failure")
+        own.log({"layer1/x": 1.0}, "layer1/step", 0)
+        own.close()
+        assert History(tmp_path / name / "wandb").of("layer1/x") == [1.0]  # for when it is opened again
+
+
 def test_a_failing_end__is_one_line(tracker: Callable[[Failing], Tracker], capsys: pytest.CaptureFixture[str]) -> None:
     run = Failing("finish")
     own = tracker(run)
-    own.logged(1, 0, {"train_loss": 2.0})
-    own.logged(2, 0, {"train_loss": 2.0})
+    own.log({"layer1/train_loss": 2.0}, "layer1/step", 0)
+    own.log({"layer2/train_loss": 2.0}, "layer2/step", 0)
     own.close()
     assert run.calls == ["define_metric", "define_metric", "log"] * 2 + ["finish"]
     assert capsys.readouterr().out.count("\n") == 1
@@ -167,9 +145,8 @@ class Service:
         self.asked.append(settings)
         if settings["mode"] in self.failing:
             raise OSError("no\nnetwork")
-        return SimpleNamespace(
-            url="https://w.b/r", dir=str(settings["dir"] / "wandb" / f"{settings['mode']}-run-1" / "files")
-        )
+        place = settings["dir"] / "wandb" / f"{settings['mode']}-run-1" / "files"
+        return SimpleNamespace(url="https://w.b/r", id=settings["id"], dir=str(place), starting_step=0)
 
 
 @pytest.mark.parametrize(
@@ -192,12 +169,14 @@ def test_mode__is_online_with_a_key__offline_without_one_or_without_network(
     monkeypatch.setitem(sys.modules, "wandb", service)
     monkeypatch.delenv("UV", raising=False)
     own = Tracker(Wandb(asked, tags=["a"]), tmp_path, {"seed": 3})
+    assert own.place == "nothing new" and not own.is_open and not service.asked
+    own.open()
     expected = place + (f"{tmp_path}/wandb/offline-run-1" if place == "offline, " else "")
     assert own.place == expected
     assert [settings["mode"] for settings in service.asked] == modes
     identity = tmp_path / "wandb" / "run-id"
     for settings in service.asked:
-        assert re.fullmatch("[0-9a-f]{8}", settings["id"]) and settings["id"] == identity.read_text()
+        assert re.fullmatch("[0-9a-f]{8}", settings["id"]) and settings["id"] == identity.read_text().split("\n")[0]
         assert (settings["name"], settings["project"], settings["tags"]) == (tmp_path.name, "layerwise", ["a"])
         assert (settings["resume"], settings["dir"], settings["config"]) == ("allow", tmp_path, {"seed": 3})
         assert settings["settings"]["silent"] and settings["settings"]["init_timeout"] <= 60  # seconds
@@ -212,34 +191,16 @@ def test_identity__is_kept__and_a_name_that_is_given_too(tmp_path: Path, monkeyp
     service = Service(True)
     monkeypatch.setitem(sys.modules, "wandb", service)
     for _ in range(2):
-        Tracker(Wandb("online", name="mine"), tmp_path, {})
+        Tracker(Wandb("online", name="mine"), tmp_path, {}).open()
     first, second = service.asked
     assert first["id"] == second["id"] and first["name"] == "mine"
-
-
-def test_layer_finished__is_recorded_once(tracker: Callable[[Failing], Tracker], tmp_path: Path) -> None:
-    run, record = Failing(""), LayerRecord(2, 16, 0.75, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.5, {})
-    own = tracker(run)
-    own.layer_finished(None, [replace(record, layer=1), record])
-    assert run.values == [{"summary/depth": 2, "summary/accuracy": 0.75}]
-    assert run.summary == {
-        "layer2/val_accuracy": 0.75, "layer2/atoms": 16, "layer2/seconds": 1.5, "layer2/output_shape": [8, 6, 6]
-    }  # fmt: skip
-    assert run.metrics == [("summary/depth", {"hidden": True}), ("summary/*", {"step_metric": "summary/depth"})]
-    (tmp_path / "layer-2-atoms.png").touch()  # of an earlier process
-    own.layer_finished(None, [record])
-    own.logged(2, 7, {"train_loss": 0.5})
-    assert run.values[1:] == [{"layer2/train_loss": 0.5, "layer2/step": 7}]
-    own.stack_finished(None, [record], None, {"test_accuracy": 0.5, "depth": 2, "seconds": 3})
-    assert (run.summary["test_accuracy"], run.summary["depth"]) == (0.5, 2) and "seconds" not in run.summary
-    own.close(3)
-    assert run.code == 3
 
 
 def test_wandb_that_cannot_start__is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "wandb").write_text("a file where the folder would be")
     own = Tracker(Wandb(mode="offline"), tmp_path, {})
-    own.logged(1, 0, {"train_loss": 2.0})
+    own.open()
+    own.log({"layer1/train_loss": 2.0}, "layer1/step", 0)
     own.close()
     assert own.place == "failed to start"
     printed = capsys.readouterr().out
@@ -256,7 +217,8 @@ HANGING = """if True:
     run_dir = Path("run")
     run_dir.mkdir()
     own = tracker.Tracker(Wandb(mode="offline"), run_dir, {})
-    own.logged(1, 0, {"train_loss": 2.0})
+    own.open()
+    own.log({"layer1/train_loss": 2.0}, "layer1/step", 0)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -266,7 +228,7 @@ HANGING = """if True:
             pass
     began = time.monotonic()
     for step in range(1, 4):
-        own.logged(1, step, {"train_loss": 2.0})
+        own.log({"layer1/train_loss": 2.0}, "layer1/step", step)
         time.sleep(0.1)
     own.close()
     print(own.place.endswith("up to a failure"), time.monotonic() - began < 20)
@@ -300,7 +262,7 @@ def test_a_server_that_fails_or_never_answers__leaves_an_offline_run(answers: bo
     program = (
         "from pathlib import Path\nfrom layerwise.config import Wandb\nfrom layerwise.run import tracker\n"
         "tracker.LIMIT = 4.0\nown = tracker.Tracker(Wandb(mode='online'), Path('.'), {})\n"
-        "own.logged(1, 0, {'train_loss': 2.0})\nown.close()\nprint(own.place, flush=True)\n"
+        "own.open()\nown.log({'layer1/train_loss': 2.0}, 'layer1/step', 0)\nown.close()\nprint(own.place, flush=True)\n"
         "import os\nos._exit(0)\n"  # W&B's own process tries for 20 seconds more to reach the server
     )
     with HTTPServer(("127.0.0.1", 0), Failing500) as server:
@@ -319,11 +281,245 @@ def test_a_server_that_fails_or_never_answers__leaves_an_offline_run(answers: bo
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
 
 
-@pytest.mark.parametrize("content", [b"../../elsewhere", b"", b"\xff\x00", b"a" * 400, b"two\nlines"])
-def test_an_id_that_is_damaged__is_made_anew(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "wandb" / "run-id"
-    first = _identity(path)
-    assert re.fullmatch("[0-9a-f]{8}", first) and _identity(path) == first
-    path.write_bytes(content)
-    anew = _identity(path)
-    assert re.fullmatch("[0-9a-f]{8}", anew) and anew != first and path.read_text() == anew
+@pytest.mark.parametrize("content", [b"../../elsewhere", b"", b"\xff\x00", b"a" * 400, b"two words\nlines", b"\nlines"])
+def test_an_id_that_is_damaged__is_made_anew(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    folder = tmp_path / "wandb"
+    first = _identity(folder)
+    assert re.fullmatch("[0-9a-f]{8}", first) and _identity(folder) == first
+    (folder / "run-id").write_bytes(content)
+    anew = _identity(folder)
+    assert re.fullmatch("[0-9a-f]{8}", anew) and anew != first
+    assert (folder / "run-id").read_text() == f"{anew}\n{folder}"
+
+
+def test_identity__of_a_copy_is_its_own__of_what_was_moved_or_is_seen_elsewhere_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    (tmp_path / "a").mkdir()
+    first = _identity(tmp_path / "a" / "wandb")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert _identity(tmp_path / "link" / "wandb") == first
+    assert capsys.readouterr().out == ""
+    second = _identity(tmp_path / "b" / "wandb")
+    assert second != first and _identity(tmp_path / "b" / "wandb") == second
+    assert capsys.readouterr().out == f"W&B: this is a copy of {tmp_path}/a, so it becomes a W&B run of its own\n"
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert _identity(tmp_path / "c" / "wandb") == first  # and no longer that of a, when c is copied
+    shutil.copytree(tmp_path / "c", tmp_path / "a")
+    assert _identity(tmp_path / "a" / "wandb") != first == _identity(tmp_path / "c" / "wandb")
+
+
+def test_identity__is_that_of_the_variable__unless_the_directory_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "agent-7")
+    assert _identity(tmp_path / "wandb") == "agent-7" == _identity(tmp_path / "wandb")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("WANDB_RUN_ID", "agent-8")
+    assert _identity(tmp_path / "wandb") == "agent-7"
+    assert capsys.readouterr().out == f"W&B: {tmp_path} is the W&B run agent-7, so WANDB_RUN_ID is not followed\n"
+
+
+VARIABLES = {"PROJECT": "p", "ENTITY": "e", "NAME": "n", "TAGS": "a, b", "RUN_GROUP": "g", "MODE": "offline"}
+
+
+@pytest.mark.parametrize(
+    "config, more, expected",
+    [
+        (Wandb(), {}, ("offline", "p", "e", "n", ["a", "b"], "g")),
+        (Wandb("online", "q", "f", "m", ["c"], "h"), {}, ("online", "q", "f", "m", ["c"], "h")),
+        (Wandb(), {"MODE": "dryrun"}, ("offline", "p", "e", "n", ["a", "b"], "g")),
+        (Wandb(), {"MODE": "run"}, ("online", "p", "e", "n", ["a", "b"], "g")),
+        (Wandb(), {"MODE": ""}, ("online", "p", "e", "n", ["a", "b"], "g")),  # there is a key
+        (Wandb(), {"DISABLED": "false", "MODE": "online"}, ("online", "p", "e", "n", ["a", "b"], "g")),
+        (Wandb("offline"), {"DISABLED": "true"}, ("offline", "p", "e", "n", ["a", "b"], "g")),
+        (Wandb(), {"DISABLED": "true"}, None),
+        (Wandb(), {"MODE": "disabled"}, None),
+    ],
+)
+def test_variables__say_what_the_settings_leave_open(
+    config: Wandb, more: dict[str, str], expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (VARIABLES | more).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    service = Service(True)
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    own = Tracker(config, tmp_path, {})
+    own.open()
+    names = ("mode", "project", "entity", "name", "tags", "group")
+    assert [tuple(asked[name] for name in names) for asked in service.asked] == ([expected] if expected else [])
+    assert (own.place == "disabled") == (expected is None)
+
+
+def test_a_row__is_logged_once__and_what_was_not_yet_is(tracker: Callable[[Failing], Tracker], tmp_path: Path) -> None:
+    run = Failing("")
+    own = tracker(run)
+    own.log({"layer2/a": 1.0, "layer2/b": 2.0}, "layer2/step", 7)
+    own.log({"layer2/b": 3.0, "layer2/c": 4.0}, "layer2/step", 7)
+    own.log({"layer2/b": 3.0}, "layer2/step", 7)
+    own.log({"layer2/b": 5.0}, "layer2/step", 8)
+    assert run.values == [
+        {"layer2/a": 1.0, "layer2/b": 2.0, "layer2/step": 7},
+        {"layer2/c": 4.0, "layer2/step": 7},
+        {"layer2/b": 5.0, "layer2/step": 8},
+    ]
+    assert run.metrics == [("layer2/step", {"hidden": True}), ("layer2/*", {"step_metric": "layer2/step"})]
+    assert own.logged("layer2/b") == [2.0, 5.0] and own.last("layer2/step") == 8 and own.last("layer1/step") == 0
+    assert own.has("layer2/a", 7) and not own.has("layer2/a", 8)
+    known = History(tmp_path / "wandb")
+    assert known.of("layer2/b") == [2.0, 5.0] and known.has("layer2/c", 7)
+    own.close(3)
+    assert run.code == 3
+
+
+def test_a_picture_that_fails__costs_that_picture(
+    tracker: Callable[[Failing], Tracker], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Failing("")
+    own = tracker(run)
+
+    def broken(wandb: Any) -> Any:
+        raise ValueError("no\nink")
+
+    own.log({"layer1/maps": broken, "layer1/overlap": 0.5}, "layer1/step", 3)
+    own.log({"layer1/train_loss": 2.0}, "layer1/step", 4)
+    assert run.values == [{"layer1/overlap": 0.5, "layer1/step": 3}, {"layer1/train_loss": 2.0, "layer1/step": 4}]
+    assert capsys.readouterr().out == "W&B: layer1/maps failed (no ink), all else goes on\n"
+
+
+def test_tables__are_kept_with_the_run__and_the_variable_is_as_it_was(
+    tracker: Callable[[Failing], Tracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    own = tracker(Failing(""))
+    for i, given in enumerate((None, "elsewhere")):
+        if given is None:
+            monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+        else:
+            monkeypatch.setenv("WANDB_DATA_DIR", given)
+        own.log({"layer1/table": lambda wandb: seen.append(os.environ["WANDB_DATA_DIR"])}, "layer1/step", i)
+        assert os.environ.get("WANDB_DATA_DIR") == given
+    assert seen == [str(tmp_path / "wandb" / "offline-run-1"), "elsewhere"]
+
+
+class Keeping(Failing):
+    """Notes the artifacts that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.id = "abc"
+        self.kept: list[Any] = []
+
+    def log_artifact(self, artifact: Any) -> None:
+        self.kept.append(artifact)
+
+
+def test_offline_folders_of_which_nothing_is_known__stay(tmp_path: Path) -> None:
+    (tmp_path / "r" / "wandb" / "offline-run-20250101_000000-abcd1234").mkdir(parents=True)
+    (tmp_path / "r" / "wandb" / "history.jsonl").write_text(
+        '{"folder": "offline-run-/../../../kept", "step": 0, "axis": "layer1/step", "at": 0, "values": {"layer1/x": 1}}'
+    )
+    (tmp_path / "kept").mkdir()
+    with wandb_server() as server:
+        for _ in range(2):
+            rows(server, tmp_path, "offline", "0", "1", "")
+    assert (tmp_path / "r/wandb/offline-run-20250101_000000-abcd1234").is_dir() and (tmp_path / "kept").is_dir()
+    assert len(list(tmp_path.glob("r/wandb/offline-run-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    "wanted, folder, count", [(True, "run-1", 1), (True, "offline-run-1", 0), (False, "run-1", 0), (True, None, 0)]
+)
+def test_files__are_kept_where_that_is_wanted_and_the_run_is_online(
+    wanted: bool, folder: str | None, count: int, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").write_bytes(b"12345")
+    run, own = Keeping(), Tracker(Wandb("disabled", artifacts=wanted), tmp_path, {})
+    own._run, own._folder = run, folder
+    own.keep("layer-2", [tmp_path / "weights"])
+    assert len(run.kept) == count
+    for artifact in run.kept:
+        assert (artifact.name, artifact.type) == ("layer-2-abc", "model")
+        assert {name: entry.size for name, entry in artifact.manifest.entries.items()} == {"weights": 5}
+
+
+ROWS = """if True:
+    import os, signal, sys
+    from pathlib import Path
+    from layerwise.config import Wandb
+    from layerwise.run.tracker import Tracker
+
+    mode, first, last, end = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    Path("r").mkdir(exist_ok=True)
+    own = Tracker(Wandb(mode), Path("r"), {})
+    own.open()
+    for i in range(first, last):
+        own.log({"layer1/loss": i / 8}, "layer1/step", i)
+        own.log({"layer1/accuracy": i / 4}, "layer1/step", i)
+    if end == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    own.close()
+"""
+
+
+def rows(server: Server, folder: Path, *arguments: str) -> None:
+    """Log rows, from the first to before the last, by a process of its own; or run `wandb sync`."""
+    full = environment() | {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "a" * 40}
+    what = ["-m", "wandb", "sync"] if arguments[0] == "sync" else ["-c", ROWS, *arguments]
+    given = list(arguments[1:]) if arguments[0] == "sync" else []
+    done = subprocess.run([sys.executable, *what, *given], cwd=folder, env=full, capture_output=True, timeout=120)
+    assert done.returncode == (-9 if arguments[-1] == "killed" else 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [
+        [("online", "0", "4", ""), ("online", "2", "6", "killed"), ("online", "4", "8", "")],
+        [("offline", "0", "4", ""), ("sync", "r/wandb"), ("offline", "2", "6", "killed"), ("offline", "4", "8", ""),
+         ("sync", "r/wandb")],
+        [("online", "0", "4", ""), ("offline", "4", "6", "killed"), ("online", "5", "8", "")],
+    ],
+)  # fmt: skip
+def test_the_server__has_each_row_once__whatever_was_killed_and_offline(
+    processes: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    with wandb_server() as server:
+        for process in processes:
+            rows(server, tmp_path, *process)
+        (history,) = server.history.values()
+    for name, unit in (("layer1/loss", 8), ("layer1/accuracy", 4)):
+        found = [(row["layer1/step"], row[name]) for row in history if name in row]
+        assert found == [(i, i / unit) for i in range(8)]
+    assert [row["_step"] for row in history] == list(range(16))
+
+
+def test_offline_folders__are_replaced_by_one_that_holds_all__but_for_what_was_uploaded(tmp_path: Path) -> None:
+    with wandb_server() as server:
+        for last, end in (("2", "killed"), ("4", "")):
+            rows(server, tmp_path, "offline", "0", last, end)
+        assert len(list(tmp_path.glob("r/wandb/offline-run-*"))) == 1
+        rows(server, tmp_path, "sync", "r/wandb")
+        rows(server, tmp_path, "offline", "0", "5", "")
+        first, second = sorted(tmp_path.glob("r/wandb/offline-run-*"))
+        assert list(first.glob("*.synced")) and not list(second.glob("*.synced"))
+
+
+def test_a_copy__has_the_whole_history_under_an_id_of_its_own(tmp_path: Path) -> None:
+    with wandb_server() as server:
+        rows(server, tmp_path, "online", "0", "3", "")
+        shutil.copytree(tmp_path / "r", tmp_path / "copy" / "r", symlinks=True)
+        rows(server, tmp_path / "copy", "online", "3", "5", "")
+        rows(server, tmp_path / "copy", "online", "5", "6", "")
+        rows(server, tmp_path, "online", "3", "4", "")
+        first, second = server.history.values()
+    steps = [[row["layer1/step"] for row in history if "layer1/loss" in row] for history in (first, second)]
+    assert steps == [list(range(4)), list(range(6))]
+
+
+def test_picture__is_an_image_of_wandbs(tmp_path: Path) -> None:
+    import wandb
+
+    assert picture(np.zeros((2, 3, 3), np.uint8))(wandb).image.size == (3, 2)

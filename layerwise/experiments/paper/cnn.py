@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from layerwise.api import device_of
 from layerwise.config import Config, SettingError, SingleLayer
 from layerwise.config.identity import fingerprint, settings_of
-from layerwise.config.run import plain
 from layerwise.data.batches import ViewStore
 from layerwise.data.splits import load_data
 from layerwise.nn.layer import output_shape
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.summary import summarize
+from layerwise.report.tracking import Tracking, described
 from layerwise.run.files import write_json, write_tensors
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
@@ -67,14 +67,15 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float
     seed = fold_seed(config.seed, 1)
     settings = settings_of(config, 1, data.digest)
     run.start(config, data)
-    tracker = Tracker(config.wandb, run.path, plain(config))
+    tracker = Tracker(config.wandb, run.path, described(config, data))
+    listeners = [Tracking(tracker, run, data, device, 1)]
     try:
         torch.manual_seed(seed)
         model = EndToEnd(own, convolutions, data.shape, len(data.classes))
         images = ViewStore(config.features, data, config.seed, device)
         batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed)
         identity = fingerprint(settings)
-        history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, [tracker], identity=identity)
+        history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, listeners, identity=identity)
         model.load_state_dict(history.weights)
         write_tensors(run.path / WEIGHTS, history.weights)
         tested = evaluate(FrozenStack([model.to(device)]), data.test, device)

@@ -87,6 +87,7 @@ def patches(asked: Asked) -> dict[str, Any]:
         save_figure(folder / f"{name}.png", figure)
         print(f"figure: {folder / f'{name}.png'}")
     tracker = Tracker(config.wandb, folder, plain(config))
+    tracker.open()
     tracker.figures(figures)
     tracker.close()
     value = next(reversed(results.values())) | ({"layers": results} if len(results) > 1 else {})
