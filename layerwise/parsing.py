@@ -114,7 +114,7 @@ def read_config(path: Path) -> Config:
 
 def recipes() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "sweep")  # which is W&B's
 
 
 @cache

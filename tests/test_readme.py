@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from layerwise.parsing import parse
+from layerwise.parsing import parse, recipes
 from tests.conftest import ROOT
 from tests.settings_page import PAGE, page
 
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = [ROOT / "configs" / f"{name}.yaml" for name in recipes()]
 COMMAND = re.compile(r"(?:\btrain\.py|\blayerwise train)\b(?!`)(.*)")
 
 

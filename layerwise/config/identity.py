@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -71,8 +72,11 @@ def without_data(config: Config, number: int) -> dict[str, Any]:
 def default_run_dir(config: Config, recipe: Config | None = None, name: str = "python") -> str:
     """runs/<recipe>-seed<seed>, and where anything else decides the weights, a suffix that stands for it.
 
-    Two folders of images, or two settings, never meet in one directory; two depths of one stack do.
+    Two folders of images, or two settings, never meet in one directory; two depths of one stack do. Under an agent of
+    W&B's, whose sweep may try the same settings twice, it is runs/sweep-<sweep>/<run> instead.
     """
+    if (sweep := os.environ.get("WANDB_SWEEP_ID")) and (given := os.environ.get("WANDB_RUN_ID")):
+        return "runs/sweep-{}/{}".format(*(re.sub(r"[^\w-]+", "-", part) for part in (sweep, given)))
     base = f"runs/{name}-seed{config.seed}"
     # the first layer above all that have settings of their own stands for those of every depth
     above = max([1, *config.layers, *(recipe.layers if recipe else [])]) + 1
