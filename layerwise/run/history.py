@@ -92,11 +92,11 @@ class History:
 def forget(folder: Path, layer: int) -> None:
     """Forget the rows of layers from `layer` on, which are deleted; those below are then the start of another W&B run.
 
-    What the server has of the old one stays there.
+    The old one stays as it is, on the server or in its folder.
     """
     (folder / IDENTITY).unlink(missing_ok=True)
     if (path := folder / HISTORY).exists():
-        _write(path, [row for row in _read(path) if row.layer < layer])
+        _write(path, [replace(row, folder="") for row in _read(path) if row.layer < layer and row.values])
 
 
 def _read(path: Path) -> Iterator[Row]:

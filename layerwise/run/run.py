@@ -215,6 +215,7 @@ class Run:
 
     def _delete_from(self, number: int) -> None:
         """Delete layers, the top one first, so that what a kill leaves is a stack."""
+        forget(self.path / "wandb", number)  # first, as W&B would otherwise be told nothing of the new ones
         folders = {int(path.name[6:]): path for path in self.path.glob("layer-*") if path.name[6:].isdecimal()}
         for i, folder in sorted(folders.items(), reverse=True):
             if i >= number:
@@ -224,7 +225,6 @@ class Run:
                     figure.unlink()
         for told in ("summary.json", "report.html"):  # of what is no longer there
             (self.path / told).unlink(missing_ok=True)
-        forget(self.path / "wandb", number)
         for left in self.path.glob(".deleted-*"):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)

@@ -160,6 +160,7 @@ class Tracker:
         for old in (self._run_dir / "wandb").glob(f"{OFFLINE}*"):
             if self._run is not None and old.name in known and not _synced(old):
                 shutil.rmtree(old, ignore_errors=True)
+        self._history.add(Row(str(self._folder), self._step, "layer1/step", 0, {}))  # known, though it may stay empty
 
     def _is_sent(self, row: Row) -> bool:
         """Whether W&B's server has a row of this W&B run."""

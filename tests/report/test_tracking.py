@@ -32,8 +32,9 @@ Records = list[dict[str, Any]]
 
 
 def read_back(run: Path, process: Command) -> Records:
-    """The records of the one offline run in a run directory."""
-    (folder,) = (run / "wandb").glob("offline-run-*")
+    """The records of the one offline run in a run directory that goes by its id."""
+    identity = (run / "wandb" / "run-id").read_text().split("\n")[0]
+    (folder,) = (run / "wandb").glob(f"offline-run-*-{identity}")
     for _ in range(5):  # W&B's own process may still be writing when the run has ended
         done = process("-m", "wandb", "leet", "inspect", "--json", str(folder))
         if done.returncode == 0:
@@ -147,6 +148,7 @@ def test_layers_that_are_trained_anew__are_another_run__which_begins_with_those_
     assert again.returncode == 0, again.stderr
     after = series(read_back(tmp_path / "r", process))
     assert (tmp_path / "r" / "wandb" / "run-id").read_text()[:8] != identity[:8]
+    assert len(list((tmp_path / "r" / "wandb").glob("offline-run-*"))) == 2  # the old one holds what was deleted
     assert after.keys() == before.keys()
     assert after["layer1/train_loss"] == before["layer1/train_loss"]
     assert [step for step, _ in after["layer2/val_loss"]] == [4]

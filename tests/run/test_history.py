@@ -40,11 +40,11 @@ def test_move__takes_numbers_along__and_forgets_pictures__but_of_what_was_sent(t
 
 def test_forget__leaves_what_lower_layers_logged__and_no_id(tmp_path: Path) -> None:
     rows = [row("a", f"layer{i}/step", 4, loss=i) for i in (1, 2, 10)]
-    rows += [row("a", "summary/depth", i, accuracy=i) for i in (1, 2)]
+    rows += [row("a", "summary/depth", i, accuracy=i) for i in (1, 2)] + [row("a", "layer1/step", 0)]
     filled(tmp_path, *rows)
     (tmp_path / "run-id").touch()
     forget(tmp_path, 2)
     history = History(tmp_path)
-    assert history.of("loss") == [1] and history.of("accuracy") == [1]
+    assert history.of("loss") == [1] and history.of("accuracy") == [1] and history.folders == {""}
     assert not (tmp_path / "run-id").exists()
     forget(tmp_path / "nowhere", 1)

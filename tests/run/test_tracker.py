@@ -498,7 +498,7 @@ def test_the_server__has_each_row_once__whatever_was_killed_and_offline(
 
 def test_offline_folders__are_replaced_by_one_that_holds_all__but_for_what_was_uploaded(tmp_path: Path) -> None:
     with wandb_server() as server:
-        for last, end in (("2", "killed"), ("4", "")):
+        for last, end in (("0", "killed"), ("2", "killed"), ("4", "")):
             rows(server, tmp_path, "offline", "0", last, end)
         assert len(list(tmp_path.glob("r/wandb/offline-run-*"))) == 1
         rows(server, tmp_path, "sync", "r/wandb")
