@@ -16,7 +16,7 @@ def start() -> subprocess.Popen[bytes] | None:
     """Begin to compile the slower half in a process of its own; None where that was done before."""
     caches = [Path(__file__).parent / "ops" / "__pycache__", Path(os.environ.get("NUMBA_CACHE_DIR") or os.devnull)]
     caches.append(Path.home() / ".cache" / "numba")  # where the package's own folder cannot be written to
-    if any(True for folder in caches for _ in folder.rglob("cpu._gate_and_pool-*.nbi")):
+    if any(True for folder in caches for _ in folder.rglob("cpu._pool-*.nbi")):
         return None
     command = [sys.executable, "-m", "layerwise.ahead"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -35,8 +35,8 @@ def finish() -> None:
         backend = ops.backend(torch.zeros(1))
         backend.lowest(torch.zeros(2, 2))
         backend.add_up(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), 2)
-        gates = torch.zeros(1, 1, 1, 1, 4, dtype=torch.uint8)
-        backend.backward(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 1, 1), gates, 3, 2)
+        near = torch.zeros(1, 2, 2, 1, dtype=torch.uint8)
+        backend.backward(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 1, 1), near, 3, 2)
         process.wait()
     finally:
         process.kill()
