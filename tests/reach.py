@@ -1,6 +1,6 @@
 """Which tests reach a line, recorded once: as long as no file changes.
 
-A compiled function runs as plain Python here, in tests of ops and nn that take less than a second so. Tests that start
+A compiled function runs as plain Python here, in tests of ops and nn that take less than two seconds of the processor so. Tests that start
 processes are left out: a change made within this one does not reach those.
 """
 
@@ -64,13 +64,13 @@ class Recorder:
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
         self.hits, self.passed, start = set(), True, time.perf_counter()
         if self.plain:
-            signal.signal(signal.SIGALRM, too_slow)
-            signal.setitimer(signal.ITIMER_REAL, 1)
+            signal.signal(signal.SIGVTALRM, too_slow)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 2)  # of the processor, as others may work beside
         sys.settrace(self)
         threading.settrace(self)
         result = yield
         sys.settrace(None)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         if self.passed and (seconds := time.perf_counter() - start) < LONGEST:
             lines: dict[str, list[int]] = {}
             for path, line in self.hits.union(*(self.shared.get(name, ()) for name in item.fixturenames)):
