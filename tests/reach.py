@@ -1,7 +1,7 @@
 """Which tests reach a line, recorded once: as long as no file changes.
 
-A compiled function runs as plain Python here, in tests of ops and nn that take less than two seconds of the processor so. Tests that start
-processes are left out: a change made within this one does not reach those.
+A compiled function runs as plain Python here, in tests of ops and nn that take less than two seconds of the processor
+so. Tests that start processes are left out: a change made within this one does not reach those.
 """
 
 import contextlib
