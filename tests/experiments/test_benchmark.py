@@ -20,11 +20,13 @@ def test_benchmark__prints_a_table_and_writes_its_rows(command: Command, tmp_pat
     done = command("benchmark", "--quick", "--json", "rows.json")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["backend"] for row in rows] == ["plain", "reference", "cuda" if torch.cuda.is_available() else "cpu"]
+    expected = [("plain", "computed"), ("reference", "computed")]
+    expected += [("cuda", "computed")] if torch.cuda.is_available() else [("cpu", "computed"), ("cpu", "known")]
+    assert [(row["backend"], row["gates"]) for row in rows] == expected
     for row in rows:
         assert set(row) >= KEYS
         assert row["agrees"] and row["images_per_second"] > 0 and row["vs_floor"] > 0
-    assert rows[0]["vs_plain"] == 1
+    assert rows[0]["vs_plain"] == rows[2]["vs_computed"] == 1
     assert "layer 4 in a stack" in done.stdout and "dictionary: " in done.stdout
 
 
@@ -54,9 +56,9 @@ def test_agrees__tells_a_wrong_gate_and_a_wrong_gradient(generator: torch.Genera
     def half_gradient(x: Tensor, scorer: Tensor, maps: Tensor, size: int, k: int, pool: int) -> Tensor:
         return reference.embed(x, scorer, maps * 0.5 + maps.detach() * 0.5, size, k, pool)
 
-    assert agrees(embed, x, scorer, 5)
-    assert not agrees(one_more, x, scorer, 5)
-    assert not agrees(half_gradient, x, scorer, 5)
+    assert agrees(embed, x, scorer, 5, 5, 4)
+    assert not agrees(one_more, x, scorer, 5, 5, 4)
+    assert not agrees(half_gradient, x, scorer, 5, 5, 4)
 
 
 def test_peak_memory__holds_what_was_allocated_and_freed() -> None:

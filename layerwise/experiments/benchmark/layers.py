@@ -6,6 +6,7 @@ All run in one process, in turns, so that a noisy machine is as noisy for each; 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -38,11 +39,18 @@ class Row:
     neighbors: int
     batch: int
     patch_size: int
+    pool: int
+    shape: tuple[int, int, int]
+    """(C, H, W) of the input"""
     backend: str
+    gates: str
+    """computed in the step, or known before it: which atoms are near"""
     device: str
     images_per_second: float
     vs_plain: float | None
     """images a second divided by those of the plain step; None where that would not fit into memory"""
+    vs_computed: float
+    """the same against our own step where the gates are computed"""
     vs_floor: float
     """the same against three products of (positions × P) by (P × N), in float32: 1 is as fast as they alone"""
     vs_training: float
@@ -54,6 +62,8 @@ class Row:
 
 
 Embed = Callable[[Tensor, Tensor, Tensor, int, int, int], Tensor]
+KNOWN = "known"
+"""our own step on what is known already"""
 
 
 def embed_plain(x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int) -> Tensor:
@@ -82,20 +92,31 @@ class _Nearest(Gate):
         return self.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window)
 
 
-def measure_layer(atoms: int, neighbors: int, batch: int, device: torch.device, turns: int) -> list[Row]:
-    """The rows of one dictionary size: the plain step, the reference, and the device's own backend."""
+def first_layer(atoms: int, neighbors: int) -> Layer:
+    """A layer of 5×5 patches and windows of 4×4."""
+    return Layer(patch_size=PATCH, atoms=atoms, neighbors=neighbors, pool=POOL, channels=32)
+
+
+def measure_layer(
+    settings: Layer, shape: tuple[int, int, int], batch: int, device: torch.device, turns: int
+) -> list[Row]:
+    """The rows of one layer on inputs of a shape: the plain step, the reference, and the device's own backend."""
     generator = torch.Generator().manual_seed(0)
-    x = natural_images(batch, generator).to(device)
-    settings = Layer(patch_size=PATCH, atoms=atoms, neighbors=neighbors, pool=POOL, channels=32)
-    sample = sample_patches([x], PATCH, max(4096, 2 * atoms), batch, generator)
-    dictionary = learn_dictionary(sample, atoms, generator, "sampled")
+    size, atoms, neighbors = settings.patch_size, settings.atoms, settings.k
+    x = natural_inputs(batch, shape, generator).to(device)
+    sample = sample_patches([x], size, max(4096, 2 * atoms), batch, generator)
+    dictionary = learn_dictionary(sample, atoms, generator, "sampled", settings.whitening)
     embeds: dict[str, Embed] = {"plain": embed_plain, "reference": reference.embed, device.type: ops.embed}
     if atoms > HUGE:
         embeds = {device.type: ops.embed}
-    peaks, tasks = {}, dict[str, Callable[[], object]](floor=_products(x, dictionary.scorer))
+    near = None
+    if device.type == "cpu":
+        near = ops.near(x, dictionary.scorer, size, neighbors)
+        embeds[KNOWN] = partial(ops.embed, near=near)
+    peaks, tasks = {}, dict[str, Callable[[], object]](floor=_products(x, dictionary.scorer, size))
     for name, embed in embeds.items():
-        layer = build_layer(settings, dictionary, (3, SIDE, SIDE), CLASSES)
-        layer.layer.embedding.gate = gate = _Nearest(PATCH, neighbors)
+        layer = build_layer(settings, dictionary, shape, CLASSES)
+        layer.layer.embedding.gate = gate = _Nearest(size, neighbors)
         gate.embed = embed
         layer.to(device)
         tasks[name] = training_step(layer, x, CLASSES, Optimizer(learning_rate=1e-5))
@@ -104,13 +125,18 @@ def measure_layer(atoms: int, neighbors: int, batch: int, device: torch.device, 
     seconds = alternate(tasks, turns, device)
     return [
         Row(
-            *(atoms, neighbors, batch, PATCH, name, device.type),
+            *(atoms, neighbors, batch, size, settings.pool, shape, device.type if name == KNOWN else name),
+            *("known" if name == KNOWN else "computed", device.type),
             images_per_second=batch / seconds[name],
             vs_plain=seconds["plain"] / seconds[name] if "plain" in seconds else None,
+            vs_computed=seconds[device.type] / seconds[name],
             vs_floor=seconds["floor"] / seconds[name],
             vs_training=seconds[name] / seconds[f"{name}, evaluation"],
             peak_bytes=peaks[name],
-            agrees=agrees(embed, x[:CHECKED], dictionary.scorer, neighbors),
+            agrees=agrees(
+                embed if near is None or name != KNOWN else partial(ops.embed, near=near[:CHECKED]),
+                *(x[:CHECKED], dictionary.scorer, size, neighbors, settings.pool),
+            ),
         )
         for name, embed in embeds.items()
     ]
@@ -162,6 +188,14 @@ def natural_images(count: int, generator: torch.Generator) -> Tensor:
     return to_input(((smooth + noise) * 230).clamp(0, 255).byte())
 
 
+def natural_inputs(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Images, or smooth features of another shape (C, H, W): neighbors are alike there, too."""
+    if shape == (3, SIDE, SIDE):
+        return natural_images(count, generator)
+    c, h, w = shape
+    return 3 * F.avg_pool2d(torch.randn(count, c, h + 4, w + 4, generator=generator), 5, 1)
+
+
 def untrained_layer(settings: Layer, shape: tuple[int, int, int], classes: int) -> ProbedLayer:
     """A layer for inputs of shape (C, H, W), of random patches: which its atoms are does not matter for its speed."""
     generator = torch.Generator().manual_seed(0)
@@ -205,9 +239,9 @@ def _evaluation(layer: ProbedLayer, x: Tensor) -> Callable[[], object]:
     return torch.no_grad()(lambda: layer.eval()(x, below))
 
 
-def _products(x: Tensor, scorer: Tensor) -> Callable[[], None]:
+def _products(x: Tensor, scorer: Tensor, patch_size: int) -> Callable[[], None]:
     """The floor: distances, maps, and the maps' gradient as matrix products over rows that are cut already."""
-    rows = extract_patches(x, PATCH).flatten(0, 2)
+    rows = extract_patches(x, patch_size).flatten(0, 2)
     weight, maps = scorer[:-1], torch.randn_like(scorer[:-1])
     step = len(rows) if x.device.type == "cuda" else max(1, FLOOR_NUMBERS // scorer.shape[1])
     first, second = (torch.empty(min(step, len(rows)), scorer.shape[1], device=x.device) for _ in range(2))
@@ -222,7 +256,7 @@ def _products(x: Tensor, scorer: Tensor) -> Callable[[], None]:
     return multiply
 
 
-def agrees(embed: Embed, x: Tensor, scorer: Tensor, neighbors: int) -> bool:
+def agrees(embed: Embed, x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, pool: int) -> bool:
     """Whether gates, output and gradient are the reference's in float64, but for a few near ties.
 
     Two atoms whose distances differ by less than float32 can tell may be gated either way: one gate in 100,000 may
@@ -235,9 +269,9 @@ def agrees(embed: Embed, x: Tensor, scorer: Tensor, neighbors: int) -> bool:
 
     def run(embed: Embed, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         inputs, trained = (x.to(dtype), scorer.to(dtype)), maps.to(dtype).requires_grad_()
-        out = embed(*inputs, trained, PATCH, neighbors, POOL)
+        out = embed(*inputs, trained, patch_size, neighbors, pool)
         (gradient,) = torch.autograd.grad(out.square().sum(), trained)
-        return embed(*inputs, ones.to(dtype), PATCH, neighbors, 1), out.detach(), gradient
+        return embed(*inputs, ones.to(dtype), patch_size, neighbors, 1), out.detach(), gradient
 
     gates, *values = run(embed, torch.float32)
     expected_gates, *expected = run(reference.embed, torch.float64)

@@ -2,19 +2,21 @@
 
 import importlib.util
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 
+from layerwise.config import Layer
 from layerwise.console import print_table, progress
-from layerwise.experiments.benchmark.layers import HUGE, Row, measure_layer, natural_images
+from layerwise.experiments.benchmark.layers import HUGE, SIDE, Row, first_layer, measure_layer, natural_images
 from layerwise.experiments.benchmark.stack import measure_depth
 from layerwise.nn.kmeans import kmeans, nearest
 from layerwise.nn.whitening import fit_whitening
 from layerwise.ops import sample_patches
+from layerwise.parsing import RECIPES, read_config
 from layerwise.run.files import check_writable, write_json
 
 ITERATIONS = 25
@@ -28,15 +30,20 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
     check_writable("--json", path)
     batch = 16 if quick else 512 if device.type == "cuda" else 64
     rows = []
-    for atoms, neighbors in [(64, 16)] if quick else [(1024, 256), (256, 64), (16384, 4096)]:
-        for _ in progress([0], f"a layer of {atoms} atoms, {neighbors} neighbors"):
-            rows += measure_layer(atoms, neighbors, batch, device, 2 if quick else 5 if atoms <= HUGE else 2)
-    table = [("atoms", "k", "backend", "images/s", "÷ plain", "÷ floor", "evaluation ÷ step", "peak GiB", "agrees")]
+    for settings, shape in layers(quick):
+        c, h, w = shape
+        for _ in progress([0], f"a layer of {settings.atoms} atoms, {settings.k} neighbors, on {c}×{h}×{w}"):
+            turns = 2 if quick or settings.atoms > HUGE else 5
+            rows += measure_layer(settings, shape, batch, device, turns)
+    table = [
+        ("atoms", "k", "pool", "backend", "gates", "images/s", "÷ plain", "÷ computed", "÷ floor", "GiB", "agrees")
+    ]
     for row in rows:
         plain = "-" if row.vs_plain is None else f"{row.vs_plain:.2f}"
         peak = "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.2f}"
-        speeds = f"{row.images_per_second:.0f}", plain, f"{row.vs_floor:.2f}", f"{row.vs_training:.2f}"
-        table.append((str(row.atoms), str(row.neighbors), row.backend, *speeds, peak, "yes" if row.agrees else "NO"))
+        speeds = f"{row.images_per_second:.0f}", plain, f"{row.vs_computed:.2f}", f"{row.vs_floor:.2f}"
+        sizes = str(row.atoms), str(row.neighbors), str(row.pool), row.backend, row.gates
+        table.append((*sizes, *speeds, peak, "yes" if row.agrees else "NO"))
     print_table(table)
     if path is not None:
         write_json(Path(path), [asdict(row) for row in rows])
@@ -48,6 +55,20 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
         line = measure_dictionary(quick)
     print(line)
     return rows
+
+
+def layers(quick: bool) -> list[tuple[Layer, tuple[int, int, int]]]:
+    """What is measured: layers and the shapes (C, H, W) of their input."""
+    images = (3, SIDE, SIDE)
+    if quick:
+        return [(first_layer(64, 16), images)]
+    recipe = read_config(RECIPES / "image_folder.yaml")
+    second = recipe.layer_at(2)
+    return [
+        *((first_layer(atoms, neighbors), images) for atoms, neighbors in ((1024, 256), (256, 64), (16384, 4096))),
+        (recipe.layer_at(1), images),
+        *((replace(second, atoms=atoms), (64, 14, 14)) for atoms in (512, 4096)),
+    ]
 
 
 def measure_dictionary(quick: bool) -> str:
