@@ -41,10 +41,12 @@ def test_run__leaves_the_files_it_should(trained: Path) -> None:
         files = {path.name for path in (trained / layer).iterdir()}
         assert files == {"dictionary.safetensors", "layer.safetensors", "layer.json"}
     summary = json.loads((trained / "summary.json").read_text())
-    assert set(summary) == {"depth", "test_accuracy", "layers", "seconds"}
+    own = {"depth", "test_accuracy", "layers", "seconds", "stopped", "images", "made"}
+    assert set(summary) == own and summary["stopped"] is None
+    assert {name: len(counts) for name, counts in summary["images"].items()} == {"train": 10, "val": 10, "test": 10}
     assert summary["depth"] == 2 and 0 < summary["test_accuracy"] <= 1
     assert [set(layer) for layer in summary["layers"]] == [
-        {"layer", "atoms", "output_shape", "val_accuracy", "seconds"}
+        {"layer", "atoms", "output_shape", "val_accuracy", "test_accuracy", "seconds"}
     ] * 2
     record = json.loads((trained / "layer-2" / "layer.json").read_text())
     assert record["output_shape"] == [8, 4, 4]
