@@ -89,7 +89,8 @@ def test_a_stack__is_one_offline_run_that_holds_all_of_it__though_it_was_made_de
             # two epochs of five steps, each of which is logged
             assert steps == ([4, 9] if name in (*CURVES[1:4], *COSTS) else list(range(10))), name
         assert all(value > 0 for name in COSTS for _, value in found[f"{layer}/{name}"])
-    pictures = {f"layer{i}/{name}" for i in (1, 2) for name in ("atoms", "usage", "maps")} | {"accuracy", "confusion"}
+    pictures = {f"layer{i}/{name}" for i in (1, 2) for name in ("atoms", "usage", "maps")}
+    pictures |= {"layer1/whitened", "layer2/answers", "accuracy", "confusion"}
     tables = {"summary/predictions", "summary/confusion_matrix_table"}
     rows = {f"layer{i}/{name}" for i in (1, 2) for name in (*CURVES, *COSTS, "overlap")}
     assert names(found) == pictures | tables | rows | {"summary/accuracy", "summary/test_accuracy"}
