@@ -24,7 +24,7 @@ from layerwise.environment import hidden
 from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 from layerwise.version import VERSION
 
-VERBS = ["train", "runs", "evaluate", "report", "predict", "features", "export"]
+VERBS = ["train", "plan", "runs", "evaluate", "report", "predict", "features", "export"]
 VERBS += ["paper", "theorem", "patches", "benchmark", "selftest"]
 RESUMING = {"train", "paper", "theorem"}
 """verbs that go on where they were stopped"""

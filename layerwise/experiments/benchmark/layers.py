@@ -204,15 +204,21 @@ def untrained_layer(settings: Layer, shape: tuple[int, int, int], classes: int) 
     return build_layer(settings, dictionary, shape, classes)
 
 
-def training_step(layer: nn.Module, x: Tensor, classes: int, settings: Optimizer) -> Callable[[], Tensor]:
-    """A whole step on a batch `x` (B, C, H, W), where the layer is, too: forward, loss, backward, optimizer."""
+def training_step(
+    layer: nn.Module, x: Tensor, classes: int, settings: Optimizer, near: Tensor | None = None
+) -> Callable[[], Tensor]:
+    """A whole step on a batch `x` (B, C, H, W), where the layer is, too: forward, loss, backward, optimizer.
+
+    `near`, where it is known, is what the embedding's `ask` says of x.
+    """
+    known = () if near is None else (near,)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[settings.name]([{"params": trained}], settings)
     labels, below = torch.arange(len(x), device=x.device) % classes, x.new_zeros(len(x), classes)
 
     def step() -> Tensor:
         layer.train()
-        loss = F.cross_entropy(layer(x, below)[1], labels)
+        loss = F.cross_entropy(layer(x, below, *known)[1], labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
