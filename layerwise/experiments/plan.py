@@ -20,7 +20,7 @@ from layerwise.experiments.benchmark.layers import natural_inputs, training_step
 from layerwise.nn.dictionary import learn_dictionary
 from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.ops import sample_patches
-from layerwise.training.depth import check_fit, next_shape
+from layerwise.training.depth import COPIES, check_fit, next_shape
 
 STEPS = 5
 """timed of each kind, after one that is not"""
@@ -66,16 +66,18 @@ def plan(config: Config) -> list[Planned]:
         layers.append(planned)
         shape = next_shape(config, number, shape, len(data.train))
     table: list[tuple[str, ...]] = [
-        ("layer", "input", "output", "atoms", "k", "parameters", "MFLOP", "sample", "views", "gates", "time")
+        ("layer", "input", "output", "atoms", "k", "parameters", "MFLOP", "views", "gates", "time")
     ]
     for one in layers:
         shapes = ("×".join(map(str, shape)) for shape in (one.input_shape, one.output_shape))
-        room = (_gigabytes(size) for size in (one.sample_bytes, one.view_bytes, one.near_bytes))
+        room = (_gigabytes(size) for size in (one.view_bytes, one.near_bytes))
         sizes = str(one.atoms), str(one.neighbors), f"{one.parameters:,}", f"{2 * one.multiply_adds / 1e6:.1f}"
         table.append((str(one.layer), *shapes, *sizes, *room, in_words(one.seconds)))
     print_table(table)
-    print(f"\nall of it: {in_words(sum(one.seconds for one in layers))}, {len(data.train)} training images")
-    print("MFLOP: of a step, for an image. Gigabytes: of sampled patches, of stored views, of gates that are known.")
+    total = in_words(sum(one.seconds for one in layers))
+    memory = _gigabytes(max(one.sample_bytes * COPIES for one in layers))
+    print(f"\nall of it: {total}, for {len(data.train)} training images; up to {memory} GB for sampled patches")
+    print("MFLOP: of a step, for an image. views, gates: GB stored of inputs, and of which atoms are near them")
     return layers
 
 

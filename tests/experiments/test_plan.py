@@ -1,0 +1,30 @@
+"""What a training is said to take, counted by hand."""
+
+import pytest
+
+from layerwise.data.splits import load_data
+from layerwise.experiments.plan import plan
+from layerwise.parsing import parse
+
+
+def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config=plain_digits", "--depth=2", "--layer.atoms=16", "--layer.channels=8", "--layer.patch_size=3"]
+    options += ["--layer.neighbors=4", "--layer.pool=1", "--optimizer.epochs=4", "--optimizer.batch_size=32"]
+    options += ["--features.views=3", "--data.crop=1", "--data.flip=false", "--layer.probe.pool=1"]
+    config = parse(options)[0]
+    first, second = plan(config)
+    assert (first.input_shape, first.output_shape) == ((1, 8, 8), (8, 6, 6))
+    assert (second.input_shape, second.output_shape) == ((8, 6, 6), (8, 4, 4))
+    assert [one.layer for one in (first, second)] == [1, 2] and (second.atoms, second.neighbors) == (16, 4)
+    # maps and offsets, norm, projection, probe
+    assert first.parameters == 16 * 9 + 16 + 2 * 16 + (16 * 8 + 8) + (8 * 36 * 10 + 10)
+    assert second.parameters == 16 * 72 + 16 + 2 * 16 + (16 * 8 + 8) + (8 * 16 * 10 + 10)
+    data = load_data(config.data, config.seed)
+    train, held = len(data.train), len(data.val)
+    assert f"for {train} training images" in capsys.readouterr().out
+    # four epochs of 36 positions are more than the 64 that there are with borders; two bytes say which of 16 are near
+    assert first.view_bytes == 0 and first.near_bytes == 2 * (64 * train + 36 * held)
+    assert second.view_bytes == 8 * 36 * (2 * 3 * train + 4 * held)
+    assert second.near_bytes == 16 * 2 * (3 * train + held)
+    assert second.sample_bytes == 4 * 72 * min(config.layer_at(2).sample, 16 * train)
+    assert first.seconds > 0 and second.seconds > 0
