@@ -1,9 +1,11 @@
 """Train deep patch-based networks greedily, one layer at a time.
 
 `train(recipe("digits", "--depth=2"))` trains a stack as the command does, and `load(run_dir)` gives one that was
-trained, with `.transform(images)` and `.predict(images)`. Settings are dataclasses, `layerwise.config`.
+trained, with `.transform(images)` and `.predict(images)`. `dataset(images, labels)` makes a data set of arrays.
+Settings are dataclasses, `layerwise.config`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from layerwise.config import Config, Data, Gate, Layer, Optimizer
@@ -11,15 +13,17 @@ from layerwise.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from layerwise.api import load, recipe, train
+    from layerwise.data.arrays import dataset
 
-__all__ = ["Config", "Data", "Gate", "Layer", "Optimizer", "__version__", "load", "recipe", "train"]
+__all__ = ["Config", "Data", "Gate", "Layer", "Optimizer", "__version__"]
+__all__ += ["dataset", "load", "recipe", "train"]
+
+_HOMES = {"load": "api", "recipe": "api", "train": "api", "dataset": "data.arrays"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "recipe", "train"):  # torch is imported only once something needs it
-        from layerwise import api
-
-        return getattr(api, name)
+    if name in _HOMES:  # torch is imported only once something needs it
+        return getattr(import_module(f"layerwise.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'layerwise' has no attribute {name!r}")
 
 

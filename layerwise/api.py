@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from layerwise.training.stack import train_stack
 
 
 @contextlib.contextmanager
-def _as_torch_begins() -> Iterator[None]:
+def as_torch_begins() -> Iterator[None]:
     """Whatever is set around a call: gradients, and numbers of float32."""
     before = torch.get_default_dtype()
     try:
@@ -39,7 +40,7 @@ def _as_torch_begins() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-@_as_torch_begins()
+@as_torch_begins()
 def train(
     config: Config,
     run_dir: str | PathLike[str] | None = None,
@@ -48,8 +49,9 @@ def train(
 ) -> Run:
     """Check all that can be checked, then train what the run does not hold yet, test it, and print the results.
 
-    Without `run_dir` the run's directory is that of the configuration, or else one for these settings; without `data`,
-    it learns from what the configuration says. Layers from `restart_from` on are deleted and trained anew.
+    Without `run_dir` the run's directory is that of the configuration, or else one for these settings. `data`, such as
+    `layerwise.dataset(images, labels)`, stands in place of what the configuration says of `data`, and the run records
+    it so. Layers from `restart_from` on are deleted and trained anew.
 
     Raises:
         SettingError: something does not fit; nothing has been written.
@@ -58,16 +60,17 @@ def train(
     """
     if not isinstance(config, Config):
         raise SettingError(f"config: {type(config).__name__} is none; give a layerwise.Config, or layerwise.recipe(…)")
+    if data is not None and not isinstance(data, DataSet):
+        raise SettingError(f"data: {type(data).__name__} is none; give layerwise.dataset(images, labels), or None")
     if restart_from is not None and not (isinstance(restart_from, int) and 1 <= restart_from <= config.deepest):
         raise SettingError(f"restart_from: {restart_from} is not one of the layers 1 to {config.deepest}")
     device = device_of(config.trainer)
-    if device.type == "cpu" and config.trainer.precision == "16-mixed":
-        raise SettingError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed, or 32-true")
     if device.type == "cpu":
         ahead.finish()
     data = data or load_data(config.data, config.seed)
+    config = replace(config, data=data.settings)
     check_fit(config, data.shape, len(data.train))
-    run = Run(run_dir or config.run_dir or default_run_dir(config))
+    run = Run(run_dir or config.run_dir or default_run_dir(config, digest=data.digest))
     run.check(config, data, restart_from)
     counts = f"{len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images"
     shape = "×".join(map(str, data.shape))
@@ -114,8 +117,11 @@ def load(run_dir: str | PathLike[str]) -> TrainedStack:
 
 
 def device_of(trainer: settings.Trainer) -> torch.device:
-    """What computes a run; SettingError if a GPU is asked for, and there is none."""
+    """What computes a run; SettingError if a GPU is asked for, or needed, and there is none."""
     found = torch.cuda.is_available()
     if trainer.accelerator == "gpu" and not found:
         raise SettingError("trainer.accelerator: gpu, but torch finds none here; give cpu or auto")
-    return torch.device("cuda" if found and trainer.accelerator != "cpu" else "cpu")
+    device = torch.device("cuda" if found and trainer.accelerator != "cpu" else "cpu")
+    if device.type == "cpu" and trainer.precision == "16-mixed":
+        raise SettingError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed, or 32-true")
+    return device

@@ -52,10 +52,7 @@ def export_files(trained: TrainedStack, path: Path) -> None:
     """Write a folder for `layerwise.load`: weights, what they are, and a card for whoever gets it."""
     path.mkdir(parents=True, exist_ok=True)
     known = {"format": FORMAT, "records": [vars(record) for record in trained.records]}
-    tensors = {
-        f"{i}.{name}": t for i, layer in enumerate(trained.stack.layers, 1) for name, t in layer.state_dict().items()
-    }
-    write_tensors(path / MODEL, tensors, known)
+    write_tensors(path / MODEL, trained.tensors(), known)
     write_json(path / "config.json", known)
     write_text(path / "README.md", card(trained))
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from layerwise.data.arrays import arranged, as_tensor, checked
 from layerwise.data.batches import EVALUATION_BATCH
 from layerwise.data.images import Images, allocate, to_input
 from layerwise.data.reading import each, fitted, labeled_files, read_picture, upright
@@ -52,6 +54,16 @@ class TrainedStack:
         self.stack, self.records, self.classes = stack, records, records[0].classes
         c, h, w = records[0].input_shape
         self.input_shape = (c, h, w)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the layers hold, by layer and name."""
+        layers = enumerate(self.stack.layers, 1)
+        return {f"{i}.{name}": value for i, layer in layers for name, value in layer.state_dict().items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as plain values and .safetensors."""
+        held = {name: value.cpu().contiguous() for name, value in self.tensors().items()}
+        return _restored, ([vars(record) for record in self.records], safetensors.torch.save(held))
 
     def to(self, device: torch.device | str) -> "TrainedStack":
         """Compute on another device from now on."""
@@ -199,7 +211,7 @@ class TrainedStack:
         if isinstance(images, (str, os.PathLike, Image.Image)):
             images = [images]
         if isinstance(images, (np.ndarray, Tensor)):
-            yield from (self._array(part) for part in torch.split(self._batch(images), EVALUATION_BATCH) if len(part))
+            yield from (checked(part) for part in torch.split(self._batch(images), EVALUATION_BATCH) if len(part))
             return
         if not isinstance(images, Iterable):
             raise ValueError(f"images: {type(images).__name__} is none; give paths, PIL images, arrays or tensors")
@@ -213,7 +225,7 @@ class TrainedStack:
     def _single(self, image: Any) -> Tensor:
         """One image of any kind, (C, H, W)."""
         if isinstance(image, (np.ndarray, Tensor)) or isinstance(image, Sequence) and not isinstance(image, str):
-            return self._array(self._batch(image, one=True))[0]
+            return checked(self._batch(image, one=True))[0]
         if self.input_shape[0] not in (1, 3):
             raise ValueError(f"images: the stack was trained on {self.input_shape[0]} channels, which no picture has")
         mode = "L" if self.input_shape[0] == 1 else "RGB"
@@ -229,42 +241,31 @@ class TrainedStack:
 
     def _batch(self, images: Any, one: bool = False) -> Tensor:
         """An array, whose channels may be missing or come last, as (n, C, H, W)."""
-        array = images if isinstance(images, Tensor) else np.asarray(images)
-        if isinstance(array, np.ndarray):
-            if array.dtype.kind not in "uif":
-                raise ValueError(f"images: type {array.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
-            array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-        x = torch.as_tensor(array)
-        (c, h, w), given = self.input_shape, tuple(x.shape)
-        shapes = {(c, h, w): (), (h, w, c): (2, 0, 1)} | ({(h, w): ()} if c == 1 else {})
-        for shape, order in shapes.items():
-            if given == shape:
-                x = x[None]
-            elif one or given[1:] != shape:
-                continue
-            return x.permute(0, *(i + 1 for i in order)) if order else x.reshape(-1, c, h, w)
+        x = as_tensor(images)
+        if (found := arranged(x, self.input_shape, one)) is not None:
+            return found
+        c, h, w = self.input_shape
         remedy = "paths and PIL images are brought to this size"
-        raise ValueError(f"images: shape {given}, but the stack was trained on (n, {c}, {h}, {w}); {remedy}")
-
-    def _array(self, x: Tensor) -> Tensor:
-        """The same array, if its numbers are an image's."""
-        if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
-            raise ValueError(f"images: type {x.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
-        if x.dtype.is_floating_point and not bool(((x >= 0) & (x <= 1)).all()):
-            found = f"values from {float(x.min()):g} to {float(x.max()):g}"
-            raise ValueError(f"images: {found}; floating point images range from 0 to 1")
-        return x
+        raise ValueError(f"images: shape {tuple(x.shape)}, but the stack was trained on (n, {c}, {h}, {w}); {remedy}")
 
 
 def read_exported(path: Path) -> TrainedStack:
     """Read the file of a folder that was exported; DamagedRun where it is not as it was written."""
     try:
         tensors, about = read_tensors(path)
-        records, layers = [LayerRecord(**values) for values in about["records"]], []
-        for record in records:
-            start = f"{record.layer}."
-            own = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-            layers.append(assembled(record, own))
-        return TrainedStack(FrozenStack(layers), records)
+        return _put_together(about["records"], tensors)
     except (ValueError, KeyError, TypeError, RuntimeError, IndexError, OSError) as error:
         raise DamagedRun(f"{path} is damaged, or of another version of layerwise ({error}); export it anew") from error
+
+
+def _restored(records: list[dict[str, Any]], content: bytes) -> TrainedStack:
+    return _put_together(records, safetensors.torch.load(content))
+
+
+def _put_together(about: list[dict[str, Any]], tensors: dict[str, Tensor]) -> TrainedStack:
+    records, layers = [LayerRecord(**values) for values in about], []
+    for record in records:
+        start = f"{record.layer}."
+        own = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        layers.append(assembled(record, own))
+    return TrainedStack(FrozenStack(layers), records)

@@ -41,9 +41,9 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config, images: Ca
     for name in differing:
         group, _, rest = name.partition(".")
         if name == "data.content" and not chosen:
-            told.append(
-                f"data.root: {config.data.root} holds other images than those that were trained on ({images()})"
-            )
+            given = config.data.name == "arrays"
+            held = "data: the arrays hold" if given else f"data.root: {config.data.root} holds"
+            told.append(f"{held} other images than those that were trained on ({images()})")
         elif name not in ("data.content", "below"):
             number = group.removeprefix("layer ")
             shown = config.name_of(int(number), rest) if number != group else name
@@ -69,18 +69,19 @@ def without_data(config: Config, number: int) -> dict[str, Any]:
     )
 
 
-def default_run_dir(config: Config, recipe: Config | None = None, name: str = "python") -> str:
+def default_run_dir(config: Config, recipe: Config | None = None, name: str = "python", digest: str = "") -> str:
     """runs/<recipe>-seed<seed>, and where anything else decides the weights, a suffix that stands for it.
 
-    Two folders of images, or two settings, never meet in one directory; two depths of one stack do. Under an agent of
-    W&B's, whose sweep may try the same settings twice, it is runs/sweep-<sweep>/<run> instead.
+    Two folders of images, or two settings, never meet in one directory, nor do two sets of arrays, which their `digest`
+    tells apart; two depths of one stack do. Under an agent of W&B's, whose sweep may try the same settings twice, it is
+    runs/sweep-<sweep>/<run> instead.
     """
     if (sweep := os.environ.get("WANDB_SWEEP_ID")) and (given := os.environ.get("WANDB_RUN_ID")):
         return "runs/sweep-{}/{}".format(*(re.sub(r"[^\w-]+", "-", part) for part in (sweep, given)))
     base = f"runs/{name}-seed{config.seed}"
     # the first layer above all that have settings of their own stands for those of every depth
     above = max([1, *config.layers, *(recipe.layers if recipe else [])]) + 1
-    own = without_data(config, above)
+    own = without_data(config, above) | ({"arrays": digest} if config.data.name == "arrays" else {})
     if recipe is not None and own == without_data(recipe, above) | {"seed": config.seed}:
         return base
     folder = re.sub(r"\W+", "-", Path(config.data.root).resolve().name).strip("-")[:40]

@@ -44,6 +44,8 @@ class DataSet:
     val: Images
     test: Images
     augmentation: Augmentation
+    source: Data | None = None
+    """the settings that it was read by; None: it was made otherwise"""
 
     def __post_init__(self) -> None:
         for name, images in (("train", self.train), ("val", self.val), ("test", self.test)):
@@ -66,6 +68,12 @@ class DataSet:
         """(C, H, W) of an image."""
         return self.train.shape
 
+    @property
+    def settings(self) -> Data:
+        """What a run's settings say of it."""
+        own = self.augmentation
+        return self.source or Data("arrays", flip=own.flip, crop=own.crop, border=own.border)
+
     @cached_property
     def content(self) -> Content:
         """Every image of all splits, as a hash."""
@@ -80,7 +88,11 @@ class DataSet:
 
 def load_data(config: Data, seed: int) -> DataSet:
     """Read a data set and hold out what it has no split for, by seed; data that is of no use raises SettingError."""
-    raw: RawData = DATASETS[config.name](config)
+    return prepared(DATASETS[config.name](config), config, seed)
+
+
+def prepared(raw: RawData, config: Data, seed: int) -> DataSet:
+    """Hold out what a source has no split for, by seed; data that is of no use raises SettingError."""
     train, test, val, share = raw.train, raw.test, raw.val, config.validation
     if test is None:  # by name, the test does not depend on the seed
         train, test = hold_out(train, config.test, fold_seed(seed, 0, 2), "data.test", raw.classes, "test")
@@ -99,7 +111,7 @@ def load_data(config: Data, seed: int) -> DataSet:
         raise SettingError(f"data.name: all training images of {name} are the same (zero covariance); check the data")
     crop = config.crop if config.crop is not None else min(train.shape[1:]) // 8
     flip = config.flip if config.flip is not None else raw.flip
-    return DataSet(raw.classes, train, val, test, Augmentation(flip, crop, config.border))
+    return DataSet(raw.classes, train, val, test, Augmentation(flip, crop, config.border), config)
 
 
 def hold_out(

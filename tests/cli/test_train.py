@@ -31,7 +31,7 @@ BAD = [
     (["--layers.one.atoms=3"], r"layers: one is not the number of a layer"),
     (["--layers.3.atoms=64", "--depth=2"], r"layers\.3: there is no layer 3 at depth 2"),
     (["--layers.0.atoms=64"], r"layers\.0: there is no such layer"),
-    (["--data.name=cifar11"], r"data\.name: cifar11 is not one of cifar10, cifar100, .*; did you mean cifar10\?"),
+    (["--data.name=cifar11"], r"data\.name: cifar11 is not one of arrays, cifar10, .*; did you mean cifar10\?"),
     (["--data.name=mine"], r"data\.name: mine is not one of .*, digits, .*"),
     (["--data.validation=1.5"], r"data\.validation: 1\.5 is out of range; give a number between 0 and 1, such as 0\.1"),
     (["--data.crop=8"], r"data\.crop: 8 is not below the side"),
