@@ -1,8 +1,8 @@
 """Train deep patch-based networks greedily, one layer at a time.
 
 `train(recipe("digits", "--depth=2"))` trains a stack as the command does, and `load(run_dir)` gives one that was
-trained, with `.transform(images)` and `.predict(images)`. `dataset(images, labels)` makes a data set of arrays.
-Settings are dataclasses, `layerwise.config`.
+trained, with `.transform(images)` and `.predict(images)`. `dataset(images, labels)` makes a data set of arrays, and
+`LayerwiseClassifier` is an estimator for scikit-learn. Settings are dataclasses, `layerwise.config`.
 """
 
 from importlib import import_module
@@ -13,12 +13,14 @@ from layerwise.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from layerwise.api import load, recipe, train
+    from layerwise.classifier import LayerwiseClassifier
     from layerwise.data.arrays import dataset
 
-__all__ = ["Config", "Data", "Gate", "Layer", "Optimizer", "__version__"]
+__all__ = ["Config", "Data", "Gate", "Layer", "LayerwiseClassifier", "Optimizer", "__version__"]
 __all__ += ["dataset", "load", "recipe", "train"]
 
 _HOMES = {"load": "api", "recipe": "api", "train": "api", "dataset": "data.arrays"}
+_HOMES["LayerwiseClassifier"] = "classifier"
 
 
 def __getattr__(name: str) -> Any:
