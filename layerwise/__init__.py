@@ -12,14 +12,15 @@ from layerwise.config import Config, Data, Gate, Layer, Optimizer
 from layerwise.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from layerwise.api import load, recipe, train
+    from layerwise.api import recipe, train
     from layerwise.classifier import LayerwiseClassifier
     from layerwise.data.arrays import dataset
+    from layerwise.trained import load
 
 __all__ = ["Config", "Data", "Gate", "Layer", "LayerwiseClassifier", "Optimizer", "__version__"]
 __all__ += ["dataset", "load", "recipe", "train"]
 
-_HOMES = {"load": "api", "recipe": "api", "train": "api", "dataset": "data.arrays"}
+_HOMES = {"load": "trained", "recipe": "api", "train": "api", "dataset": "data.arrays"}
 _HOMES["LayerwiseClassifier"] = "classifier"
 
 

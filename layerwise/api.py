@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 
 import torch
 
@@ -21,7 +20,6 @@ from layerwise.report.tracking import Tracking, described
 from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
-from layerwise.trained import MODEL, TrainedStack, read_exported
 from layerwise.training.depth import check_fit
 from layerwise.training.evaluation import evaluate
 from layerwise.training.listeners import tell
@@ -100,20 +98,6 @@ def recipe(name: str, *options: str) -> Config:
         SettingError: something that was given is not right.
     """
     return parse([f"--config={name}", *options])[0]
-
-
-def load(run_dir: str | PathLike[str]) -> TrainedStack:
-    """Read the finished layers of a run directory, or a folder that was exported. Nothing in it can run code.
-
-    Raises:
-        FileNotFoundError: there is no finished layer.
-        DamagedRun: a file is not as it was written.
-    """
-    if (model := Path(run_dir) / MODEL).exists():
-        return read_exported(model)
-    run = Run(run_dir)
-    records = run.records
-    return TrainedStack(run.stack(records), records)
 
 
 def device_of(trainer: settings.Trainer) -> torch.device:

@@ -5,7 +5,7 @@ Shapes: n images, C H W of the images that the stack was trained on.
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from layerwise.nn.stack import FrozenStack
 from layerwise.run.files import read_tensors
 from layerwise.run.folder import assembled
 from layerwise.run.record import LayerRecord
+from layerwise.run.run import Run
 
 POOL = 4
 """side of the grid of positions that features are averaged to"""
@@ -77,7 +78,7 @@ class TrainedStack:
 
     def preprocess(self, images: Any) -> Tensor:
         """What the first layer takes: (n, C, H, W) float32 in [-1, 1]."""
-        return torch.cat([torch.empty(0, *self.input_shape), *self._inputs(images)])
+        return self._gathered(images, lambda inputs: inputs)
 
     def transform(
         self, images: Any, layer: int | Literal["all"] = "all", pool: int | None = POOL, flatten: bool = True
@@ -94,9 +95,7 @@ class TrainedStack:
         numbers = self._numbers(layer)
         if layer == "all" and not flatten:
             raise ValueError("flatten: False, but layers differ in shape; give the number of one")
-        parts = [self._features(torch.empty(0, *self.input_shape), numbers, pool, flatten)]
-        parts += [self._features(inputs, numbers, pool, flatten) for inputs in self._inputs(images)]
-        return torch.cat(parts)
+        return self._gathered(images, lambda inputs: self._features(inputs, numbers, pool, flatten))
 
     def transformed(
         self, files: Iterable[str], layer: int | Literal["all"] = "all", pool: int | None = POOL
@@ -186,8 +185,26 @@ class TrainedStack:
         return images.subset(read) if lost else images, lost
 
     def _logits(self, images: Any) -> Tensor:
-        logits = [torch.empty(0, len(self.classes))]
-        return torch.cat([*logits, *(self._classified(inputs) for inputs in self._inputs(images))])
+        return self._gathered(images, self._classified)
+
+    def _gathered(self, images: Any, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is computed of all images, (n, …), in room that is taken once, where it is known how many there are."""
+        none = compute(torch.empty(0, *self.input_shape))
+        if (count := self._count(images)) is None:
+            return torch.cat([none, *map(compute, self._inputs(images))])
+        found, start = none.new_empty(count, *none.shape[1:]), 0
+        for part in map(compute, self._inputs(images)):
+            found[start : start + len(part)] = part
+            start += len(part)
+        return found
+
+    def _count(self, images: Any) -> int | None:
+        """How many images there are; None of what is only told at its end."""
+        if isinstance(images, (str, os.PathLike, Image.Image)):
+            return 1
+        if isinstance(images, (np.ndarray, Tensor)):
+            return len(self._batch(images))
+        return len(images) if isinstance(images, Sized) else None
 
     def _classified(self, inputs: Tensor) -> Tensor:
         """Logits for what the first layer takes, on the CPU."""
@@ -247,6 +264,20 @@ class TrainedStack:
         c, h, w = self.input_shape
         remedy = "paths and PIL images are brought to this size"
         raise ValueError(f"images: shape {tuple(x.shape)}, but the stack was trained on (n, {c}, {h}, {w}); {remedy}")
+
+
+def load(run_dir: str | os.PathLike[str]) -> TrainedStack:
+    """Read the finished layers of a run directory, or a folder that was exported. Nothing in it can run code.
+
+    Raises:
+        FileNotFoundError: there is no finished layer.
+        DamagedRun: a file is not as it was written.
+    """
+    if (model := Path(run_dir) / MODEL).exists():
+        return read_exported(model)
+    run = Run(run_dir)
+    records = run.records
+    return TrainedStack(run.stack(records), records)
 
 
 def read_exported(path: Path) -> TrainedStack:

@@ -23,11 +23,11 @@ def main(arguments: list[str]) -> None:
 
     import torch
 
-    from layerwise.api import load
     from layerwise.console import print_table
     from layerwise.report import tested as report
     from layerwise.run.files import check_writable, write_json
     from layerwise.run.run import Run
+    from layerwise.trained import load
     from layerwise.training.evaluation import RANKS, evaluate
 
     check_writable("predictions", given.predictions)

@@ -19,9 +19,9 @@ def main(arguments: list[str]) -> None:
     out = Path(given.out)
     kind = given.format or SUFFIXES.get(out.suffix, "safetensors")
 
-    from layerwise.api import load
     from layerwise.export import FORMATS, LOADED
     from layerwise.run.files import check_writable
+    from layerwise.trained import load
 
     if kind != "safetensors":
         check_writable("OUT", given.out)

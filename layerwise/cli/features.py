@@ -27,12 +27,12 @@ def main(arguments: list[str]) -> None:
 
     import torch
 
-    from layerwise.api import load
     from layerwise.console import progress
     from layerwise.data.images import allocate
     from layerwise.data.reading import pictures_in
     from layerwise.features import FORMATS, pyarrow
     from layerwise.run.files import check_writable
+    from layerwise.trained import load
 
     if out.suffix not in FORMATS:
         raise SettingError(f"OUT: {out} ends in none of {', '.join(FORMATS)}; give the name of a file to write, last")

@@ -20,9 +20,9 @@ def main(arguments: list[str]) -> None:
     import csv
     import json
 
-    from layerwise.api import load
     from layerwise.console import print_table
     from layerwise.data.reading import pictures_in
+    from layerwise.trained import load
 
     stack, rows, lost = load(given.run), [HEADER], 0
     files = (file for file, _ in pictures_in(named(given.files)))
