@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 from layerwise.data.arrays import arranged, as_tensor, checked
-from layerwise.data.batches import EVALUATION_BATCH
 from layerwise.data.images import Images, allocate, to_input
 from layerwise.data.reading import each, fitted, labeled_files, read_picture, upright
 from layerwise.errors import DamagedRun, SettingError
@@ -29,6 +28,8 @@ from layerwise.run.folder import assembled
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 
+TOGETHER = 64
+"""images that are computed at once"""
 POOL = 4
 """side of the grid of positions that features are averaged to"""
 MODEL = "model.safetensors"
@@ -152,7 +153,7 @@ class TrainedStack:
                 return str(error)
 
         remaining = iter(files)
-        while several := list(islice(remaining, EVALUATION_BATCH)):
+        while several := list(islice(remaining, TOGETHER)):
             with ThreadPoolExecutor() as pool:
                 inputs = list(pool.map(read, several))
             batch = torch.cat([torch.empty(0, *self.input_shape), *(x for x in inputs if isinstance(x, Tensor))])
@@ -228,12 +229,12 @@ class TrainedStack:
         if isinstance(images, (str, os.PathLike, Image.Image)):
             images = [images]
         if isinstance(images, (np.ndarray, Tensor)):
-            yield from (checked(part) for part in torch.split(self._batch(images), EVALUATION_BATCH) if len(part))
+            yield from (checked(part) for part in torch.split(self._batch(images), TOGETHER) if len(part))
             return
         if not isinstance(images, Iterable):
             raise ValueError(f"images: {type(images).__name__} is none; give paths, PIL images, arrays or tensors")
         remaining = iter(images)
-        while several := list(islice(remaining, EVALUATION_BATCH)):
+        while several := list(islice(remaining, TOGETHER)):
             with ThreadPoolExecutor() as pool:
                 singles = list(pool.map(self._single, several))
             alike = len({single.dtype for single in singles}) == 1
