@@ -77,7 +77,7 @@ def plan(config: Config) -> list[Planned]:
     total = in_words(sum(one.seconds for one in layers))
     memory = _gigabytes(max(one.sample_bytes * COPIES for one in layers))
     print(f"\nall of it: {total}, for {len(data.train)} training images; up to {memory} GB for sampled patches")
-    print("MFLOP: of a step, for an image. views, gates: GB stored of inputs, and of which atoms are near them")
+    print("MFLOP: in a step, for one image; views: GB of stored inputs; gates: GB of which atoms are near to those")
     return layers
 
 

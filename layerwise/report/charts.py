@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from layerwise.console import one_line
@@ -104,7 +105,7 @@ def comparison_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
         depths = [depth["depth"] for depth in row["depths"]]
         means, deviations, _ = zip(*(depth[what] for depth in row["depths"]), strict=True)
         errors = [100 * (deviation or 0) for deviation in deviations]
-        label = f"row {row['number']}"
+        label = f"{row['number']}: {one_line(row['runs'][0][0], LONGEST)}"
         axes.errorbar(depths, [100 * mean for mean in means], errors, fmt="o-", color=color, capsize=3, label=label)
     _percent(axes, "depth", range(1, 1 + max(len(row["depths"]) for row in rows)))
     axes.set_ylabel(f"{what} accuracy, %")
@@ -150,7 +151,8 @@ def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None) -> None
     low, high = axes.get_ylim()
     axes.set_ylim(max(0, low), min(100, max(high, low + 4)))
     axes.set(xlabel=label, ylabel="accuracy, %")
+    axes.grid(axis="y", color=FAINT, alpha=0.25)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ticks is not None:
         axes.set_xticks(ticks)
-    axes.grid(axis="y", color=FAINT, alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8)

@@ -117,7 +117,8 @@ class Run:
 
         if not (records := self.records if records is None else records):
             remedy = "give the directory of a run, such as runs/digits-seed0"
-            raise FileNotFoundError(f"{self.path} holds no finished layer; {remedy}")
+            found = "holds no finished layer" if self.path.is_dir() else "is not a folder"
+            raise FileNotFoundError(f"{self.path} {found}; {remedy}")
         return FrozenStack(self.layer(record.layer).load(record) for record in records)
 
     def data(self, root: str | None = None) -> "DataSet":

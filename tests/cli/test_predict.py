@@ -54,7 +54,7 @@ def test_predict__says_which_files_are_none_and_goes_on(pictures: list[str], com
 
 def test_predict__of_a_run_that_is_none(command: Command) -> None:
     done = command("predict", "nowhere", "a.png")
-    assert done.returncode == 1 and "nowhere holds no finished layer" in done.stderr
+    assert done.returncode == 1 and "nowhere is not a folder" in done.stderr
 
 
 def test_predict__agrees_with_evaluate_on_a_folder(command: Command, folder: Path, tmp_path: Path) -> None:
