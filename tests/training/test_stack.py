@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layerwise.config import Config
 from layerwise.data.batches import ViewStore
-from layerwise.data.images import to_input
+from layerwise.data.images import Augmentation, to_input
 from layerwise.data.splits import DataSet
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
@@ -90,3 +90,21 @@ def test_layers__have_dictionaries_first_weights_and_orders_of_their_own(
         assert not torch.allclose(tensor(first, name).sort(0).values, tensor(second, name).sort(0).values, atol=1e-3)
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(64))
     assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_is_known__changes_no_bit(moved: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = two_kinds()
+    if moved:
+        data = replace(data, augmentation=Augmentation(flip=True, crop=1))
+    trained, said = [], []
+    for gigabytes in (1.0, 1e-9):
+        config = settings("--optimizer.epochs=6", f"--features.gigabytes={gigabytes}")
+        run = Run(tmp_path / str(gigabytes))
+        run.start(config, data)
+        stack, _, _ = train_stack(config, data, run, CPU)
+        run.release()
+        trained.append(stack.layers[0].state_dict())
+        said.append("finding them anew in every step" in capsys.readouterr().out)
+    assert said == [False, True]
+    assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
