@@ -27,22 +27,17 @@ from layerwise.config import Config, SettingError
 from layerwise.config.run import plain
 from layerwise.data.arrays import arranged, dataset, shape_of
 from layerwise.data.splits import DataSet
-from layerwise.nn.layer import shape_through
 from layerwise.parsing import configure
 from layerwise.report.tracking import Tracking, described
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 from layerwise.seeds import fold_seed
 from layerwise.trained import TrainedStack
-from layerwise.training.depth import check_fit
+from layerwise.training.depth import check_fit, lowered
 from layerwise.training.listeners import Listener
 from layerwise.training.stack import train_stack
 
 Array = npt.NDArray[Any]
-PATCHES = 8
-"""of the training images for each atom, at least"""
-STEPS = 8
-"""of an epoch, at least"""
 _ALONE = threading.Lock()
 """what a training sets is the whole process's, such as where it prints"""
 
@@ -134,7 +129,7 @@ class LayerwiseClassifier(
 
     @api.as_torch_begins()
     def _train(self, config: Config, data: DataSet) -> None:
-        config = _lowered(replace(config, data=data.settings), data.shape, len(data.train))
+        config = lowered(replace(config, data=data.settings), data.shape, len(data.train))
         device = api.device_of(config.trainer)
         check_fit(config, data.shape, len(data.train))
         with contextlib.ExitStack() as ending:
@@ -235,30 +230,6 @@ def _divided(images: Tensor, y: Array, labels: Array, config: Config) -> DataSet
     side, own = min(images.shape[2:]), config.data
     crop = None if own.crop is None else min(own.crop, side - 1)
     return dataset(images[~held], y[~held], val, val, flip=bool(own.flip), crop=crop, border=own.border)
-
-
-def _lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
-    """The configuration with what is too large for so many training images of shape (C, H, W) as large as it can be."""
-    layers = dict(config.layers)
-    for number in range(1, config.deepest + 1):
-        own, (_, height, width) = config.layer_at(number), shape
-        size = min(own.patch_size, height, width)
-        height, width = height - size + 1, width - size + 1
-        atoms = max(1, min(own.atoms, images * height * width // PATCHES))
-        neighbors = None if own.neighbors is None else min(own.neighbors, atoms)
-        batch = min(own.optimizer.batch_size, max(2, images // STEPS))
-        lowered = replace(
-            own,
-            patch_size=size,
-            atoms=atoms,
-            neighbors=neighbors,
-            pool=min(own.pool, height, width),
-            optimizer=replace(own.optimizer, batch_size=batch),
-        )
-        if lowered != own:
-            layers[number] = lowered
-        shape = shape_through(lowered, shape)
-    return replace(config, layers=layers)
 
 
 @contextlib.contextmanager

@@ -4,23 +4,20 @@ Shapes: n images, C H W of the images that the stack was trained on.
 """
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from layerwise.data.arrays import arranged, as_tensor, checked
-from layerwise.data.images import Images, allocate, to_input
-from layerwise.data.reading import each, fitted, labeled_files, read_picture, upright
+from layerwise.data.given import TOGETHER, Given
+from layerwise.data.images import Images, allocate
+from layerwise.data.reading import each, labeled_files
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.files import read_tensors
@@ -28,8 +25,6 @@ from layerwise.run.folder import assembled
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 
-TOGETHER = 64
-"""images that are computed at once"""
 POOL = 4
 """side of the grid of positions that features are averaged to"""
 MODEL = "model.safetensors"
@@ -56,6 +51,7 @@ class TrainedStack:
         self.stack, self.records, self.classes = stack, records, records[0].classes
         c, h, w = records[0].input_shape
         self.input_shape = (c, h, w)
+        self._given = Given(self.input_shape, records[0].dimmest)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the layers hold, by layer and name."""
@@ -171,7 +167,7 @@ class TrainedStack:
 
         def store(row: int) -> str:
             try:
-                pixels[row] = self._single(files[row][0])
+                pixels[row] = self._given.one(files[row][0])
             except ValueError as error:
                 return str(error)
             return ""
@@ -191,80 +187,18 @@ class TrainedStack:
     def _gathered(self, images: Any, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """What is computed of all images, (n, …), in room that is taken once, where it is known how many there are."""
         none = compute(torch.empty(0, *self.input_shape))
-        if (count := self._count(images)) is None:
-            return torch.cat([none, *map(compute, self._inputs(images))])
+        if (count := self._given.count(images)) is None:
+            return torch.cat([none, *map(compute, self._given.inputs(images))])
         found, start = none.new_empty(count, *none.shape[1:]), 0
-        for part in map(compute, self._inputs(images)):
+        for part in map(compute, self._given.inputs(images)):
             found[start : start + len(part)] = part
             start += len(part)
         return found
-
-    def _count(self, images: Any) -> int | None:
-        """How many images there are; None of what is only told at its end."""
-        if isinstance(images, (str, os.PathLike, Image.Image)):
-            return 1
-        if isinstance(images, (np.ndarray, Tensor)):
-            return len(self._batch(images))
-        return len(images) if isinstance(images, Sized) else None
 
     def _classified(self, inputs: Tensor) -> Tensor:
         """Logits for what the first layer takes, on the CPU."""
         logits: Tensor = self.stack(inputs.to(self.device))[1]
         return logits.cpu()
-
-    def _inputs(self, images: Any) -> Iterator[Tensor]:
-        """What the first layer takes, a few images at a time."""
-        brightest = None
-        for chunk in self._chunks(images):
-            if chunk.dtype == torch.uint8:
-                brightest = max(brightest or 0, int(chunk.max()))
-            yield to_input(chunk) if chunk.dtype == torch.uint8 else chunk.float() * 2 - 1
-        dimmest = self.records[0].dimmest
-        if brightest is not None and brightest < dimmest // 2:
-            seen = f"no pixel is above {brightest}, but 99 in 100 images that the stack was trained on reach {dimmest}"
-            warnings.warn(f"images: {seen}; pixels of uint8 range from 0 to 255", stacklevel=4)
-
-    def _chunks(self, images: Any) -> Iterator[Tensor]:
-        """Images as they are given, in chunks (m, C, H, W), m ≥ 1."""
-        if isinstance(images, (str, os.PathLike, Image.Image)):
-            images = [images]
-        if isinstance(images, (np.ndarray, Tensor)):
-            yield from (checked(part) for part in torch.split(self._batch(images), TOGETHER) if len(part))
-            return
-        if not isinstance(images, Iterable):
-            raise ValueError(f"images: {type(images).__name__} is none; give paths, PIL images, arrays or tensors")
-        remaining = iter(images)
-        while several := list(islice(remaining, TOGETHER)):
-            with ThreadPoolExecutor() as pool:
-                singles = list(pool.map(self._single, several))
-            alike = len({single.dtype for single in singles}) == 1
-            yield from [torch.stack(singles)] if alike else [single[None] for single in singles]
-
-    def _single(self, image: Any) -> Tensor:
-        """One image of any kind, (C, H, W)."""
-        if isinstance(image, (np.ndarray, Tensor)) or isinstance(image, Sequence) and not isinstance(image, str):
-            return checked(self._batch(image, one=True))[0]
-        if self.input_shape[0] not in (1, 3):
-            raise ValueError(f"images: the stack was trained on {self.input_shape[0]} channels, which no picture has")
-        mode = "L" if self.input_shape[0] == 1 else "RGB"
-        if isinstance(image, Image.Image):
-            return fitted(upright(image, mode), self.input_shape)
-        if not isinstance(image, (str, os.PathLike)):
-            raise ValueError(f"images: {type(image).__name__} is none; give paths, PIL images, arrays or tensors")
-        try:
-            return fitted(read_picture(Path(image), mode), self.input_shape)
-        except Exception as error:  # a damaged file can make a decoder raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"images: {image} is not a readable image ({reason})") from error
-
-    def _batch(self, images: Any, one: bool = False) -> Tensor:
-        """An array, whose channels may be missing or come last, as (n, C, H, W)."""
-        x = as_tensor(images)
-        if (found := arranged(x, self.input_shape, one)) is not None:
-            return found
-        c, h, w = self.input_shape
-        remedy = "paths and PIL images are brought to this size"
-        raise ValueError(f"images: shape {tuple(x.shape)}, but the stack was trained on (n, {c}, {h}, {w}); {remedy}")
 
 
 def load(run_dir: str | os.PathLike[str]) -> TrainedStack:

@@ -21,9 +21,10 @@ from sklearn.utils.estimator_checks import check_estimator, estimator_checks_gen
 
 import layerwise
 from layerwise import LayerwiseClassifier
-from layerwise.classifier import _divided, _lowered
+from layerwise.classifier import _divided
 from layerwise.config import Config, SettingError
 from layerwise.parsing import parse
+from layerwise.training.depth import lowered
 from tests.conftest import Command
 from tests.run.test_run import hashes
 
@@ -159,12 +160,12 @@ def test_settings_are_lowered__to_what_fits(recipe: str | Config) -> None:
 
 def test_settings__that_fit_stay_as_they_are() -> None:
     config = parse(["--config=digits", "--depth=2"])[0]
-    assert _lowered(config, (1, 28, 28), 5000) == config
-    few = _lowered(config, (1, 28, 28), 80)
+    assert lowered(config, (1, 28, 28), 5000) == config
+    few = lowered(config, (1, 28, 28), 80)
     assert [few.layer_at(i).optimizer.batch_size for i in (1, 2)] == [10, 10]
     # 8 patches an atom: 80 images have 24×24 positions in layer 1, and 8×8 pooled by 3, so 6×6, in layer 2
     assert [few.layer_at(i).atoms for i in (1, 2)] == [64, 128]
-    assert _lowered(config, (1, 28, 28), 20).layer_at(2).atoms == 20 * 36 // 8
+    assert lowered(config, (1, 28, 28), 20).layer_at(2).atoms == 20 * 36 // 8
 
 
 def test_validation__takes_of_each_class_its_share__never_its_last_image() -> None:

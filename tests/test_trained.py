@@ -131,8 +131,9 @@ def test_images__that_cannot_be_what_was_trained_on__are_warned_of(trained: Path
     told = (
         r"no pixel is above 15, but 99 in 100 images that the stack was trained on reach 2\d\d; pixels of uint8 range"
     )
-    with pytest.warns(UserWarning, match=told):
-        stack.predict(sixteenths)
+    with pytest.warns(UserWarning, match=told) as warned:
+        found = stack.predict(sixteenths)
+    assert len(warned) == 1 and len(found) == 20
 
 
 def test_a_file_that_is_no_picture__is_named(trained: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from layerwise.config.run import Config
+from layerwise.config.run import Config, plain
 
 
 def settings_of(config: Config, number: int, digest: str, below: str = "") -> dict[str, Any]:
@@ -67,6 +67,13 @@ def without_data(config: Config, number: int) -> dict[str, Any]:
     return settings_of(
         config, number, fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else ""
     )
+
+
+def decisive(config: Config) -> dict[str, Any]:
+    """The settings that decide what comes out at a depth, by names with dots: none of where, and how it is shown."""
+    aside = ["wandb.", "trainer.accelerator", "trainer.devices", "run_dir", "depth", "data.download"]
+    aside += ["data.root"] * (config.data.name != "image_folder")
+    return {name: value for name, value in flat(plain(config)) if not name.startswith(tuple(aside))}
 
 
 def default_run_dir(config: Config, recipe: Config | None = None, name: str = "python", digest: str = "") -> str:

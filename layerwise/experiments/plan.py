@@ -4,9 +4,7 @@ Shapes: n training images, C channels, H W side, h w positions, S numbers that s
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 
@@ -16,14 +14,12 @@ from layerwise.config import Config
 from layerwise.console import in_words, print_table, progress
 from layerwise.data.known import KnownCrops
 from layerwise.data.splits import DataSet, load_data
-from layerwise.experiments.benchmark.layers import natural_inputs, training_step
+from layerwise.experiments.benchmark.steps import evaluation, median_seconds, natural_inputs, training_step
 from layerwise.nn.dictionary import learn_dictionary
-from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.nn.layer import build_layer
 from layerwise.ops import sample_patches
 from layerwise.training.depth import COPIES, check_fit, next_shape
 
-STEPS = 5
-"""timed of each kind, after one that is not"""
 SAMPLE = 1 << 15
 """patches, at most, that a dictionary is tried on"""
 
@@ -99,8 +95,8 @@ def _planned(
     ask = layer.layer.embedding.ask if device.type == "cpu" else None
     near = None if ask is None else ask(x)
     steps = [training_step(layer, x, len(data.classes), optimizer, known) for known in (None, near)]
-    passes = [_evaluation(layer, x, len(data.classes), known) for known in (None, near)]
-    computed, known, shown, shown_again = (_median(task, device) for task in (*steps, *passes))
+    passes = [evaluation(layer, x, len(data.classes), known) for known in (None, near)]
+    computed, known, shown, shown_again = (median_seconds(task, device) for task in (*steps, *passes))
 
     changes = data.augmentation.changes
     views = min(config.features.views, epochs if changes else 1) if number > 1 else 0
@@ -138,22 +134,6 @@ def _planned(
         seconds=seconds,
     )
     return planned, shown + (0.0 if views else below)
-
-
-def _evaluation(layer: ProbedLayer, x: torch.Tensor, classes: int, near: torch.Tensor | None) -> Callable[[], object]:
-    below = x.new_zeros(len(x), classes)
-    return torch.no_grad()(lambda: layer.eval()(x, below, near))
-
-
-def _median(task: Callable[[], object], device: torch.device) -> float:
-    seconds = []
-    for _ in range(STEPS + 1):
-        start = time.perf_counter()
-        task()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[1:])
 
 
 def _gigabytes(size: int) -> str:

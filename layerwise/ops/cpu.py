@@ -16,14 +16,15 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from layerwise.ops.clusters import add_up, lowest
 from layerwise.ops.launch import parallel
 from layerwise.ops.near import layout
 from layerwise.ops.rows import Rows
-from layerwise.ops.selection import FASTMATH, mark_lowest
+from layerwise.ops.selection import mark_lowest
+from layerwise.ops.windows import SPREAD, add_counts, add_gradients, as_bits, choose, clear, dots, subset_sums
 
 __all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest", "near"]
 
@@ -31,8 +32,6 @@ PARTS = 8
 """of a batch, whose gradients are added up apart: the same whatever the number of threads"""
 GRADIENTS = 1 << 26
 """bytes, at most, of more than one of them"""
-SPREAD = np.array([sum(1 << 8 * bit for bit in range(8) if byte >> bit & 1) for byte in range(256)], np.uint64)
-"""of a byte each bit as a byte"""
 
 
 @parallel
@@ -46,124 +45,13 @@ def _mark(scores, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
             marks[:] = 0
             mark_lowest(scores[i, y, x], k, quantile, np.uint8(1), marks[:atoms])
             if bits.shape[0]:
-                _as_bits(marks, bits[i, y, x])
+                as_bits(marks, bits[i, y, x])
             else:
                 n = 0
                 for j in range(atoms):
                     if marks[j]:
                         indices[i, y, x, n] = j
                         n += 1
-
-
-@njit(cache=True)
-def _as_bits(marks, out):  # type: ignore[no-untyped-def]
-    """Write marks, 0 or 1, as bits."""
-    for word in range(out.shape[0]):
-        byte = np.uint8(0)
-        for bit in range(8):
-            byte |= np.uint8(marks[8 * word + bit] << bit)
-        out[word] = byte
-
-
-@njit(cache=True)
-def _choose(bits, indices, i, window, pool, first, spread, low, high, chosen):  # type: ignore[no-untyped-def]
-    """List in `chosen` the atoms near to any of the positions first … first+15 of a window; returns how many.
-
-    Bit p of the byte low[j], from position 8 on of high[j], is set where atom j is near to position first+p. Both are
-    zero before, and `_clear` makes them so.
-    """
-    top, left, bottom, right = window
-    n = 0
-    for p in range(first, min(first + 16, pool * pool)):
-        y, x = top + p // pool, left + p % pool
-        if y >= bottom or x >= right:
-            continue
-        own, bit = (low, p - first) if p < first + 8 else (high, p - first - 8)
-        if bits.shape[0]:
-            words, eight = own.view(np.uint64), np.uint64(bit)
-            for word in range(bits.shape[3]):
-                words[word] |= spread[bits[i, y, x, word]] << eight
-        else:
-            for index in indices[i, y, x]:
-                atom = np.uintp(index)
-                if not low[atom] | high[atom]:
-                    chosen[n] = atom
-                    n += 1
-                own[atom] |= np.uint8(1 << bit)
-    if bits.shape[0]:
-        words, others = low.view(np.uint64), high.view(np.uint64)
-        for word in range(words.shape[0]):
-            if words[word] | others[word]:
-                for j in range(8 * word, 8 * word + 8):
-                    chosen[n] = j
-                    n += 1 if low[j] | high[j] else 0
-    return n
-
-
-@njit(cache=True)
-def _clear(low, high, chosen, n):  # type: ignore[no-untyped-def]
-    for i in range(n):
-        low[np.uintp(chosen[i])] = 0
-        high[np.uintp(chosen[i])] = 0
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _subset_sums(rows, window, pool, first, table):  # type: ignore[no-untyped-def]
-    """Write to table[g, n] the sum of the patches that the bits of n choose from positions first+4g … first+4g+3.
-
-    Entry 0 stays zero. Entries that choose a position outside the image keep what they had: no atom is near there.
-    """
-    top, left, bottom, right = window
-    for group in range(table.shape[0]):
-        for bit in range(4):
-            p = first + 4 * group + bit
-            y, x, half = top + p // pool, left + p % pool, 1 << bit
-            if p < pool * pool and y < bottom and x < right:
-                for n in range(half):
-                    for q in range(rows.shape[2]):
-                        table[group, half + n, q] = table[group, n, q] + rows[y, x, q]
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _dots(table, low, high, chosen, n, maps, out):  # type: ignore[no-untyped-def]
-    """Add to out, (N,), for the atoms that are chosen each map times its sum of patches."""
-    nibble, shift = np.uintp(15), np.uintp(4)
-    for i in range(n):
-        j = np.uintp(chosen[i])
-        a, total = np.uintp(low[j]) & nibble, np.float32(0)
-        if table.shape[0] == 1:
-            for q in range(maps.shape[1]):
-                total += table[0, a, q] * maps[j, q]
-        else:
-            b, c, d = np.uintp(low[j]) >> shift, np.uintp(high[j]) & nibble, np.uintp(high[j]) >> shift
-            for q in range(maps.shape[1]):
-                total += (table[0, a, q] + table[1, b, q] + table[2, c, q] + table[3, d, q]) * maps[j, q]
-        out[j] += total
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _add(table, low, high, chosen, n, grad, share, total):  # type: ignore[no-untyped-def]
-    """Add to total, (N, width), each chosen atom's share of its pooled gradient times its sum of patches."""
-    nibble, shift = np.uintp(15), np.uintp(4)
-    for i in range(n):
-        j = np.uintp(chosen[i])
-        a, g = np.uintp(low[j]) & nibble, grad[j] * share
-        if table.shape[0] == 1:
-            for q in range(total.shape[1]):
-                total[j, q] += table[0, a, q] * g
-        else:
-            b, c, d = np.uintp(low[j]) >> shift, np.uintp(high[j]) & nibble, np.uintp(high[j]) >> shift
-            for q in range(total.shape[1]):
-                total[j, q] += (table[0, a, q] + table[1, b, q] + table[2, c, q] + table[3, d, q]) * g
-
-
-@njit(cache=True)
-def _count(low, high, chosen, n, out):  # type: ignore[no-untyped-def]
-    """Add to out, (N,), to how many positions each chosen atom is near."""
-    for i in range(n):
-        j = np.uintp(chosen[i])
-        for bit in range(8):
-            out[j] += np.float32((low[j] >> bit & 1) + (high[j] >> bit & 1))
 
 
 @parallel
@@ -181,13 +69,13 @@ def _pool(rows, bits, indices, maps, pool, spread, out):  # type: ignore[no-unty
             pooled = out[i, r, c]
             pooled[:] = 0
             for first in range(0, pool * pool, 16):
-                n = _choose(bits, indices, i, window, pool, first, spread, low, high, chosen)
+                n = choose(bits, indices, i, window, pool, first, spread, low, high, chosen)
                 if maps.shape[1]:
-                    _subset_sums(rows[i], window, pool, first, table)
-                    _dots(table, low, high, chosen, n, maps, pooled)
+                    subset_sums(rows[i], window, pool, first, table)
+                    dots(table, low, high, chosen, n, maps, pooled)
                 else:
-                    _count(low, high, chosen, n, pooled)
-                _clear(low, high, chosen, n)
+                    add_counts(low, high, chosen, n, pooled)
+                clear(low, high, chosen, n)
             share = np.float32(1) / np.float32((window[2] - window[0]) * (window[3] - window[1]))
             for j in range(atoms):
                 pooled[j] *= share
@@ -210,10 +98,10 @@ def _add_gradient(rows, bits, indices, grad, pool, spread, parts, total):  # typ
                     window = r * pool, c * pool, min(r * pool + pool, h), min(c * pool + pool, w)
                     share = np.float32(1) / np.float32((window[2] - window[0]) * (window[3] - window[1]))
                     for first in range(0, pool * pool, 16):
-                        n = _choose(bits, indices, i, window, pool, first, spread, low, high, chosen)
-                        _subset_sums(rows[i], window, pool, first, table)
-                        _add(table, low, high, chosen, n, grad[i, r, c], share, total[part])
-                        _clear(low, high, chosen, n)
+                        n = choose(bits, indices, i, window, pool, first, spread, low, high, chosen)
+                        subset_sums(rows[i], window, pool, first, table)
+                        add_gradients(table, low, high, chosen, n, grad[i, r, c], share, total[part])
+                        clear(low, high, chosen, n)
 
 
 @parallel
@@ -235,7 +123,7 @@ def _rectify_and_pool(responses, pool, bits, out):  # type: ignore[no-untyped-de
                     for j in range(atoms):
                         pooled[j] += max(response[j], np.float32(0))
                         marks[j] = response[j] > 0
-                    _as_bits(marks, bits[i, y, x])
+                    as_bits(marks, bits[i, y, x])
             share = np.float32(1) / np.float32((bottom - top) * (right - left))
             for j in range(atoms):
                 pooled[j] *= share

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from layerwise.config.identity import flat
-from layerwise.config.run import plain
+from layerwise.config.identity import decisive
 from layerwise.errors import SettingError
 from layerwise.report.charts import comparison_chart
 from layerwise.report.figures import as_svg
@@ -78,9 +77,7 @@ def write_comparison(runs: Sequence[Run], out: Path) -> None:
 
 def _read(run: Run) -> Compared:
     records, config = run.finished(), run.config
-    ignored = ["wandb.", "trainer.accelerator", "trainer.devices", "run_dir", "seed", "depth", "data.download"]
-    ignored += ["data.root"] * (config.data.name != "image_folder")
-    settings = {name: value for name, value in flat(plain(config)) if not name.startswith(tuple(ignored))}
+    settings = {name: value for name, value in decisive(config).items() if name != "seed"}
     try:
         summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
         tested = [float(layer["test_accuracy"]) for layer in summary["layers"]]

@@ -14,9 +14,10 @@ import torch
 import yaml
 from PIL import Image
 
-from layerwise.config.identity import flat
+from layerwise.config.identity import decisive
 from layerwise.config.run import Config, plain
 from layerwise.console import in_words
+from layerwise.data.images import Images
 from layerwise.data.splits import DataSet
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import RECIPES, read_config, recipes
@@ -53,24 +54,11 @@ def write_report(
     config = run.config
     nearest, differing = _differing(config)
     some = some_of_each(data.val, SHOWN)
-    layers = []
-    for i, record in enumerate(records):
-        kinds = ("atoms", "whitened") if record.layer == 1 else ("answers",)
-        files = {kind: run.path / f"layer-{record.layer}-{kind}.png" for kind in kinds}
-        pictures = [
-            (kind, CAPTIONS[kind], _encoded(file.read_bytes())) for kind, file in files.items() if file.exists()
-        ]
-        shares = _attempted(lambda: usage(FrozenStack(stack.layers[: i + 1]), some))  # noqa: B023  (called at once)
-        layers.append(
-            {
-                "record": record,
-                "settings": config.layer_at(record.layer),
-                "test": tested.accuracies[i],
-                "pictures": pictures,
-                "usage": shares is not None and _chart(lambda: usage_chart(shares)),  # noqa: B023
-                "unused": shares is not None and int((shares == 0).sum()),
-            }
-        )
+    layers = [
+        {"record": record, "settings": config.layer_at(i), "test": tested.accuracies[i - 1]}
+        | _drawn(run, i, FrozenStack(stack.layers[:i]), some)
+        for i, record in enumerate(records, 1)
+    ]
     counts = tested.confusion()
     values = {
         "name": run.path.resolve().name,
@@ -100,6 +88,17 @@ def write_report(
     }
     page = template("run.html").render(values)
     commit(run.path / "report.html", lambda temporary: temporary.write_text(page, "utf-8", "replace"))
+
+
+def _drawn(run: Run, number: int, stack: FrozenStack, images: Images) -> dict[str, Any]:
+    """Pictures of the top layer of a stack, and how often its atoms take part in images."""
+    kinds = ("atoms", "whitened") if number == 1 else ("answers",)
+    files = {kind: run.path / f"layer-{number}-{kind}.png" for kind in kinds}
+    pictures = [(kind, CAPTIONS[kind], _encoded(file.read_bytes())) for kind, file in files.items() if file.exists()]
+    if (shares := _attempted(lambda: usage(stack, images))) is None:
+        return {"pictures": pictures}
+    chart = _chart(lambda: usage_chart(shares))
+    return {"pictures": pictures, "usage": chart, "unused": int((shares == 0).sum())}
 
 
 @cache
@@ -149,20 +148,14 @@ def _spread(found: Iterator[int], classes: Sequence[int]) -> Iterator[int]:
 
 def _differing(config: Config) -> tuple[str, list[tuple[str, Any, Any]]]:
     """The recipe that a configuration is nearest to, and (setting, its value, the recipe's) where they differ."""
-    own = _settings(config)
+    own = decisive(config)
     found = {}
     for name in recipes():
-        other = _settings(read_config(RECIPES / f"{name}.yaml"))
+        other = decisive(read_config(RECIPES / f"{name}.yaml"))
         names = [key for key in own | other if own.get(key) != other.get(key)]
         found[name] = [(key, own.get(key, "as for all layers"), other.get(key, "as for all layers")) for key in names]
     nearest = min(found, key=lambda name: (len(found[name]), name))
     return nearest, found[nearest]
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what comes out, by name."""
-    undecisive = ("wandb.", "trainer.", "run_dir", "depth", "data.root", "data.download")
-    return {name: value for name, value in flat(plain(config)) if not name.startswith(undecisive)}
 
 
 def _attempted(make: Callable[[], T]) -> T | None:

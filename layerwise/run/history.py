@@ -1,4 +1,4 @@
-"""history.jsonl: what a run has logged to W&B, and in which of W&B's folders it is.
+"""Which W&B run a run directory is, run-id, and what it has logged there, history.jsonl, in which of W&B's folders.
 
 W&B keeps each process's part in a folder of its own, and a kill costs what it has not written yet. This file has every
 row, so that no resumed training logs one again that W&B's server has, and each offline folder holds all that lacks
@@ -6,6 +6,9 @@ there.
 """
 
 import json
+import os
+import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -97,6 +100,35 @@ def forget(folder: Path, layer: int) -> None:
     (folder / IDENTITY).unlink(missing_ok=True)
     if (path := folder / HISTORY).exists():
         _write(path, [replace(row, folder="") for row in _read(path) if row.layer < layer and row.values])
+
+
+def identity(folder: Path) -> str:
+    """The id of the W&B run of a run directory, which a file in its W&B folder keeps, with the directory's path.
+
+    A directory that was moved goes on in the same W&B run; a copy of one that is still there gets an id of its own.
+    """
+    folder.mkdir(exist_ok=True)
+    path, here = folder / IDENTITY, os.fsencode(folder.resolve())
+    found, place = _noted(path)
+    original = Path(os.fsdecode(place)) / IDENTITY
+    if place and _noted(original)[0] == found and not original.samefile(path):
+        print(f"W&B: this is a copy of {original.parent.parent}, so it becomes a W&B run of its own")
+        found = b""
+    given = os.environ.get("WANDB_RUN_ID", "").encode()
+    if found and given and given != found:
+        print(f"W&B: {folder.parent} is the W&B run {found.decode()}, so WANDB_RUN_ID is not followed")
+    found = found or given or secrets.token_hex(4).encode()
+    commit(path, lambda temporary: temporary.write_bytes(found + b"\n" + here))
+    return found.decode()
+
+
+def _noted(path: Path) -> tuple[bytes, bytes]:
+    """The id in a file and the W&B folder that it was given to; nothing where the file holds no id."""
+    try:
+        found, _, place = path.read_bytes().partition(b"\n")
+    except (OSError, ValueError):
+        return b"", b""
+    return (found, place) if re.fullmatch(rb"[0-9A-Za-z_-]{1,64}", found) else (b"", b"")
 
 
 def _read(path: Path) -> Iterator[Row]:

@@ -5,21 +5,17 @@ or does not answer each cost one printed line, and a bounded time.
 """
 
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any, Literal
 
 import numpy as np
 
 from layerwise.config import Wandb
-from layerwise.run.files import commit
-from layerwise.run.history import IDENTITY, History, Row
+from layerwise.run.calls import Calls, abandon, in_a_line, spared
+from layerwise.run.history import History, Row, identity
 
 Value = float | Callable[[Any], Any]
 """a number, or what makes a picture or a table of W&B's module"""
@@ -34,40 +30,12 @@ FINISH_LIMIT = 40.0
 """seconds that its end may take, with what is still to be sent"""
 
 
-class _Calls:
-    """Makes every call of W&B, one after another, in a thread of its own, which may hang without holding up others."""
-
-    def __init__(self) -> None:
-        self._waiting: SimpleQueue[tuple[Callable[[], Any], SimpleQueue[Any]]] = SimpleQueue()
-        Thread(target=self._work, daemon=True, name="W&B").start()
-
-    def __call__(self, call: Callable[[], Any], limit: float) -> Any:
-        """Make a call and return what it does, raise what it raises, or TimeoutError."""
-        answer: SimpleQueue[Any] = SimpleQueue()
-        self._waiting.put((call, answer))
-        try:
-            result, error = answer.get(timeout=limit)
-        except Empty:
-            raise TimeoutError(f"no answer in {limit:.0f} seconds") from None
-        if error is not None:
-            raise error
-        return result
-
-    def _work(self) -> None:
-        while True:
-            call, answer = self._waiting.get()
-            try:
-                answer.put((call(), None))
-            except BaseException as error:  # such as SystemExit, which is not for the training
-                answer.put((None, error if isinstance(error, Exception) else RuntimeError(repr(error))))
-
-
 class Tracker:
     """The W&B run of a run directory, with a configuration as plain values; calls do nothing where it is not open."""
 
     def __init__(self, config: Wandb, run_dir: Path, values: dict[str, Any]) -> None:
         self._config, self._run_dir, self._values = config, run_dir, values
-        self._calls = _Calls()
+        self._calls = Calls()
         self._history = History(run_dir / "wandb")
         self._run: Any = None
         self._folder: str | None = None  # of W&B's, in that of the run; None where none was opened
@@ -143,7 +111,7 @@ class Tracker:
                 artifact.add_file(str(file), policy="immutable")
             run.log_artifact(artifact)
 
-        self._attempt(lambda run: _spared(f"the artifact {name}", lambda: log(run)), FINISH_LIMIT)
+        self._attempt(lambda run: spared(f"the artifact {name}", lambda: log(run)), FINISH_LIMIT)
 
     def close(self, exit_code: int = 0) -> None:
         """End the run, whatever happened."""
@@ -193,7 +161,7 @@ class Tracker:
         import wandb
 
         with _staging(self._run_dir / "wandb" / str(self._folder)):
-            _spared(", ".join(made), lambda: run.log({name: make(wandb) for name, make in made.items()} | position))
+            spared(", ".join(made), lambda: run.log({name: make(wandb) for name, make in made.items()} | position))
 
     def _attempt(self, call: Callable[[Any], object], limit: float | None = None) -> None:
         """Call W&B; the first failure, of whatever kind, is said and ends the tracking."""
@@ -206,9 +174,9 @@ class Tracker:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        print(f"W&B: failed ({_line(error)}); tracking stops here", flush=True)
+        print(f"W&B: failed ({in_a_line(error)}); tracking stops here", flush=True)
         self._run, self.place = None, f"{self.place}, up to a failure"
-        _abandon()
+        abandon()
 
     def _open(self, given: dict[str, Any]) -> tuple[Any, str]:
         mode = given["mode"]
@@ -220,7 +188,7 @@ class Tracker:
             if mode == "auto":
                 mode = "online" if self._has_key() else "offline"
             # absolute, as W&B's own process stays where an earlier run of this process began
-            own = given | {"mode": mode, "dir": self._run_dir.resolve(), "id": _identity(self._run_dir / "wandb")}
+            own = given | {"mode": mode, "dir": self._run_dir.resolve(), "id": identity(self._run_dir / "wandb")}
             # what is printed is not passed on: printing would hang where W&B does
             own["settings"] = wandb.Settings(silent=True, init_timeout=LIMIT / 2, console="off")
             run = self._calls(lambda: wandb.init(resume="allow", config=self._values, **own), LIMIT)
@@ -229,10 +197,10 @@ class Tracker:
             return None, "not installed"
         except Exception as error:  # wandb raises many kinds, none of which is worth a training
             if mode != "online" or isinstance(error, TimeoutError):
-                print(f"W&B: could not start ({_line(error)}), so nothing is tracked")
-                _abandon()
+                print(f"W&B: could not start ({in_a_line(error)}), so nothing is tracked")
+                abandon()
                 return None, "failed to start"
-            print(f"W&B: could not go online ({_line(error)}), tracking offline")
+            print(f"W&B: could not go online ({in_a_line(error)}), tracking offline")
             with suppress(Exception):  # of a run that failed to begin, the id stays in use
                 self._calls(lambda: wandb.teardown(exit_code=1), LIMIT)
             return self._open(given | {"mode": "offline"})
@@ -248,21 +216,13 @@ class Tracker:
         try:
             return bool(self._calls(lambda: wandb.login(prompt=False), LIMIT))
         except Exception:  # an unreachable server or a malformed key is the same to us as no key
-            self._calls = _Calls()  # the other may hang
+            self._calls = Calls()  # the other may hang
             return False
 
 
 def picture(source: np.ndarray | Path) -> Callable[[Any], Any]:
     """A value to log: a figure (H, W, 3) of uint8, or a file that holds one."""
     return lambda wandb: wandb.Image(str(source) if isinstance(source, Path) else source)
-
-
-def _spared(what: str, call: Callable[[], object]) -> None:
-    """Make a call whose failure is said, and costs no more than what it was for."""
-    try:
-        call()
-    except Exception as error:
-        print(f"W&B: {what} failed ({_line(error)}), all else goes on", flush=True)
 
 
 def _chosen(config: Wandb, run_dir: Path) -> dict[str, Any]:
@@ -281,35 +241,6 @@ def _chosen(config: Wandb, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _identity(folder: Path) -> str:
-    """The id of the W&B run of a run directory, which a file in its W&B folder keeps, with the directory's path.
-
-    A directory that was moved goes on in the same W&B run; a copy of one that is still there gets an id of its own.
-    """
-    folder.mkdir(exist_ok=True)
-    path, here = folder / IDENTITY, os.fsencode(folder.resolve())
-    found, place = _noted(path)
-    original = Path(os.fsdecode(place)) / IDENTITY
-    if place and _noted(original)[0] == found and not original.samefile(path):
-        print(f"W&B: this is a copy of {original.parent.parent}, so it becomes a W&B run of its own")
-        found = b""
-    given = os.environ.get("WANDB_RUN_ID", "").encode()
-    if found and given and given != found:
-        print(f"W&B: {folder.parent} is the W&B run {found.decode()}, so WANDB_RUN_ID is not followed")
-    found = found or given or secrets.token_hex(4).encode()
-    commit(path, lambda temporary: temporary.write_bytes(found + b"\n" + here))
-    return found.decode()
-
-
-def _noted(path: Path) -> tuple[bytes, bytes]:
-    """The id in a file and the W&B folder that it was given to; nothing where the file holds no id."""
-    try:
-        found, _, place = path.read_bytes().partition(b"\n")
-    except (OSError, ValueError):
-        return b"", b""
-    return (found, place) if re.fullmatch(rb"[0-9A-Za-z_-]{1,64}", found) else (b"", b"")
-
-
 def _synced(folder: Path) -> bool:
     return any(folder.glob("*.synced"))
 
@@ -324,25 +255,3 @@ def _staging(folder: Path) -> Iterator[None]:
     finally:
         if chosen is None:
             del os.environ["WANDB_DATA_DIR"]
-
-
-def _abandon() -> None:
-    """End W&B's own process, which this one would wait for at its exit, even where that process hangs.
-
-    The next run that is opened starts another.
-    """
-    try:
-        import wandb
-        from wandb.sdk import wandb_setup
-
-        connection: Any = wandb.setup()._connection
-        connection._cleanup()  # what it does at the exit
-        connection._proc._process.kill()
-        wandb_setup._singleton = None
-        os.environ.pop("WANDB_SERVICE", None)
-    except Exception:  # it is not there, or where another version has it
-        return
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

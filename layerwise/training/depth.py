@@ -1,12 +1,17 @@
 """When a stack is deep enough, and how deep it can be."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from layerwise import memory
 from layerwise.config import Config, SettingError
 from layerwise.nn.layer import shape_through
 from layerwise.run.record import LayerRecord
 
+PATCHES = 8
+"""of the training images for each atom, and"""
+STEPS = 8
+"""of an epoch, at least, where settings are lowered"""
 COPIES = 3
 """of the sampled patches, at most, while a dictionary is learned"""
 
@@ -51,6 +56,30 @@ def check_fit(config: Config, shape: tuple[int, int, int], images: int) -> None:
             if config.depth == "auto" and number > 1:
                 return
             raise
+
+
+def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
+    """The configuration with what is too large for so many training images of shape (C, H, W) as large as it can be."""
+    layers = dict(config.layers)
+    for number in range(1, config.deepest + 1):
+        own, (_, height, width) = config.layer_at(number), shape
+        size = min(own.patch_size, height, width)
+        height, width = height - size + 1, width - size + 1
+        atoms = max(1, min(own.atoms, images * height * width // PATCHES))
+        neighbors = None if own.neighbors is None else min(own.neighbors, atoms)
+        batch = min(own.optimizer.batch_size, max(2, images // STEPS))
+        fitting = replace(
+            own,
+            patch_size=size,
+            atoms=atoms,
+            neighbors=neighbors,
+            pool=min(own.pool, height, width),
+            optimizer=replace(own.optimizer, batch_size=batch),
+        )
+        if fitting != own:
+            layers[number] = fitting
+        shape = shape_through(fitting, shape)
+    return replace(config, layers=layers)
 
 
 def no_room(config: Config, number: int, shape: tuple[int, int, int], images: int) -> str | None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerwise.experiments.benchmark.layers import agrees, alternate, embed_plain, natural_images, peak_memory
+from layerwise.experiments.benchmark.layers import agrees, embed_plain
+from layerwise.experiments.benchmark.steps import alternate, natural_images, peak_memory
 from layerwise.ops import embed, reference
 from tests.conftest import Command
 

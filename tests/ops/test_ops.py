@@ -207,7 +207,7 @@ def test_embed__without_numba_is_the_reference__and_says_so_once(
 ) -> None:
     x, scorer = torch.randn(1, 1, 5, 5, generator=generator), torch.randn(5, 3, generator=generator)
     monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
-    for name in ("cpu", "clusters", "rows", "selection"):
+    for name in ("cpu", "clusters", "rows", "selection", "windows"):
         monkeypatch.delitem(sys.modules, f"layerwise.ops.{name}")
     monkeypatch.delattr(ops, "cpu")
     ops._backend.cache_clear()

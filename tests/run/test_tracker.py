@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from layerwise.config import Wandb
-from layerwise.run.history import History
-from layerwise.run.tracker import Tracker, _identity, picture
+from layerwise.run.history import History, identity
+from layerwise.run.tracker import Tracker, picture
 from tests.conftest import QUIET, SMALL, Command, environment
 from tests.wandb_server import Server, wandb_server
 
@@ -285,10 +285,10 @@ def test_a_server_that_fails_or_never_answers__leaves_an_offline_run(answers: bo
 def test_an_id_that_is_damaged__is_made_anew(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     folder = tmp_path / "wandb"
-    first = _identity(folder)
-    assert re.fullmatch("[0-9a-f]{8}", first) and _identity(folder) == first
+    first = identity(folder)
+    assert re.fullmatch("[0-9a-f]{8}", first) and identity(folder) == first
     (folder / "run-id").write_bytes(content)
-    anew = _identity(folder)
+    anew = identity(folder)
     assert re.fullmatch("[0-9a-f]{8}", anew) and anew != first
     assert (folder / "run-id").read_text() == f"{anew}\n{folder}"
 
@@ -298,28 +298,28 @@ def test_identity__of_a_copy_is_its_own__of_what_was_moved_or_is_seen_elsewhere_
 ) -> None:
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     (tmp_path / "a").mkdir()
-    first = _identity(tmp_path / "a" / "wandb")
+    first = identity(tmp_path / "a" / "wandb")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert _identity(tmp_path / "link" / "wandb") == first
+    assert identity(tmp_path / "link" / "wandb") == first
     assert capsys.readouterr().out == ""
-    second = _identity(tmp_path / "b" / "wandb")
-    assert second != first and _identity(tmp_path / "b" / "wandb") == second
+    second = identity(tmp_path / "b" / "wandb")
+    assert second != first and identity(tmp_path / "b" / "wandb") == second
     assert capsys.readouterr().out == f"W&B: this is a copy of {tmp_path}/a, so it becomes a W&B run of its own\n"
     (tmp_path / "a").rename(tmp_path / "c")
-    assert _identity(tmp_path / "c" / "wandb") == first  # and no longer that of a, when c is copied
+    assert identity(tmp_path / "c" / "wandb") == first  # and no longer that of a, when c is copied
     shutil.copytree(tmp_path / "c", tmp_path / "a")
-    assert _identity(tmp_path / "a" / "wandb") != first == _identity(tmp_path / "c" / "wandb")
+    assert identity(tmp_path / "a" / "wandb") != first == identity(tmp_path / "c" / "wandb")
 
 
 def test_identity__is_that_of_the_variable__unless_the_directory_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "agent-7")
-    assert _identity(tmp_path / "wandb") == "agent-7" == _identity(tmp_path / "wandb")
+    assert identity(tmp_path / "wandb") == "agent-7" == identity(tmp_path / "wandb")
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("WANDB_RUN_ID", "agent-8")
-    assert _identity(tmp_path / "wandb") == "agent-7"
+    assert identity(tmp_path / "wandb") == "agent-7"
     assert capsys.readouterr().out == f"W&B: {tmp_path} is the W&B run agent-7, so WANDB_RUN_ID is not followed\n"
 
 

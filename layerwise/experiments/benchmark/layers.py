@@ -3,31 +3,25 @@
 All run in one process, in turns, so that a noisy machine is as noisy for each; figures are medians.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from statistics import median
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from layerwise import ops
 from layerwise.config import Layer, Optimizer
-from layerwise.config.choices import OPTIMIZERS
-from layerwise.data.images import to_input
+from layerwise.experiments.benchmark.steps import alternate, evaluation, natural_inputs, peak_memory, training_step
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.gates import Gate
-from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.nn.layer import build_layer
 from layerwise.ops import extract_patches, reference, sample_patches
 
-CLASSES, SIDE, PATCH, POOL = 10, 32, 5, 4
+CLASSES, PATCH, POOL = 10, 5, 4
 HUGE = 4096  # atoms above which only what keeps no whole maps is measured: a batch of them takes over 10 GiB
 CHECKED = 2  # images on which a backend is compared with the reference
-SHORTEST = 1.0  # seconds of a turn, so that most steps follow one of their own kind, as in training
-STEPS = 6  # timed for an estimate
 FLOOR_NUMBERS = 1 << 21  # entries of a product at a time, so that it stays in a CPU's cache
 
 
@@ -120,7 +114,7 @@ def measure_layer(
         gate.embed = embed
         layer.to(device)
         tasks[name] = training_step(layer, x, CLASSES, Optimizer(learning_rate=1e-5))
-        tasks[f"{name}, evaluation"] = _evaluation(layer, x)
+        tasks[f"{name}, evaluation"] = evaluation(layer, x, CLASSES)
         peaks[name] = peak_memory(tasks[name], device)
     seconds = alternate(tasks, turns, device)
     return [
@@ -140,109 +134,6 @@ def measure_layer(
         )
         for name, embed in embeds.items()
     ]
-
-
-def alternate(tasks: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> dict[str, float]:
-    """Time tasks in turns, after two warm-ups each, short ones several times a turn; gives median seconds."""
-
-    def timed(task: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        task()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    warm = {name: max(timed(task) for _ in range(2)) for name, task in tasks.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(turns):
-        for name, task in tasks.items():
-            repeats = min(10, max(1, round(SHORTEST / warm[name])))
-            seconds[name] += [timed(task) for _ in range(repeats)]
-    return {name: median(values) for name, values in seconds.items()}
-
-
-def peak_memory(task: Callable[[], object], device: torch.device) -> int | None:
-    """Do a task and tell the most bytes held at once meanwhile: allocated on a GPU, on a CPU by the whole process.
-
-    None where the system does not tell (anything but Linux).
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        task()
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        told = True
-    except OSError:
-        told = False
-    task()
-    lines = Path("/proc/self/status").read_text().splitlines() if told else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
-
-
-def natural_images(count: int, generator: torch.Generator) -> Tensor:
-    """Smooth random images, (count, 3, 32, 32) in [-1, 1]: as in photographs, neighboring pixels are alike."""
-    coarse = torch.rand(count, 3, SIDE // 4, SIDE // 4, generator=generator)
-    smooth = F.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic", align_corners=False)
-    noise = 0.1 * torch.rand(smooth.shape, generator=generator)
-    return to_input(((smooth + noise) * 230).clamp(0, 255).byte())
-
-
-def natural_inputs(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Images, or smooth features of another shape (C, H, W): neighbors are alike there, too."""
-    if shape == (3, SIDE, SIDE):
-        return natural_images(count, generator)
-    c, h, w = shape
-    return 3 * F.avg_pool2d(torch.randn(count, c, h + 4, w + 4, generator=generator), 5, 1)
-
-
-def untrained_layer(settings: Layer, shape: tuple[int, int, int], classes: int) -> ProbedLayer:
-    """A layer for inputs of shape (C, H, W), of random patches: which its atoms are does not matter for its speed."""
-    generator = torch.Generator().manual_seed(0)
-    patches = torch.randn(max(settings.atoms, 1000), shape[0] * settings.patch_size**2, generator=generator)
-    dictionary = learn_dictionary(patches, settings.atoms, generator, "sampled", settings.whitening)
-    return build_layer(settings, dictionary, shape, classes)
-
-
-def training_step(
-    layer: nn.Module, x: Tensor, classes: int, settings: Optimizer, near: Tensor | None = None
-) -> Callable[[], Tensor]:
-    """A whole step on a batch `x` (B, C, H, W), where the layer is, too: forward, loss, backward, optimizer.
-
-    `near`, where it is known, is what the embedding's `ask` says of x.
-    """
-    known = () if near is None else (near,)
-    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
-    optimizer = OPTIMIZERS[settings.name]([{"params": trained}], settings)
-    labels, below = torch.arange(len(x), device=x.device) % classes, x.new_zeros(len(x), classes)
-
-    def step() -> Tensor:
-        layer.train()
-        loss = F.cross_entropy(layer(x, below, *known)[1], labels)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        return loss
-
-    return step
-
-
-def seconds_per_step(
-    layer: nn.Module, optimizer: Optimizer, shape: tuple[int, int, int], classes: int, device: torch.device
-) -> float:
-    """The median of a few training steps, on random numbers of shape (C, H, W); the first does not count."""
-    x = torch.randn(optimizer.batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device)
-    step, seconds = training_step(layer.to(device), x, classes, optimizer), []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        step().item()  # which waits for a GPU
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[1:])
-
-
-def _evaluation(layer: ProbedLayer, x: Tensor) -> Callable[[], object]:
-    below = x.new_zeros(len(x), CLASSES)
-    return torch.no_grad()(lambda: layer.eval()(x, below))
 
 
 def _products(x: Tensor, scorer: Tensor, patch_size: int) -> Callable[[], None]:

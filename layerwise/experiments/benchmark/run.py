@@ -11,8 +11,9 @@ from torch import Tensor
 
 from layerwise.config import Layer
 from layerwise.console import print_table, progress
-from layerwise.experiments.benchmark.layers import HUGE, SIDE, Row, first_layer, measure_layer, natural_images
+from layerwise.experiments.benchmark.layers import HUGE, Row, first_layer, measure_layer
 from layerwise.experiments.benchmark.stack import measure_depth
+from layerwise.experiments.benchmark.steps import SIDE, natural_images
 from layerwise.nn.kmeans import kmeans, nearest
 from layerwise.nn.whitening import fit_whitening
 from layerwise.ops import sample_patches

@@ -12,7 +12,8 @@ from layerwise.config import Config, Layer, Optimizer, Probe, Sampling, SingleLa
 from layerwise.data.batches import ViewStore
 from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
-from layerwise.experiments.benchmark.layers import CLASSES, natural_images
+from layerwise.experiments.benchmark.layers import CLASSES
+from layerwise.experiments.benchmark.steps import natural_images
 from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.nn.stack import FrozenStack
 from layerwise.training.fit import fit_layer

@@ -9,7 +9,7 @@ from layerwise.config import Config, SettingError
 from layerwise.config.identity import without_data
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
-from layerwise.experiments.benchmark.layers import seconds_per_step, untrained_layer
+from layerwise.experiments.benchmark.steps import seconds_per_step, untrained_layer
 from layerwise.experiments.paper.cnn import WEIGHTS, EndToEnd, train_end_to_end
 from layerwise.parsing import read_config
 from layerwise.run.files import read_record, sha256, write_record

@@ -11,7 +11,7 @@ from layerwise.config import Config, Layer, Optimizer, SettingError
 from layerwise.config.run import plain
 from layerwise.console import print_table
 from layerwise.data.splits import load_data
-from layerwise.experiments.benchmark.layers import seconds_per_step, untrained_layer
+from layerwise.experiments.benchmark.steps import seconds_per_step, untrained_layer
 from layerwise.experiments.patches.clusters import HELD_OUT, Band, bands, contrast, log_spaced, recommended_atoms, unit
 from layerwise.experiments.patches.extent import covering, dimensions
 from layerwise.experiments.patches.figures import clusters_figure, covering_figure, layers_figure
