@@ -114,6 +114,25 @@ def test_a_restart_that_is_stopped__says_to_go_on_without_it(tmp_path: Path) -> 
     assert done.stderr == "\nstopped by SIGUSR1; the same command without --restart_from goes on from here\n"
 
 
+@pytest.mark.parametrize("caught", ["raise OSError('another')", "raise RuntimeError('another')", "pass", "sys.exit(1)"])
+def test_a_signal__ends_with_its_code__whatever_a_library_makes_of_the_exit(caught: str) -> None:
+    program = f"""if True:
+        import os, signal, sys
+        import layerwise.cli, layerwise.cli.train
+        def main(arguments):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except BaseException:
+                {caught}
+        layerwise.cli.train.main = main
+        sys.exit(layerwise.cli.main(["train"]))
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143
+    assert done.stderr.startswith("\nstopped by SIGTERM; the same command goes on from here\n")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_signal_of_a_scheduler__ends_a_tracked_run(tmp_path: Path) -> None:
     given = [word for word in QUIET if "wandb" not in word]
     process = started(tmp_path, *given, "--wandb.mode=offline", "--optimizer.epochs=500")

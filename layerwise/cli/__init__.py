@@ -54,17 +54,30 @@ def main(arguments: list[str] | None = None) -> int:
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
-    code = 0
+    try:
+        code = _run(verb, rest)
+    except BaseException as error:
+        if stop.code is None:
+            raise
+        raise SystemExit(stop.code) from error  # whatever a library on the way has made of the exit
+    code = stop.code or code
+    atexit.unregister(_limit)
+    atexit.register(_limit, code)  # what libraries do at the exit may hang
+    return code
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    """Do what a verb does; its exit code."""
     try:
         if verb not in VERBS:
             near = difflib.get_close_matches(verb, VERBS, 1)
             guess = f"did you mean {near[0]}" if near else f"there are {', '.join(VERBS)}"
             raise SettingError(f"{verb}: there is no such verb, {guess}; see layerwise --help")
         with hidden():
-            import_module(f"layerwise.cli.{verb}").main(rest)
+            import_module(f"layerwise.cli.{verb}").main(arguments)
     except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        code = 2 if isinstance(error, SettingError) else 1
+        return 2 if isinstance(error, SettingError) else 1
     except (MemoryError, RuntimeError) as error:
         if not memory.is_lacking(error):
             raise
@@ -72,10 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
             "error: there is too little memory; give fewer or smaller images, or run it where there is more",
             file=sys.stderr,
         )
-        code = 1
-    atexit.unregister(_limit)
-    atexit.register(_limit, code)  # what libraries do at the exit may hang
-    return code
+        return 1
+    return 0
 
 
 @dataclass
@@ -84,13 +95,14 @@ class _Stop:
 
     verb: str
     arguments: list[str]
-    begun: bool = False
+    code: int | None = None
+    """of the exit, once a signal has come"""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         code = 128 + number
-        if self.begun:  # Lightning sets handlers again that it found
+        if self.code is not None:  # Lightning sets handlers again that it found
             os._exit(code)
-        self.begun = True
+        self.code = code
         for other in SIGNALS:  # a second signal ends the process even within what is compiled
             signal.signal(other, signal.SIG_DFL)
         _limit(code)
