@@ -24,7 +24,7 @@ from layerwise.ops.launch import parallel
 from layerwise.ops.near import layout
 from layerwise.ops.rows import Rows
 from layerwise.ops.selection import mark_lowest
-from layerwise.ops.windows import SPREAD, add_counts, add_gradients, as_bits, choose, clear, dots, subset_sums
+from layerwise.ops.windows import add_counts, add_gradients, as_bits, choose, clear, dots, subset_sums
 
 __all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest", "near"]
 
@@ -55,41 +55,41 @@ def _mark(scores, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _pool(rows, bits, indices, maps, pool, spread, out):  # type: ignore[no-untyped-def]
+def _pool(rows, bits, indices, maps, pool, out):  # type: ignore[no-untyped-def]
     """Average the near atoms' maps, (N, width), or without maps the marks, over windows, (b, R, C, N)."""
     images, tall, wide, atoms = out.shape
     _, h, w, width = rows.shape
     for task in prange(images * tall):
         i, r = task // tall, task % tall
-        table = np.zeros((1 if pool <= 2 else 4, 16, width), np.float32)
-        low, high = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
-        chosen = np.empty(len(low) + 1, np.int32)
+        table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
+        marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
+        words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
         for c in range(wide):
             window = r * pool, c * pool, min(r * pool + pool, h), min(c * pool + pool, w)
             pooled = out[i, r, c]
             pooled[:] = 0
             for first in range(0, pool * pool, 16):
-                n = choose(bits, indices, i, window, pool, first, spread, low, high, chosen)
+                n = choose(bits, indices, i, window, pool, first, marks, words, chosen)
                 if maps.shape[1]:
                     subset_sums(rows[i], window, pool, first, table)
-                    dots(table, low, high, chosen, n, maps, pooled)
+                    dots(table, marks, chosen, n, maps, pooled)
                 else:
-                    add_counts(low, high, chosen, n, pooled)
-                clear(low, high, chosen, n)
+                    add_counts(marks, chosen, n, pooled)
+                clear(marks, chosen, n)
             share = np.float32(1) / np.float32((window[2] - window[0]) * (window[3] - window[1]))
             for j in range(atoms):
                 pooled[j] *= share
 
 
 @parallel
-def _add_gradient(rows, bits, indices, grad, pool, spread, parts, total):  # type: ignore[no-untyped-def]
+def _add_gradient(rows, bits, indices, grad, pool, parts, total):  # type: ignore[no-untyped-def]
     """Add a chunk's gradient to total, (parts, N, width): that of image i to the part parts[i]."""
     images, tall, wide, atoms = grad.shape
     _, h, w, width = rows.shape
     for part in prange(total.shape[0]):
-        table = np.zeros((1 if pool <= 2 else 4, 16, width), np.float32)
-        low, high = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
-        chosen = np.empty(len(low) + 1, np.int32)
+        table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
+        marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
+        words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
         for i in range(images):
             if parts[i] != part:
                 continue
@@ -98,10 +98,10 @@ def _add_gradient(rows, bits, indices, grad, pool, spread, parts, total):  # typ
                     window = r * pool, c * pool, min(r * pool + pool, h), min(c * pool + pool, w)
                     share = np.float32(1) / np.float32((window[2] - window[0]) * (window[3] - window[1]))
                     for first in range(0, pool * pool, 16):
-                        n = choose(bits, indices, i, window, pool, first, spread, low, high, chosen)
+                        n = choose(bits, indices, i, window, pool, first, marks, words, chosen)
                         subset_sums(rows[i], window, pool, first, table)
-                        add_gradients(table, low, high, chosen, n, grad[i, r, c], share, total[part])
-                        clear(low, high, chosen, n)
+                        add_gradients(table, marks, chosen, n, grad[i, r, c], share, total[part])
+                        clear(marks, chosen, n)
 
 
 @parallel
@@ -156,10 +156,10 @@ def forward(
         near = torch.empty(shape, dtype=dtype)
         for part, patches, scores in rows.times(scorer):
             _mark(scores.numpy(), np.int32(neighbors), _quantile(neighbors, atoms), *_views(near[part]))
-            _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, SPREAD, out[part].numpy())
+            _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, out[part].numpy())
     else:
         for part, patches in rows:
-            _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, SPREAD, out[part].numpy())
+            _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, out[part].numpy())
     return out.permute(0, 3, 1, 2), near
 
 
@@ -195,7 +195,7 @@ def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) 
     total = torch.zeros(count, atoms, rows.width)
     pooled = grad.permute(0, 2, 3, 1).contiguous()
     for part, patches in rows:
-        inputs = patches.numpy(), *_views(near[part]), pooled[part].numpy(), pool, SPREAD, parts[part]
+        inputs = patches.numpy(), *_views(near[part]), pooled[part].numpy(), pool, parts[part]
         _add_gradient(*inputs, total.numpy())
     return total.sum(0)[:, : rows.numbers].T.contiguous()
 

@@ -7,9 +7,9 @@ from numba import prange
 from torch import Tensor
 
 from layerwise.ops.launch import parallel
+from layerwise.ops.vectors import LANES
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
-VECTOR = 32  # numbers that a compiled loop takes at once: of what is left over it would take one after another
 
 
 @parallel
@@ -22,7 +22,8 @@ def _cut_rows(x, size, channels, rows):  # type: ignore[no-untyped-def]
         for left in range(w):
             row = rows[i, y, left]
             for dy in range(size):
-                row[dy * run : (dy + 1) * run] = x[i, y + dy, left * channels : left * channels + run]
+                for q in range(run):
+                    row[dy * run + q] = x[i, y + dy, left * channels + q]
             row[size * run] = 1
             row[size * run + 1 :] = 0
 
@@ -37,7 +38,7 @@ class Rows:
         self.h, self.w = height - patch_size + 1, width - patch_size + 1
         self.numbers = patch_size * patch_size * c + 1
         self.step = max(1, min(b, CHUNK_NUMBERS // (self.h * self.w * atoms)))
-        self.width = -(-self.numbers // VECTOR) * VECTOR
+        self.width = -(-self.numbers // LANES) * LANES
         self.rows = torch.empty(self.step, self.h, self.w, self.width)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:

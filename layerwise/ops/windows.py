@@ -6,11 +6,7 @@ Shapes: N atoms, width of a row; a window is (top, left, bottom, right) in posit
 import numpy as np
 from numba import njit
 
-from layerwise.ops.selection import FASTMATH
-
-SPREAD = np.array([sum(1 << 8 * bit for bit in range(8) if byte >> bit & 1) for byte in range(256)], np.uint64)
-"""of a byte each bit as a byte"""
-
+from layerwise.ops.vectors import add_scaled, dot, put_sum
 
 @njit(cache=True)
 def as_bits(marks, out):  # type: ignore[no-untyped-def]
@@ -23,102 +19,118 @@ def as_bits(marks, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def choose(bits, indices, i, window, pool, first, spread, low, high, chosen):  # type: ignore[no-untyped-def]
+def choose(bits, indices, i, window, pool, first, marks, words, chosen):  # type: ignore[no-untyped-def]
     """List in `chosen` the atoms near to any of the positions first … first+15 of a window; returns how many.
 
-    Bit p of the byte low[j], from position 8 on of high[j], is set where atom j is near to position first+p. Both are
-    zero before, and `clear` makes them so.
+    Bit p of marks[0, j], from position 8 on of marks[1, j], is set where atom j is near to position first+p. They are
+    all zero before; `words` are the same marks, eight in one number.
     """
-    top, left, bottom, right = window
+    if indices.shape[0]:
+        return _mark_each(indices, i, window, pool, first, marks, chosen)
+    _mark_all(bits, i, window, pool, first, words)
     n = 0
-    for p in range(first, min(first + 16, pool * pool)):
-        y, x = top + p // pool, left + p % pool
-        if y >= bottom or x >= right:
-            continue
-        own, bit = (low, p - first) if p < first + 8 else (high, p - first - 8)
-        if bits.shape[0]:
-            words, eight = own.view(np.uint64), np.uint64(bit)
-            for word in range(bits.shape[3]):
-                words[word] |= spread[bits[i, y, x, word]] << eight
-        else:
-            for index in indices[i, y, x]:
-                atom = np.uintp(index)
-                if not low[atom] | high[atom]:
-                    chosen[n] = atom
-                    n += 1
-                own[atom] |= np.uint8(1 << bit)
-    if bits.shape[0]:
-        words, others = low.view(np.uint64), high.view(np.uint64)
-        for word in range(words.shape[0]):
-            if words[word] | others[word]:
-                for j in range(8 * word, 8 * word + 8):
-                    chosen[n] = j
-                    n += 1 if low[j] | high[j] else 0
+    for j in range(marks.shape[1]):
+        chosen[n] = j
+        n += np.intp(marks[0, j] | marks[1, j] != 0)
     return n
 
 
 @njit(cache=True)
-def clear(low, high, chosen, n):  # type: ignore[no-untyped-def]
+def _mark_all(bits, i, window, pool, first, words):  # type: ignore[no-untyped-def]
+    top, left, bottom, right = window
+    every, own = np.uint64(0x0101010101010101), np.uint64(0x8040201008040201)
+    carry, seven = np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(7)
+    for y in range(top, bottom):
+        for x in range(left, right):
+            p = (y - top) * pool + x - left - first
+            if 0 <= p < 16:
+                half, bit = p >> 3, np.uint64(p & 7)
+                for w in range(bits.shape[3]):  # plain arithmetic, which can be vectorised
+                    alone = (np.uint64(bits[i, y, x, w]) * every) & own  # bit n, in byte n
+                    words[half, w] |= ((alone + carry) >> seven & every) << bit
+
+
+@njit(cache=True)
+def _mark_each(indices, i, window, pool, first, marks, chosen):  # type: ignore[no-untyped-def]
+    top, left, bottom, right = window
+    n = 0
+    for y in range(top, bottom):
+        for x in range(left, right):
+            p = (y - top) * pool + x - left - first
+            if 0 <= p < 16:
+                half, bit = p >> 3, np.uint8(1 << (p & 7))
+                for q in range(indices.shape[3]):
+                    j = np.uintp(indices[i, y, x, q])
+                    chosen[n] = j
+                    n += np.intp(marks[0, j] | marks[1, j] == 0)
+                    marks[half, j] |= bit
+    return n
+
+
+@njit(cache=True)
+def clear(marks, chosen, n):  # type: ignore[no-untyped-def]
     """Set to zero what `choose` has set."""
-    for i in range(n):
-        low[np.uintp(chosen[i])] = 0
-        high[np.uintp(chosen[i])] = 0
+    if n * 16 > marks.shape[1]:
+        marks[:] = 0
+    else:
+        for i in range(n):
+            j = np.uintp(chosen[i])
+            marks[0, j] = marks[1, j] = 0
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@njit(cache=True)
 def subset_sums(rows, window, pool, first, table):  # type: ignore[no-untyped-def]
-    """Write to table[g, n] the sum of the patches that the bits of n choose from positions first+4g … first+4g+3.
+    """Write to table[16g + n] the sum of the patches that the bits of n choose from positions first+4g … first+4g+3.
 
-    Entry 0 stays zero. Entries that choose a position outside the image keep what they had: no atom is near there.
+    Rows are (h, w, width), the table (16 or 64, width). Its entries 16g stay zero; those that choose a position outside
+    the image keep what they had: no atom is near there.
     """
     top, left, bottom, right = window
-    for group in range(table.shape[0]):
+    patches = rows.reshape(-1, rows.shape[2])
+    for group in range(table.shape[0] // 16):
         for bit in range(4):
             p = first + 4 * group + bit
             y, x, half = top + p // pool, left + p % pool, 1 << bit
             if p < pool * pool and y < bottom and x < right:
                 for n in range(half):
-                    for q in range(rows.shape[2]):
-                        table[group, half + n, q] = table[group, n, q] + rows[y, x, q]
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def dots(table, low, high, chosen, n, maps, out):  # type: ignore[no-untyped-def]
-    """Add to out, (N,), for the atoms that are chosen each map times its sum of patches."""
-    nibble, shift = np.uintp(15), np.uintp(4)
-    for i in range(n):
-        j = np.uintp(chosen[i])
-        a, total = np.uintp(low[j]) & nibble, np.float32(0)
-        if table.shape[0] == 1:
-            for q in range(maps.shape[1]):
-                total += table[0, a, q] * maps[j, q]
-        else:
-            b, c, d = np.uintp(low[j]) >> shift, np.uintp(high[j]) & nibble, np.uintp(high[j]) >> shift
-            for q in range(maps.shape[1]):
-                total += (table[0, a, q] + table[1, b, q] + table[2, c, q] + table[3, d, q]) * maps[j, q]
-        out[j] += total
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def add_gradients(table, low, high, chosen, n, grad, share, total):  # type: ignore[no-untyped-def]
-    """Add to total, (N, width), each chosen atom's share of its pooled gradient times its sum of patches."""
-    nibble, shift = np.uintp(15), np.uintp(4)
-    for i in range(n):
-        j = np.uintp(chosen[i])
-        a, g = np.uintp(low[j]) & nibble, grad[j] * share
-        if table.shape[0] == 1:
-            for q in range(total.shape[1]):
-                total[j, q] += table[0, a, q] * g
-        else:
-            b, c, d = np.uintp(low[j]) >> shift, np.uintp(high[j]) & nibble, np.uintp(high[j]) >> shift
-            for q in range(total.shape[1]):
-                total[j, q] += (table[0, a, q] + table[1, b, q] + table[2, c, q] + table[3, d, q]) * g
+                    here = np.uintp(16 * group + n)
+                    put_sum(table, here, patches, np.uintp(y * rows.shape[1] + x), table, np.uintp(here + half))
 
 
 @njit(cache=True)
-def add_counts(low, high, chosen, n, out):  # type: ignore[no-untyped-def]
+def dots(table, marks, chosen, n, maps, out):  # type: ignore[no-untyped-def]
+    """Add to out, (N,), for the atoms that are chosen each map times its sum of patches."""
+    for i in range(n):
+        j = np.uintp(chosen[i])
+        if table.shape[0] == 16:
+            out[j] += dot(table, (np.uintp(marks[0, j]),), maps, j)
+        else:
+            out[j] += dot(table, _subsets(marks[0, j], marks[1, j]), maps, j)
+
+
+@njit(cache=True)
+def add_gradients(table, marks, chosen, n, grad, share, total):  # type: ignore[no-untyped-def]
+    """Add to total, (N, width), each chosen atom's share of its pooled gradient times its sum of patches."""
+    for i in range(n):
+        j = np.uintp(chosen[i])
+        if table.shape[0] == 16:
+            add_scaled(table, (np.uintp(marks[0, j]),), grad[j] * share, total, j)
+        else:
+            add_scaled(table, _subsets(marks[0, j], marks[1, j]), grad[j] * share, total, j)
+
+
+@njit(cache=True)
+def _subsets(low, high):  # type: ignore[no-untyped-def]
+    """The rows of a table that hold the sums of an atom's positions, four positions each."""
+    fifteen, four = np.uintp(15), np.uintp(4)
+    a, b, c, d = np.uintp(low) & fifteen, np.uintp(low) >> four, np.uintp(high) & fifteen, np.uintp(high) >> four
+    return a, np.uintp(16) + b, np.uintp(32) + c, np.uintp(48) + d
+
+
+@njit(cache=True)
+def add_counts(marks, chosen, n, out):  # type: ignore[no-untyped-def]
     """Add to out, (N,), to how many positions each chosen atom is near."""
     for i in range(n):
         j = np.uintp(chosen[i])
         for bit in range(8):
-            out[j] += np.float32((low[j] >> bit & 1) + (high[j] >> bit & 1))
+            out[j] += np.float32((marks[0, j] >> bit & 1) + (marks[1, j] >> bit & 1))
