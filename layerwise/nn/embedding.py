@@ -79,6 +79,10 @@ class Embedding(nn.Module):
         known = () if near is None else (near,)
         return self.gate.pooled(x, self.dictionary, self._maps(), self.pool, *known)
 
+    def gathered(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """`forward` without its zeros, as `layerwise.ops.gather` says; None where that does not pay."""
+        return None
+
     @property
     def ask(self) -> Callable[[Tensor], Tensor] | None:
         """What tells which atoms are near, (B, C, H, W) to (B, h, w, S), as it never changes; None of other gates."""
@@ -119,6 +123,12 @@ class Full(Embedding):
     def __init__(self, dictionary: PatchDictionary, gate: Gate, maps: str, pool: int) -> None:
         super().__init__(dictionary, gate, maps, pool)
         self.maps = MAPS[maps](dictionary)
+
+    def gathered(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """As the gate can."""
+        maps = self._maps()
+        assert maps is not None
+        return self.gate.gathered(x, self.dictionary, maps, self.pool, near)
 
 
 @EMBEDDINGS("hard")

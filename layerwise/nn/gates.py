@@ -31,6 +31,12 @@ class Gate(ABC):
         Maps are (P+1, N), the last row the offsets; a window at the border averages what it covers.
         """
 
+    def gathered(
+        self, x: Tensor, dictionary: PatchDictionary, maps: Tensor, window: int, near: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """`pooled` without zeros, values and atoms, as `layerwise.ops.gather` says; or None."""
+        return None
+
     def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
         """What tells of (B, C, H, W) which atoms are near, (B, h, w, S), and can be given to `pooled`; or None."""
         return None
@@ -74,6 +80,12 @@ class Nearest(Gate):
     ) -> Tensor:
         """By the compiled operator; `near` says which atoms those are, where it is known."""
         return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near)
+
+    def gathered(
+        self, x: Tensor, dictionary: PatchDictionary, maps: Tensor, window: int, near: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """By the compiled operator."""
+        return ops.gather(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near)
 
     def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
         """By the compiled operator."""

@@ -14,6 +14,7 @@ from layerwise.config import Layer
 from layerwise.config.choices import EMBEDDINGS, GATES, NORMS, PROBES, RESIDUALS
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.embedding import Embedding
+from layerwise.nn.projection import Sparse, can_be_one, projected
 
 
 @NORMS("batch")
@@ -54,10 +55,14 @@ class PatchLayer(nn.Module):
 
     def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W) float32 to (B, D, h', w'); `near` is what the embedding's `ask` says. No gradient for x."""
-        known = () if near is None else (near,)
-        device = "cpu" if x.is_meta else x.device.type
+        known, device = () if near is None else (near,), "cpu" if x.is_meta else x.device.type
+        gathered = None
         with torch.autocast(device, enabled=False):  # half precision would change which atoms are near
-            embedded = self.embedding(x.float(), *known)
+            if one := can_be_one(self.norm, self.projection, x):
+                gathered = self.embedding.gathered(x.float(), *known)
+            embedded = self.embedding(x.float(), *known) if gathered is None else Sparse(*gathered)
+        if one:
+            return self.residual(projected(self.norm, self.projection, embedded), x)
         return self.residual(self.projection(self.norm(embedded)), x)
 
 

@@ -27,10 +27,14 @@ import torch
 from torch import Tensor
 
 from layerwise.ops import reference
+from layerwise.ops.near import places
 from layerwise.ops.reference import affine, average_pool, extract_patches, kth_lowest, nearest_mask, sample_patches
 
 __all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "kth_lowest", "near", "nearest_mask"]
-__all__ += ["sample_patches"]
+__all__ += ["gather", "sample_patches"]
+
+FEW = 8
+"""times as many atoms as may be near to a window, and `gather` pays"""
 
 
 def embed(
@@ -57,6 +61,21 @@ def embed(
         return reference.embed(x, scorer, maps, patch_size, neighbors, pool)
     pooled: Tensor = _embed(x.detach(), scorer, maps, near, patch_size, neighbors, pool)[0]
     return pooled
+
+
+def gather(
+    x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int, near: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """The same embedding as `embed`, without its zeros: a window's numbers and the atoms they are of.
+
+    Takes (B, C, H, W) to values (B, h', w', M) and atoms (B, h', w', M) int32, of which places that are left over hold
+    0 and atom 0. None where many atoms are near to a window, or the backend has no such thing.
+    """
+    module, atoms = backend(x), scorer.shape[1]
+    if not hasattr(module, "gather") or pool > 4 or places(atoms, neighbors, pool) * FEW > atoms:
+        return None
+    values, which, _ = _gather(x.detach(), scorer, maps, near, patch_size, neighbors, pool)
+    return values, which
 
 
 def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
@@ -113,29 +132,54 @@ def _(
     return pooled, x.new_empty(shape, dtype=dtype)
 
 
+@torch.library.custom_op("layerwise::gather", mutates_args=())
+def _gather(
+    x: Tensor, scorer: Tensor, maps: Tensor, near: Tensor | None, patch_size: int, neighbors: int, pool: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    values, which, found = backend(x).gather(x, scorer, maps, patch_size, neighbors, pool, near)
+    return values, which, found if near is None else near.new_empty(0)
+
+
+@_gather.register_fake
+def _(
+    x: Tensor, scorer: Tensor, maps: Tensor, near: Tensor | None, patch_size: int, neighbors: int, pool: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    pooled, found = _embed(x, scorer, maps, near, patch_size, neighbors, pool)
+    b, atoms, h, w = pooled.shape
+    values = x.new_empty(b, h, w, places(atoms, neighbors, pool))
+    return values, values.new_empty(values.shape, dtype=torch.int32), found
+
+
 @torch.library.custom_op("layerwise::embed_backward", mutates_args=())
-def _embed_backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) -> Tensor:
-    gradient: Tensor = backend(x).backward(x, grad, near, patch_size, pool)
-    return gradient
+def _embed_backward(
+    x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int, gathered_of: int | None = None
+) -> Tensor:
+    own = () if gathered_of is None else (gathered_of,)
+    gradient: Tensor = backend(x).backward(x, grad, near, patch_size, pool, *own)
+    return gradient.contiguous()
 
 
 @_embed_backward.register_fake
-def _(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) -> Tensor:
-    return x.new_empty(patch_size * patch_size * x.shape[1] + 1, grad.shape[1])
+def _(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int, gathered_of: int | None = None) -> Tensor:
+    return x.new_empty(patch_size * patch_size * x.shape[1] + 1, gathered_of or grad.shape[1])
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, _, _, near, ctx.patch_size, _, ctx.pool = inputs
-    ctx.save_for_backward(x, output[1] if near is None else near)
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, _, maps, near, ctx.patch_size, _, ctx.pool = inputs
+    ctx.gathered_of = maps.shape[1] if len(output) == 3 else None
+    ctx.save_for_backward(x, output[-1] if near is None else near)
 
 
-def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     x, near = ctx.saved_tensors
-    gradient = _embed_backward(x, grad, near, ctx.patch_size, ctx.pool) if ctx.needs_input_grad[2] else None
+    gradient = None
+    if ctx.needs_input_grad[2]:
+        gradient = _embed_backward(x, grad, near, ctx.patch_size, ctx.pool, ctx.gathered_of)
     return None, None, gradient, None, None, None, None
 
 
-_embed.register_autograd(_differentiate, setup_context=_keep)
+for _operator in (_embed, _gather):
+    _operator.register_autograd(_differentiate, setup_context=_keep)
 
 
 def backend(x: Tensor) -> ModuleType:

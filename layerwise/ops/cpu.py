@@ -6,10 +6,10 @@ The sums are looked up: for each four positions of a window all 16 subset sums o
 window costs each atom that is near to any of its positions one dot product. Which atoms those are takes a product for
 each position, a few images at a time; or it is known, since a dictionary never changes: see `layerwise.ops.near`.
 
-Patches are rows with a 1 appended, so that an affine map is one product.
+Patches are rows with a 1 appended, so that an affine map is one product; they are cut where they are needed.
 
-Shapes: b images of a chunk, h w positions, R C windows, N atoms, P+1 ≤ width numbers of a row, S numbers that say which
-atoms are near; windows of more than 16 positions are taken 16 at a time.
+Shapes: b images of a chunk, h w positions, R C windows, N atoms, M places for those near to a window, P+1 ≤ width
+numbers of a row, S numbers that say which atoms are near; windows of more than 16 positions are taken 16 at a time.
 """
 
 from statistics import NormalDist
@@ -21,17 +21,20 @@ from torch import Tensor
 
 from layerwise.ops.clusters import add_up, lowest
 from layerwise.ops.launch import parallel
-from layerwise.ops.near import layout
-from layerwise.ops.rows import Rows
+from layerwise.ops.near import layout, places
+from layerwise.ops.rows import by_pixel, times
 from layerwise.ops.selection import mark_lowest
-from layerwise.ops.windows import add_counts, add_gradients, as_bits, choose, clear, dots, subset_sums
+from layerwise.ops.vectors import LANES
+from layerwise.ops.windows import add_counts, add_gradients, as_bits, choose, clear, cut, dots, subset_sums
 
-__all__ = ["add_up", "backward", "convolve", "forward", "kept", "lowest", "near"]
+__all__ = ["add_up", "backward", "convolve", "forward", "gather", "kept", "lowest", "near"]
 
 PARTS = 8
 """of a batch, whose gradients are added up apart: the same whatever the number of threads"""
 GRADIENTS = 1 << 26
 """bytes, at most, of more than one of them"""
+NONE = np.empty((0, 0, 0, 0), np.int32)
+"""where all atoms have their place"""
 
 
 @parallel
@@ -55,53 +58,78 @@ def _mark(scores, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _pool(rows, bits, indices, maps, pool, out):  # type: ignore[no-untyped-def]
-    """Average the near atoms' maps, (N, width), or without maps the marks, over windows, (b, R, C, N)."""
-    images, tall, wide, atoms = out.shape
-    _, h, w, width = rows.shape
+def _pool(x, size, bits, indices, maps, pool, out, which):  # type: ignore[no-untyped-def]
+    """Average the near atoms' maps, (N, width), or without maps the marks, over windows, (B, R, C, N).
+
+    Where `which` is not empty, (B, R, C, M), out holds only the atoms that are near, and `which` says which those are.
+    """
+    images, tall, wide, places = out.shape
+    _, h, w, _ = bits.shape if bits.shape[0] else indices.shape
+    atoms, width = maps.shape
     for task in prange(images * tall):
         i, r = task // tall, task % tall
+        top, bottom = r * pool, min(r * pool + pool, h)
+        rows = np.empty((bottom - top if width else 0, w, width), np.float32)
         table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
         marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
         words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
+        if width:
+            cut(x[i], size, x.shape[2] // (w + size - 1), top, rows)
         for c in range(wide):
-            window = r * pool, c * pool, min(r * pool + pool, h), min(c * pool + pool, w)
+            window = top, c * pool, bottom, min(c * pool + pool, w)
             pooled = out[i, r, c]
             pooled[:] = 0
             for first in range(0, pool * pool, 16):
                 n = choose(bits, indices, i, window, pool, first, marks, words, chosen)
-                if maps.shape[1]:
-                    subset_sums(rows[i], window, pool, first, table)
-                    dots(table, marks, chosen, n, maps, pooled)
+                if width:
+                    subset_sums(rows, window, pool, first, table)
+                    dots(table, marks, chosen, n, maps, which.shape[0] > 0, pooled)
                 else:
                     add_counts(marks, chosen, n, pooled)
+                if which.shape[0]:
+                    for m in range(places):
+                        which[i, r, c, m] = chosen[m] if m < n else 0
                 clear(marks, chosen, n)
-            share = np.float32(1) / np.float32((window[2] - window[0]) * (window[3] - window[1]))
-            for j in range(atoms):
+            share = np.float32(1) / np.float32((bottom - top) * (window[3] - window[1]))
+            for j in range(places):
                 pooled[j] *= share
 
 
 @parallel
-def _add_gradient(rows, bits, indices, grad, pool, parts, total):  # type: ignore[no-untyped-def]
-    """Add a chunk's gradient to total, (parts, N, width): that of image i to the part parts[i]."""
-    images, tall, wide, atoms = grad.shape
-    _, h, w, width = rows.shape
-    for part in prange(total.shape[0]):
+def _add_gradient(x, size, bits, indices, grad, pool, sparse, total):  # type: ignore[no-untyped-def]
+    """Write the gradient of the maps, (parts, N, width): each part of the batch adds up that of its images."""
+    images, tall, wide, _ = grad.shape
+    _, h, w, _ = bits.shape if bits.shape[0] else indices.shape
+    parts, atoms, width = total.shape
+    for part in prange(parts):
+        rows = np.empty((min(pool, h), w, width), np.float32)
         table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
         marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
         words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
-        for i in range(images):
-            if parts[i] != part:
-                continue
+        total[part] = 0
+        for i in range(part * images // parts, (part + 1) * images // parts):
             for r in range(tall):
+                top, bottom = r * pool, min(r * pool + pool, h)
+                cut(x[i], size, x.shape[2] // (w + size - 1), top, rows[: bottom - top])
                 for c in range(wide):
-                    window = r * pool, c * pool, min(r * pool + pool, h), min(c * pool + pool, w)
-                    share = np.float32(1) / np.float32((window[2] - window[0]) * (window[3] - window[1]))
+                    window = top, c * pool, bottom, min(c * pool + pool, w)
+                    share = np.float32(1) / np.float32((bottom - top) * (window[3] - window[1]))
                     for first in range(0, pool * pool, 16):
                         n = choose(bits, indices, i, window, pool, first, marks, words, chosen)
-                        subset_sums(rows[i], window, pool, first, table)
-                        add_gradients(table, marks, chosen, n, grad[i, r, c], share, total[part])
+                        subset_sums(rows, window, pool, first, table)
+                        add_gradients(table, marks, chosen, n, grad[i, r, c], share, sparse, total[part])
                         clear(marks, chosen, n)
+
+
+@parallel
+def _add_parts(total, out):  # type: ignore[no-untyped-def]
+    """Add up the parts of a gradient, (parts, N, width), without what is beyond P+1: (N, P+1)."""
+    for j in prange(out.shape[0]):
+        for q in range(out.shape[1]):
+            out[j, q] = total[0, j, q]
+        for part in range(1, total.shape[0]):
+            for q in range(out.shape[1]):
+                out[j, q] += total[part, j, q]
 
 
 @parallel
@@ -142,62 +170,60 @@ def forward(
     patch_size: int,
     neighbors: int,
     pool: int,
-    near: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pooled embedding of a batch, and what is near; see `layerwise.ops`. Without maps each near atom counts 1."""
-    atoms = scorer.shape[1]
-    rows = Rows(x, patch_size, atoms)
-    out = _room(rows, pool)
-    aligned = torch.zeros(atoms, rows.width if maps is not None else 0)
-    if maps is not None:
-        aligned[:, : rows.numbers] = maps.T
-    if near is None:
-        shape, dtype = kept(len(x), rows.h, rows.w, atoms, neighbors, pool)
-        near = torch.empty(shape, dtype=dtype)
-        for part, patches, scores in rows.times(scorer):
-            _mark(scores.numpy(), np.int32(neighbors), _quantile(neighbors, atoms), *_views(near[part]))
-            _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, out[part].numpy())
-    else:
-        for part, patches in rows:
-            _pool(patches.numpy(), *_views(near[part]), aligned.numpy(), pool, out[part].numpy())
-    return out.permute(0, 3, 1, 2), near
+    found = near(x, scorer, patch_size, neighbors) if known is None else known
+    out = torch.empty(*_windows(found, pool), scorer.shape[1])
+    _pool(*_inputs(x, patch_size, found), _aligned(maps, scorer.shape[1]), pool, out.numpy(), NONE)
+    return out.permute(0, 3, 1, 2), found
+
+
+def gather(
+    x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int, known: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `forward`, but only of what is near: values and atoms, (B, h', w', M), and what is near."""
+    found = near(x, scorer, patch_size, neighbors) if known is None else known
+    out = torch.empty(*_windows(found, pool), places(scorer.shape[1], neighbors, pool))
+    which = torch.empty(out.shape, dtype=torch.int32)
+    _pool(*_inputs(x, patch_size, found), _aligned(maps, scorer.shape[1]), pool, out.numpy(), which.numpy())
+    return out, which, found
 
 
 def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
     atoms = scorer.shape[1]
-    rows = Rows(x, patch_size, atoms)
-    shape, dtype = kept(len(x), rows.h, rows.w, atoms, neighbors, 1)
+    shape, dtype = kept(len(x), x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1, atoms, neighbors, 1)
     found = torch.empty(shape, dtype=dtype)
-    for part, _, scores in rows.times(scorer):
-        _mark(scores.numpy(), np.int32(neighbors), _quantile(neighbors, atoms), *_views(found[part]))
+    for part, scores in times(x, scorer, patch_size):
+        _mark(scores, np.int32(neighbors), _quantile(neighbors, atoms), *_views(found[part]))
     return found
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
     """As `forward`, where the maps' own sign is the gate."""
-    rows = Rows(x, patch_size, maps.shape[1])
-    out = _room(rows, pool)
-    shape, dtype = kept(len(x), rows.h, rows.w, rows.atoms, None, pool)
-    near = torch.empty(shape, dtype=dtype)
-    for part, _, responses in rows.times(maps):
-        _rectify_and_pool(responses.numpy(), pool, near[part].numpy(), out[part].numpy())
-    return out.permute(0, 3, 1, 2), near
+    shape, dtype = kept(len(x), x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1, maps.shape[1], None, pool)
+    found = torch.empty(shape, dtype=dtype)
+    out = torch.empty(*_windows(found, pool), maps.shape[1])
+    for part, responses in times(x, maps, patch_size):
+        _rectify_and_pool(responses, pool, found[part].numpy(), out[part].numpy())
+    return out.permute(0, 3, 1, 2), found
 
 
-def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) -> Tensor:
-    """Gradient of the maps, (P+1, N); see `layerwise.ops`. The same whatever the number of threads."""
-    b, atoms = grad.shape[:2]
-    rows = Rows(x, patch_size, atoms)
-    size = atoms * rows.width * 4
-    count = max(1, min(PARTS, b, GRADIENTS // size))
-    parts = np.arange(b) * count // b
-    total = torch.zeros(count, atoms, rows.width)
-    pooled = grad.permute(0, 2, 3, 1).contiguous()
-    for part, patches in rows:
-        inputs = patches.numpy(), *_views(near[part]), pooled[part].numpy(), pool, parts[part]
-        _add_gradient(*inputs, total.numpy())
-    return total.sum(0)[:, : rows.numbers].T.contiguous()
+def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int, gathered_of: int | None = None) -> Tensor:
+    """Gradient of the maps, (P+1, N); see `layerwise.ops`. The same whatever the number of threads.
+
+    `gathered_of` is the number of atoms where `grad` is that of what `gather` gives.
+    """
+    pooled = (grad.permute(0, 2, 3, 1) if gathered_of is None else grad).contiguous()
+    atoms = gathered_of or grad.shape[1]
+    numbers = patch_size * patch_size * x.shape[1] + 1
+    width = -(-numbers // LANES) * LANES
+    parts = max(1, min(PARTS, len(x), GRADIENTS // (4 * atoms * width)))
+    total, out = torch.empty(parts, atoms, width), torch.empty(atoms, numbers)
+    _add_gradient(*_inputs(x, patch_size, near), pooled.numpy(), pool, gathered_of is not None, total.numpy())
+    _add_parts(total.numpy(), out.numpy())
+    return out.T
 
 
 def _quantile(neighbors: int, atoms: int) -> np.float32:
@@ -213,6 +239,22 @@ def _views(near: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.empty((0, 0, 0, 0), np.uint8), array
 
 
-def _room(rows: Rows, pool: int) -> Tensor:
-    """Room for averages (B, h', w', N)."""
-    return torch.empty(len(rows.x), -(-rows.h // pool), -(-rows.w // pool), rows.atoms)
+def _aligned(maps: Tensor | None, atoms: int) -> np.ndarray:
+    """Maps (P+1, N) as rows of whole vectors, (N, width); width 0 without maps."""
+    if maps is None:
+        return np.empty((atoms, 0), np.float32)
+    numbers = len(maps)
+    rows = torch.zeros(atoms, -(-numbers // LANES) * LANES)
+    rows[:, :numbers] = maps.T
+    return rows.numpy()
+
+
+def _inputs(x: Tensor, patch_size: int, near: Tensor) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
+    """What the loops over windows take of a batch."""
+    return by_pixel(x), patch_size, *_views(near)
+
+
+def _windows(near: Tensor, pool: int) -> tuple[int, int, int]:
+    """(B, h', w')."""
+    b, h, w, _ = near.shape
+    return b, -(-h // pool), -(-w // pool)

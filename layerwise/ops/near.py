@@ -15,6 +15,11 @@ def layout(atoms: int, neighbors: int) -> tuple[int, torch.dtype]:
     return (neighbors, index) if neighbors * index.itemsize < words else (words, torch.uint8)
 
 
+def places(atoms: int, neighbors: int, pool: int) -> int:
+    """For how many atoms there is to be room that are near to a window, (M): each position may have others."""
+    return min(atoms, neighbors * pool * pool)
+
+
 def near_of(mask: Tensor, neighbors: int) -> Tensor:
     """Keep a mask (..., N), with k set in each row, as (..., S)."""
     atoms = mask.shape[-1]

@@ -6,7 +6,7 @@ Shapes: N atoms, width of a row; a window is (top, left, bottom, right) in posit
 import numpy as np
 from numba import njit
 
-from layerwise.ops.vectors import add_scaled, dot, put_sum
+from layerwise.ops.vectors import LANES, add_scaled, dot, put_sum
 
 @njit(cache=True)
 def as_bits(marks, out):  # type: ignore[no-untyped-def]
@@ -79,44 +79,59 @@ def clear(marks, chosen, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def cut(image, size, channels, top, rows):  # type: ignore[no-untyped-def]
+    """Cut the patches of an image (H, W*C) at positions from row `top` on into rows (n, w, width): patch, 1, zeros."""
+    run = size * channels
+    for y in range(rows.shape[0]):
+        for x in range(rows.shape[1]):
+            for dy in range(size):
+                for q in range(run):
+                    rows[y, x, dy * run + q] = image[top + y + dy, x * channels + q]
+            rows[y, x, size * run] = 1
+            rows[y, x, size * run + 1 :] = 0
+
+
+@njit(cache=True)
 def subset_sums(rows, window, pool, first, table):  # type: ignore[no-untyped-def]
     """Write to table[16g + n] the sum of the patches that the bits of n choose from positions first+4g … first+4g+3.
 
-    Rows are (h, w, width), the table (16 or 64, width). Its entries 16g stay zero; those that choose a position outside
-    the image keep what they had: no atom is near there.
+    Rows are those of the window's positions, (pool, w, width), the table (16 or 64, width). Its entries 16g stay zero;
+    those that choose a position outside the image keep what they had: no atom is near there.
     """
     top, left, bottom, right = window
     patches = rows.reshape(-1, rows.shape[2])
     for group in range(table.shape[0] // 16):
         for bit in range(4):
             p = first + 4 * group + bit
-            y, x, half = top + p // pool, left + p % pool, 1 << bit
-            if p < pool * pool and y < bottom and x < right:
+            y, x, half = p // pool, left + p % pool, 1 << bit
+            if top + y < bottom and x < right:
                 for n in range(half):
                     here = np.uintp(16 * group + n)
                     put_sum(table, here, patches, np.uintp(y * rows.shape[1] + x), table, np.uintp(here + half))
 
 
 @njit(cache=True)
-def dots(table, marks, chosen, n, maps, out):  # type: ignore[no-untyped-def]
-    """Add to out, (N,), for the atoms that are chosen each map times its sum of patches."""
+def dots(table, marks, chosen, n, maps, sparse, out):  # type: ignore[no-untyped-def]
+    """Add for the atoms that are chosen each map times its sum of patches: to out, (N,), or in their order if sparse."""
     for i in range(n):
         j = np.uintp(chosen[i])
+        at = np.uintp(i) if sparse else j
         if table.shape[0] == 16:
-            out[j] += dot(table, (np.uintp(marks[0, j]),), maps, j)
+            out[at] += dot(table, (np.uintp(marks[0, j]),), maps, j)
         else:
-            out[j] += dot(table, _subsets(marks[0, j], marks[1, j]), maps, j)
+            out[at] += dot(table, _subsets(marks[0, j], marks[1, j]), maps, j)
 
 
 @njit(cache=True)
-def add_gradients(table, marks, chosen, n, grad, share, total):  # type: ignore[no-untyped-def]
+def add_gradients(table, marks, chosen, n, grad, share, sparse, total):  # type: ignore[no-untyped-def]
     """Add to total, (N, width), each chosen atom's share of its pooled gradient times its sum of patches."""
     for i in range(n):
         j = np.uintp(chosen[i])
+        scale = grad[np.uintp(i) if sparse else j] * share
         if table.shape[0] == 16:
-            add_scaled(table, (np.uintp(marks[0, j]),), grad[j] * share, total, j)
+            add_scaled(table, (np.uintp(marks[0, j]),), scale, total, j)
         else:
-            add_scaled(table, _subsets(marks[0, j], marks[1, j]), grad[j] * share, total, j)
+            add_scaled(table, _subsets(marks[0, j], marks[1, j]), scale, total, j)
 
 
 @njit(cache=True)
