@@ -78,8 +78,8 @@ class PatchDictionary(nn.Module):
 
         Whitening then costs no pass over the patches.
         """
-        folded = self.whitening @ weight
-        return torch.cat([folded, (bias - self.mean @ folded)[None]])
+        folded = weight.T @ self.whitening.T  # an atom's numbers lie together, as the embedding reads them
+        return torch.cat([folded, (bias - folded @ self.mean)[:, None]], 1).T
 
     def whiten(self, patches: Tensor) -> Tensor:
         """Whiten patches, (..., P)."""

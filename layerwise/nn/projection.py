@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerwise.ops.sparse import combine
+
 
 class Sparse(NamedTuple):
     """An embedding as its numbers that are not zero, M for each window; places that are left over hold 0 of atom 0."""
@@ -40,7 +42,7 @@ def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse)
         out = F.linear(embedded.permute(0, 2, 3, 1), weight, bias)
     else:
         values, atoms = (part.flatten(0, 2) for part in embedded)
-        out = F.embedding_bag(atoms, weight.T.contiguous(), mode="sum", per_sample_weights=values) + bias
+        out = combine(values, atoms, weight.T) + bias
         out = out.view(*embedded.values.shape[:3], -1)
     return out.permute(0, 3, 1, 2)
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from layerwise.ops import reference
-from layerwise.ops.near import places
+from layerwise.ops.near import layout, places
 from layerwise.ops.reference import affine, average_pool, extract_patches, kth_lowest, nearest_mask, sample_patches
 
 __all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "kth_lowest", "near", "nearest_mask"]
@@ -59,7 +59,7 @@ def embed(
     """
     if torch.compiler.is_exporting():  # for programs where there is no layerwise
         return reference.embed(x, scorer, maps, patch_size, neighbors, pool)
-    pooled: Tensor = _embed(x.detach(), scorer, maps, near, patch_size, neighbors, pool)[0]
+    pooled: Tensor = _embed(_by_pixel(x), scorer, maps, near, patch_size, neighbors, pool)[0]
     return pooled
 
 
@@ -72,9 +72,10 @@ def gather(
     0 and atom 0. None where many atoms are near to a window, or the backend has no such thing.
     """
     module, atoms = backend(x), scorer.shape[1]
-    if not hasattr(module, "gather") or pool > 4 or places(atoms, neighbors, pool) * FEW > atoms:
+    room, kind = places(atoms, neighbors, pool), layout(atoms, neighbors)[1]
+    if not hasattr(module, "gather") or kind == torch.uint8 or pool > 4 or room * FEW > atoms:
         return None
-    values, which, _ = _gather(x.detach(), scorer, maps, near, patch_size, neighbors, pool)
+    values, which, _ = _gather(_by_pixel(x), scorer, maps, near, patch_size, neighbors, pool)
     return values, which
 
 
@@ -88,8 +89,13 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:
     """Convolve, keep what is above 0, and average over windows: `embed` where the sign of the map is the gate."""
     if torch.compiler.is_exporting():
         return reference.convolve(x, maps, patch_size, pool)[0]
-    pooled: Tensor = _embed(x.detach(), None, maps, None, patch_size, 0, pool)[0]
+    pooled: Tensor = _embed(_by_pixel(x), None, maps, None, patch_size, 0, pool)[0]
     return pooled
+
+
+def _by_pixel(x: Tensor) -> Tensor:
+    """The order that every backend reads, once for both passes."""
+    return x.detach().contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.custom_op("layerwise::embed", mutates_args=())
@@ -156,12 +162,12 @@ def _embed_backward(
 ) -> Tensor:
     own = () if gathered_of is None else (gathered_of,)
     gradient: Tensor = backend(x).backward(x, grad, near, patch_size, pool, *own)
-    return gradient.contiguous()
+    return gradient.T.contiguous().T
 
 
 @_embed_backward.register_fake
 def _(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int, gathered_of: int | None = None) -> Tensor:
-    return x.new_empty(patch_size * patch_size * x.shape[1] + 1, gathered_of or grad.shape[1])
+    return x.new_empty(gathered_of or grad.shape[1], patch_size * patch_size * x.shape[1] + 1).T
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

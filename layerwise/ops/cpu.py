@@ -19,6 +19,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from layerwise.ops import sparse
 from layerwise.ops.clusters import add_up, lowest
 from layerwise.ops.launch import parallel
 from layerwise.ops.near import layout, places
@@ -96,7 +97,7 @@ def _pool(x, size, bits, indices, maps, pool, out, which):  # type: ignore[no-un
 
 
 @parallel
-def _add_gradient(x, size, bits, indices, grad, pool, sparse, total):  # type: ignore[no-untyped-def]
+def _add_gradient(x, size, bits, indices, grad, pool, total):  # type: ignore[no-untyped-def]
     """Write the gradient of the maps, (parts, N, width): each part of the batch adds up that of its images."""
     images, tall, wide, _ = grad.shape
     _, h, w, _ = bits.shape if bits.shape[0] else indices.shape
@@ -117,7 +118,7 @@ def _add_gradient(x, size, bits, indices, grad, pool, sparse, total):  # type: i
                     for first in range(0, pool * pool, 16):
                         n = choose(bits, indices, i, window, pool, first, marks, words, chosen)
                         subset_sums(rows, window, pool, first, table)
-                        add_gradients(table, marks, chosen, n, grad[i, r, c], share, sparse, total[part])
+                        add_gradients(table, marks, chosen, n, grad[i, r, c], share, total[part])
                         clear(marks, chosen, n)
 
 
@@ -215,13 +216,14 @@ def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int, 
 
     `gathered_of` is the number of atoms where `grad` is that of what `gather` gives.
     """
-    pooled = (grad.permute(0, 2, 3, 1) if gathered_of is None else grad).contiguous()
-    atoms = gathered_of or grad.shape[1]
-    numbers = patch_size * patch_size * x.shape[1] + 1
+    if gathered_of is not None:
+        return sparse.gradient(by_pixel(x), patch_size, near.numpy(), grad.numpy(), pool, gathered_of).T
+    pooled = grad.permute(0, 2, 3, 1).contiguous()
+    atoms, numbers = grad.shape[1], patch_size * patch_size * x.shape[1] + 1
     width = -(-numbers // LANES) * LANES
     parts = max(1, min(PARTS, len(x), GRADIENTS // (4 * atoms * width)))
     total, out = torch.empty(parts, atoms, width), torch.empty(atoms, numbers)
-    _add_gradient(*_inputs(x, patch_size, near), pooled.numpy(), pool, gathered_of is not None, total.numpy())
+    _add_gradient(*_inputs(x, patch_size, near), pooled.numpy(), pool, total.numpy())
     _add_parts(total.numpy(), out.numpy())
     return out.T
 

@@ -123,11 +123,11 @@ def dots(table, marks, chosen, n, maps, sparse, out):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
-def add_gradients(table, marks, chosen, n, grad, share, sparse, total):  # type: ignore[no-untyped-def]
+def add_gradients(table, marks, chosen, n, grad, share, total):  # type: ignore[no-untyped-def]
     """Add to total, (N, width), each chosen atom's share of its pooled gradient times its sum of patches."""
     for i in range(n):
         j = np.uintp(chosen[i])
-        scale = grad[np.uintp(i) if sparse else j] * share
+        scale = grad[j] * share
         if table.shape[0] == 16:
             add_scaled(table, (np.uintp(marks[0, j]),), scale, total, j)
         else:

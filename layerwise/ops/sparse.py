@@ -1,0 +1,176 @@
+"""What costs the atoms that are near, not all there are: the backward pass of `gather`, and products with its values.
+
+A window has M places for the atoms that are near to any of its positions, in the order in which positions and their
+indices name them first; places that are left over hold 0 of atom 0.
+
+Shapes: B batch, h w positions, R C windows, n = B·R·C of them, k neighbors, N atoms, P+1 numbers of a patch with its 1,
+D numbers that are made of an embedding.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import njit, prange
+from torch import Tensor
+
+from layerwise.ops.launch import parallel
+from layerwise.ops.vectors import LANES, add_scaled, dot
+
+TOGETHER = 1 << 18
+"""numbers of the images that are gone through for all atoms before the next: what a core keeps near"""
+RANGES = 32
+"""of atoms, of which each is one thread's"""
+PARTS = 8
+"""of the windows, whose gradients are added up apart: the same whatever the number of threads"""
+
+
+@njit(cache=True)
+def _slots(indices, i, window, slots, places):  # type: ignore[no-untyped-def]
+    """Write to slots, (pool², k), at which place each atom of each position of a window is; `places` is all -1."""
+    top, left, bottom, right = window
+    n = 0
+    for y in range(top, bottom):
+        for x in range(left, right):
+            p = (y - top) * (right - left) + x - left
+            for q in range(indices.shape[3]):
+                j = np.uintp(indices[i, y, x, q])
+                if places[j] < 0:
+                    places[j] = n
+                    n += 1
+                slots[p, q] = places[j]
+    for y in range(top, bottom):
+        for x in range(left, right):
+            for index in indices[i, y, x]:
+                places[np.uintp(index)] = -1
+
+
+@parallel
+def _sort_by_atom(indices, grad, pool, images, starts, positions, shares):  # type: ignore[no-untyped-def]
+    """Sort the near atoms of all positions, (B, h, w, k), by atom: for each part of so many images in itself.
+
+    Writes where an atom's begin, starts (parts, N+1), and of each, (parts, images·h·w·k), its position in the part and
+    its share of its window's gradient (B, R, C, M).
+    """
+    total, h, w, k = indices.shape
+    atoms = starts.shape[1] - 1
+    for part in prange(starts.shape[0]):
+        first, last = part * images, min((part + 1) * images, total)
+        begin = starts[part]
+        begin[:] = 0
+        for i in range(first, last):
+            for y in range(h):
+                for x in range(w):
+                    for index in indices[i, y, x]:
+                        begin[np.uintp(index) + 1] += 1
+        for j in range(atoms):
+            begin[j + 1] += begin[j]
+        free = begin.copy()
+        slots, places = np.empty((pool * pool, k), np.int32), np.full(atoms, -1, np.int32)
+        for i in range(first, last):
+            for r in range(grad.shape[1]):
+                for c in range(grad.shape[2]):
+                    top, left = r * pool, c * pool
+                    bottom, right = min(top + pool, h), min(left + pool, w)
+                    _slots(indices, i, (top, left, bottom, right), slots, places)
+                    share = np.float32(1) / np.float32((bottom - top) * (right - left))
+                    for y in range(top, bottom):
+                        for x in range(left, right):
+                            p = (y - top) * (right - left) + x - left
+                            for q in range(k):
+                                j = np.uintp(indices[i, y, x, q])
+                                positions[part, free[j]] = ((i - first) * h + y) * w + x
+                                shares[part, free[j]] = grad[i, r, c, slots[p, q]] * share
+                                free[j] += 1
+
+
+@parallel
+def _add_by_atom(x, size, side, images, starts, positions, shares, out):  # type: ignore[no-untyped-def]
+    """Write the gradient of the maps, (N, P+1): of each atom, its shares times the patches at its positions.
+
+    x is (B, H, W·C), `side` the positions (h, w).
+    """
+    h, w = side
+    atoms, channels = out.shape[0], x.shape[2] // (w + size - 1)
+    run = size * channels
+    for block in prange(RANGES):
+        for j in range(block * atoms // RANGES, (block + 1) * atoms // RANGES):
+            out[j] = 0
+        for part in range(starts.shape[0]):
+            for j in range(block * atoms // RANGES, (block + 1) * atoms // RANGES):
+                for pair in range(starts[part, j], starts[part, j + 1]):
+                    place, share = positions[part, pair], shares[part, pair]
+                    i, y, left = part * images + place // (h * w), place // w % h, place % w * channels
+                    for dy in range(size):
+                        total, numbers = out[j, dy * run : (dy + 1) * run], x[i, y + dy, left : left + run]
+                        for q in range(run):
+                            total[q] += share * numbers[q]
+                    out[j, size * run] += share
+
+
+@parallel
+def _combine(values, atoms, weight, out):  # type: ignore[no-untyped-def]
+    """Write to out, (n, D), the rows of weight, (N, D), of a window's atoms, (n, M), times its values."""
+    for i in prange(out.shape[0]):
+        out[i] = 0
+        for m in range(values.shape[1]):
+            if values[i, m] != 0:
+                add_scaled(weight, (np.uintp(atoms[i, m]),), values[i, m], out, np.uintp(i))
+
+
+@parallel
+def _combine_backward(values, atoms, weight, grad, of_values, of_weight):  # type: ignore[no-untyped-def]
+    """Write the gradients of values, (n, M), and of weight, (parts, N, D), each part that of its windows."""
+    windows, parts = len(values), len(of_weight)
+    for part in prange(parts):
+        of_weight[part] = 0
+        for i in range(part * windows // parts, (part + 1) * windows // parts):
+            for m in range(values.shape[1]):
+                j = np.uintp(atoms[i, m])
+                of_values[i, m] = dot(weight, (j,), grad, np.uintp(i))
+                if values[i, m] != 0:
+                    add_scaled(grad, (np.uintp(i),), values[i, m], of_weight[part], j)
+
+
+def gradient(x: np.ndarray, size: int, near: np.ndarray, grad: np.ndarray, pool: int, atoms: int) -> Tensor:
+    """Gradient of the maps, (N, P+1), from that of what `gather` gives, (B, R, C, M); x is (B, H, W·C)."""
+    b, h, w, k = near.shape
+    images = max(1, min(b, TOGETHER // x[0].size))
+    parts = -(-b // images)
+    starts = np.empty((parts, atoms + 1), np.int64)
+    positions, shares = (np.empty((parts, images * h * w * k), kind) for kind in (np.int32, np.float32))
+    out = torch.empty(atoms, size * size * (x.shape[2] // (w + size - 1)) + 1)
+    _sort_by_atom(near, grad, pool, images, starts, positions, shares)
+    _add_by_atom(x, size, (h, w), images, starts, positions, shares, out.numpy())
+    return out
+
+
+class _Combined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, atoms: Tensor, weight: Tensor) -> Tensor:
+        padded = _padded(weight)
+        ctx.save_for_backward(values, atoms, padded)
+        ctx.width = weight.shape[1]
+        out = torch.empty(len(values), padded.shape[1])
+        _combine(values.numpy(), atoms.numpy(), padded.numpy(), out.numpy())
+        return out[:, : ctx.width]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        values, atoms, weight = ctx.saved_tensors
+        of_values, of_weight = torch.empty_like(values), torch.empty(PARTS, *weight.shape)
+        inputs = values.numpy(), atoms.numpy(), weight.numpy(), _padded(grad).numpy()
+        _combine_backward(*inputs, of_values.numpy(), of_weight.numpy())
+        return of_values, None, of_weight.sum(0)[:, : ctx.width]
+
+
+def combine(values: Tensor, atoms: Tensor, weight: Tensor) -> Tensor:
+    """The embedding that `gather` gives as values and atoms, (n, M), times a matrix (N, D): (n, D)."""
+    out: Tensor = _Combined.apply(values, atoms, weight)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """Rows of whole vectors."""
+    return F.pad(rows, (0, -rows.shape[1] % LANES)).detach().contiguous()
