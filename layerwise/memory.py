@@ -1,5 +1,6 @@
 """How much memory there is, and one line, which names what asked for more, where it is too little."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -11,6 +12,9 @@ from layerwise.errors import TrainingFailed
 
 GROUPS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
 """where a container or a scheduler says how much it lends, version 2 and 1"""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""of mallopt: how much is freed before it is given back, in bytes, and from what size on memory is had apart"""
 
 
 def total() -> int:
@@ -26,6 +30,17 @@ def peak() -> int:
     """The most bytes of the processor's memory that this process has taken."""
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return taken if sys.platform == "darwin" else 1024 * taken
+
+
+def keep_what_is_freed() -> None:
+    """Let this process keep the memory that a step frees for the next, where its C library is GNU's.
+
+    Otherwise each step gets its largest tensors from the system and gives them back: a quarter of its time.
+    """
+    with suppress(OSError, AttributeError):
+        change = ctypes.CDLL(None).mallopt
+        change(M_MMAP_THRESHOLD, 1 << 25)
+        change(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def is_lacking(error: BaseException) -> bool:

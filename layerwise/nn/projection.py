@@ -48,13 +48,13 @@ def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse)
 
 
 def moments(norm: nn.BatchNorm2d, embedded: Tensor | Sparse) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each atom, (N,) each: of a batch, which is remembered, or in eval mode what is remembered."""
+    """Mean and variance of each atom, (N,) each: of a batch, which is remembered; in eval mode what is remembered."""
     remembered = norm.running_mean, norm.running_var
     if not norm.training:
         return remembered  # type: ignore[return-value]
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     if isinstance(embedded, Tensor):
-        mean, variance = _Moments.apply(embedded, *remembered, norm.momentum)  # type: ignore[no-untyped-call]
+        mean, variance = _Moments.apply(embedded, *remembered, norm.momentum)
         return mean, variance
     values, atoms = embedded.values.flatten(), embedded.atoms.flatten()
     windows, zeros = embedded.values[..., 0].numel(), values.new_zeros(norm.num_features)
@@ -79,9 +79,10 @@ class _Moments(torch.autograd.Function):
         return mean, variance
 
     @staticmethod
-    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor | None, ...]:
         a, mean = ctx.saved_tensors
         count = a.numel() // a.shape[1]
         slope = 2 / count * of_variance
         constant = of_mean / count - slope * mean
-        return torch.addcmul(constant[:, None, None], slope[:, None, None], a), None, None, None
+        of_a = torch.addcmul(constant, slope, a.permute(0, 2, 3, 1))
+        return of_a.permute(0, 3, 1, 2), None, None, None

@@ -211,7 +211,9 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tenso
     return out.permute(0, 3, 1, 2), found
 
 
-def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int, gathered_of: int | None = None) -> Tensor:
+def backward(
+    x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int, gathered_of: int | None = None
+) -> Tensor:
     """Gradient of the maps, (P+1, N); see `layerwise.ops`. The same whatever the number of threads.
 
     `gathered_of` is the number of atoms where `grad` is that of what `gather` gives.

@@ -64,8 +64,8 @@ def _sort_by_atom(indices, grad, pool, images, starts, positions, shares):  # ty
                 for x in range(w):
                     for index in indices[i, y, x]:
                         begin[np.uintp(index) + 1] += 1
-        for j in range(atoms):
-            begin[j + 1] += begin[j]
+        for atom in range(atoms):
+            begin[atom + 1] += begin[atom]
         free = begin.copy()
         slots, places = np.empty((pool * pool, k), np.int32), np.full(atoms, -1, np.int32)
         for i in range(first, last):
@@ -157,7 +157,7 @@ class _Combined(torch.autograd.Function):
         return out[:, : ctx.width]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         values, atoms, weight = ctx.saved_tensors
         of_values, of_weight = torch.empty_like(values), torch.empty(PARTS, *weight.shape)
         inputs = values.numpy(), atoms.numpy(), weight.numpy(), _padded(grad).numpy()
@@ -167,7 +167,7 @@ class _Combined(torch.autograd.Function):
 
 def combine(values: Tensor, atoms: Tensor, weight: Tensor) -> Tensor:
     """The embedding that `gather` gives as values and atoms, (n, M), times a matrix (N, D): (n, D)."""
-    out: Tensor = _Combined.apply(values, atoms, weight)  # type: ignore[no-untyped-call]
+    out: Tensor = _Combined.apply(values, atoms, weight)
     return out
 
 

@@ -21,13 +21,18 @@ _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
 _FAST = ("reassoc", "nsz", "nnan", "contract")
 
 
-@intrinsic
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's own, which takes the first argument away."""
+    return intrinsic(function)
+
+
+@_intrinsic
 def dot(typing, sums, which, maps, j):  # type: ignore[no-untyped-def]
     """The product of maps[j] and the sum of the rows `which` of `sums`."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         table, others = (_Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 2))
-        rows = [table.row(number) for number in cgutils.unpack_tuple(builder, arguments[1])]
+        rows = [table.row(number) for number in _parts(builder, arguments[1])]
         right = others.row(arguments[3])
 
         def add(at: Any, total: Any) -> Any:
@@ -37,19 +42,19 @@ def dot(typing, sums, which, maps, j):  # type: ignore[no-untyped-def]
         total = _over(builder, others.width, add)
         reduce = ir.FunctionType(_FLOAT, [_FLOAT, _VECTOR])
         name = f"llvm.vector.reduce.fadd.v{LANES}f32"
-        function = cgutils.get_or_insert_function(builder.module, reduce, name)
+        function = cgutils.get_or_insert_function(builder.module, reduce, name)  # type: ignore[no-untyped-call]
         return builder.call(function, [ir.Constant(_FLOAT, 0.0), total], fastmath=_FAST)
 
     return types.float32(sums, which, maps, j), generate
 
 
-@intrinsic
+@_intrinsic
 def add_scaled(typing, sums, which, factor, out, j):  # type: ignore[no-untyped-def]
     """Add to out[j] the sum of the rows `which` of `sums`, times a float32."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         table, others = (_Matrix(context, builder, signature.args[i], arguments[i]) for i in (0, 3))
-        rows = [table.row(number) for number in cgutils.unpack_tuple(builder, arguments[1])]
+        rows = [table.row(number) for number in _parts(builder, arguments[1])]
         target, factor = others.row(arguments[4]), _spread(builder, arguments[2])
 
         def add(at: Any, nothing: Any) -> Any:
@@ -64,7 +69,7 @@ def add_scaled(typing, sums, which, factor, out, j):  # type: ignore[no-untyped-
     return types.void(sums, which, factor, out, j), generate
 
 
-@intrinsic
+@_intrinsic
 def put_sum(typing, left, i, right, j, out, k):  # type: ignore[no-untyped-def]
     """Write left[i] + right[j] to out[k]."""
 
@@ -88,7 +93,7 @@ class _Matrix:
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
         array = context.make_array(kind)(context, builder, value)
         self.builder, self.data = builder, array.data
-        self.width = cgutils.unpack_tuple(builder, array.shape)[-1]
+        self.width = _parts(builder, array.shape)[-1]
 
     def row(self, number: Any) -> Any:
         """A pointer to a row's first number."""
@@ -109,6 +114,10 @@ def _over(builder: Any, width: Any, step: Callable[[Any, Any], Any]) -> Any:
     builder.cbranch(builder.icmp_unsigned("<", following, width), body, behind)
     builder.position_at_end(behind)
     return result
+
+
+def _parts(builder: Any, value: Any) -> list[Any]:
+    return list(cgutils.unpack_tuple(builder, value))  # type: ignore[no-untyped-call]
 
 
 def _at(builder: Any, row: Any, at: Any) -> Any:

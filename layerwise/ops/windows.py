@@ -6,7 +6,8 @@ Shapes: N atoms, width of a row; a window is (top, left, bottom, right) in posit
 import numpy as np
 from numba import njit
 
-from layerwise.ops.vectors import LANES, add_scaled, dot, put_sum
+from layerwise.ops.vectors import add_scaled, dot, put_sum
+
 
 @njit(cache=True)
 def as_bits(marks, out):  # type: ignore[no-untyped-def]
@@ -28,7 +29,7 @@ def choose(bits, indices, i, window, pool, first, marks, words, chosen):  # type
     if indices.shape[0]:
         return _mark_each(indices, i, window, pool, first, marks, chosen)
     _mark_all(bits, i, window, pool, first, words)
-    n = 0
+    n = np.intp(0)
     for j in range(marks.shape[1]):
         chosen[n] = j
         n += np.intp(marks[0, j] | marks[1, j] != 0)
@@ -53,7 +54,7 @@ def _mark_all(bits, i, window, pool, first, words):  # type: ignore[no-untyped-d
 @njit(cache=True)
 def _mark_each(indices, i, window, pool, first, marks, chosen):  # type: ignore[no-untyped-def]
     top, left, bottom, right = window
-    n = 0
+    n = np.intp(0)
     for y in range(top, bottom):
         for x in range(left, right):
             p = (y - top) * pool + x - left - first
@@ -112,7 +113,7 @@ def subset_sums(rows, window, pool, first, table):  # type: ignore[no-untyped-de
 
 @njit(cache=True)
 def dots(table, marks, chosen, n, maps, sparse, out):  # type: ignore[no-untyped-def]
-    """Add for the atoms that are chosen each map times its sum of patches: to out, (N,), or in their order if sparse."""
+    """Add to out, (N,), or if sparse in their order, the chosen atoms' maps times their sums of patches."""
     for i in range(n):
         j = np.uintp(chosen[i])
         at = np.uintp(i) if sparse else j

@@ -160,6 +160,7 @@ def fit_layer(
     depends on; `depth` is the stack's, where it is known. Raises TrainingFailed where the loss is not finite,
     DamagedRun where last.ckpt is damaged, or of another training.
     """
+    memory.keep_what_is_freed()
     best = BestEpoch()
     shown = _Shown(f"layer {number}" + (f"/{depth}" if depth else ""), (depth or number) - number)
     last = folder / "last.ckpt"

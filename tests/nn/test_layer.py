@@ -205,7 +205,7 @@ def test_probed_layer__can_be_compiled__and_trained() -> None:
     expected = torch.autograd.grad(layer(x, below)[1].square().sum(), maps.weight)[0]
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     gradient = torch.autograd.grad(compiled(x, below)[1].square().sum(), maps.weight)[0]
-    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)  # norm and projection are apart there
 
 
 def test_stack_of_two__has_the_shape_that_its_layers_say() -> None:

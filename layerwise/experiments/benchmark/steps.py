@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerwise import memory
 from layerwise.config import Layer, Optimizer
 from layerwise.config.choices import OPTIMIZERS
 from layerwise.data.images import to_input
@@ -89,6 +90,7 @@ def alternate(tasks: Mapping[str, Callable[[], object]], turns: int, device: tor
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
+    memory.keep_what_is_freed()  # as training does
     warm = {name: max(timed(task) for _ in range(2)) for name, task in tasks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(turns):
@@ -119,6 +121,7 @@ def peak_memory(task: Callable[[], object], device: torch.device) -> int | None:
 
 def median_seconds(task: Callable[[], object], device: torch.device) -> float:
     """The median of a few times; the first does not count."""
+    memory.keep_what_is_freed()  # as training does
     seconds = []
     for _ in range(TIMES):
         start = time.perf_counter()
