@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -14,6 +15,7 @@ from layerwise.console import print_table, progress
 from layerwise.experiments.benchmark.layers import HUGE, Row, first_layer, measure_layer
 from layerwise.experiments.benchmark.stack import measure_depth
 from layerwise.experiments.benchmark.steps import SIDE, natural_images
+from layerwise.experiments.benchmark.whole import measure_convolution, measure_known, measure_threads
 from layerwise.nn.kmeans import kmeans, nearest
 from layerwise.nn.whitening import fit_whitening
 from layerwise.ops import sample_patches
@@ -49,12 +51,17 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
     if path is not None:
         write_json(Path(path), [asdict(row) for row in rows])
     print()
-    for _ in progress([0], "a layer at depth 4"):
-        line = measure_depth(quick, device)
-    print(line)
-    for _ in progress([0], "a dictionary"):
-        line = measure_dictionary(quick)
-    print(line)
+    parts: dict[str, Callable[[], list[str]]] = {
+        "whole layers": lambda: measure_known(quick, device),
+        "threads": lambda: measure_threads(quick) if device.type == "cpu" else [],
+        "convolutions": lambda: measure_convolution(quick, device),
+        "a layer at depth 4": lambda: [measure_depth(quick, device)],
+        "a dictionary": lambda: [measure_dictionary(quick)],
+    }
+    for name, measure in parts.items():
+        for _ in progress([0], name):
+            lines = measure()
+        print("\n".join(lines))
     return rows
 
 
