@@ -19,14 +19,14 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from layerwise.ops import sparse
+from layerwise.ops import prefilter, sparse
 from layerwise.ops.clusters import add_up, lowest
 from layerwise.ops.launch import parallel
 from layerwise.ops.near import layout, places
-from layerwise.ops.rows import by_pixel, times
+from layerwise.ops.rows import aligned, by_pixel, times
 from layerwise.ops.selection import mark_lowest
 from layerwise.ops.vectors import LANES
-from layerwise.ops.windows import add_counts, add_gradients, as_bits, choose, clear, cut, dots, subset_sums
+from layerwise.ops.windows import add_counts, add_gradients, choose, clear, cut, dots, keep, subset_sums
 
 __all__ = ["add_up", "backward", "convolve", "forward", "gather", "kept", "lowest", "near"]
 
@@ -48,14 +48,7 @@ def _mark(scores, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
         for x in range(w):
             marks[:] = 0
             mark_lowest(scores[i, y, x], k, quantile, np.uint8(1), marks[:atoms])
-            if bits.shape[0]:
-                as_bits(marks, bits[i, y, x])
-            else:
-                n = 0
-                for j in range(atoms):
-                    if marks[j]:
-                        indices[i, y, x, n] = j
-                        n += 1
+            keep(marks, atoms, bits, indices, i, y, x)
 
 
 @parallel
@@ -134,7 +127,7 @@ def _add_parts(total, out):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _rectify_and_pool(responses, pool, bits, out):  # type: ignore[no-untyped-def]
+def _rectify_and_pool(responses, pool, bits, indices, out):  # type: ignore[no-untyped-def]
     """Write bits where a response is above 0, (b, h, w, S), and average those that are, (b, R, C, N)."""
     images, h, w, atoms = responses.shape
     _, tall, wide, _ = out.shape
@@ -152,7 +145,7 @@ def _rectify_and_pool(responses, pool, bits, out):  # type: ignore[no-untyped-de
                     for j in range(atoms):
                         pooled[j] += max(response[j], np.float32(0))
                         marks[j] = response[j] > 0
-                    as_bits(marks, bits[i, y, x])
+                    keep(marks, atoms, bits, indices, i, y, x)
             share = np.float32(1) / np.float32((bottom - top) * (right - left))
             for j in range(atoms):
                 pooled[j] *= share
@@ -176,7 +169,7 @@ def forward(
     """Pooled embedding of a batch, and what is near; see `layerwise.ops`. Without maps each near atom counts 1."""
     found = near(x, scorer, patch_size, neighbors) if known is None else known
     out = torch.empty(*_windows(found, pool), scorer.shape[1])
-    _pool(*_inputs(x, patch_size, found), _aligned(maps, scorer.shape[1]), pool, out.numpy(), NONE)
+    _pool(*_inputs(x, patch_size, found), _rows_of(maps, scorer.shape[1]), pool, out.numpy(), NONE)
     return out.permute(0, 3, 1, 2), found
 
 
@@ -187,7 +180,7 @@ def gather(
     found = near(x, scorer, patch_size, neighbors) if known is None else known
     out = torch.empty(*_windows(found, pool), places(scorer.shape[1], neighbors, pool))
     which = torch.empty(out.shape, dtype=torch.int32)
-    _pool(*_inputs(x, patch_size, found), _aligned(maps, scorer.shape[1]), pool, out.numpy(), which.numpy())
+    _pool(*_inputs(x, patch_size, found), _rows_of(maps, scorer.shape[1]), pool, out.numpy(), which.numpy())
     return out, which, found
 
 
@@ -195,9 +188,14 @@ def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
     atoms = scorer.shape[1]
     shape, dtype = kept(len(x), x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1, atoms, neighbors, 1)
-    found = torch.empty(shape, dtype=dtype)
-    for part, scores in times(x, scorer, patch_size):
-        _mark(scores, np.int32(neighbors), _quantile(neighbors, atoms), *_views(found[part]))
+    found = torch.zeros(shape, dtype=dtype)  # of numbers that are none, fewer than k may be near
+    wanted = np.int32(neighbors), _quantile(neighbors, atoms)
+    if prefilter.pays(len(scorer) - 1):
+        for part, bounded in prefilter.times(x, scorer, patch_size):
+            prefilter.mark(*bounded, *wanted, *_views(found[part]))
+    else:
+        for part, scores in times(x, scorer, patch_size):
+            _mark(scores, *wanted, *_views(found[part]))
     return found
 
 
@@ -207,7 +205,7 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tenso
     found = torch.empty(shape, dtype=dtype)
     out = torch.empty(*_windows(found, pool), maps.shape[1])
     for part, responses in times(x, maps, patch_size):
-        _rectify_and_pool(responses, pool, found[part].numpy(), out[part].numpy())
+        _rectify_and_pool(responses, pool, *_views(found[part]), out[part].numpy())
     return out.permute(0, 3, 1, 2), found
 
 
@@ -243,14 +241,9 @@ def _views(near: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.empty((0, 0, 0, 0), np.uint8), array
 
 
-def _aligned(maps: Tensor | None, atoms: int) -> np.ndarray:
-    """Maps (P+1, N) as rows of whole vectors, (N, width); width 0 without maps."""
-    if maps is None:
-        return np.empty((atoms, 0), np.float32)
-    numbers = len(maps)
-    rows = torch.zeros(atoms, -(-numbers // LANES) * LANES)
-    rows[:, :numbers] = maps.T
-    return rows.numpy()
+def _rows_of(maps: Tensor | None, atoms: int) -> np.ndarray:
+    """Maps as rows, (N, width); of width 0 without maps."""
+    return np.empty((atoms, 0), np.float32) if maps is None else aligned(maps)
 
 
 def _inputs(x: Tensor, patch_size: int, near: Tensor) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:

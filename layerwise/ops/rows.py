@@ -8,6 +8,7 @@ from numba import prange
 from torch import Tensor
 
 from layerwise.ops.launch import parallel
+from layerwise.ops.vectors import LANES
 from layerwise.ops.windows import cut
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
@@ -24,20 +25,39 @@ def times(x: Tensor, weight: Tensor, patch_size: int) -> Iterator[tuple[slice, n
 
     The numbers are overwritten by the next.
     """
-    b, c, height, width = x.shape
-    h, w, (numbers, atoms) = height - patch_size + 1, width - patch_size + 1, weight.shape
+    products, weight = None, weight.T.contiguous().T  # the layout that matrix products are faster with
+    for part, rows in cut_rows(x, patch_size, *weight.shape):
+        if products is None:
+            products = torch.empty(*rows.shape[:3], weight.shape[1])
+        product = products[: len(rows)]
+        torch.mm(rows.flatten(0, 2), weight, out=product.flatten(0, 2))
+        yield part, product.numpy()
+
+
+def cut_rows(x: Tensor, patch_size: int, width: int, atoms: int) -> Iterator[tuple[slice, Tensor]]:
+    """Cut the patches of (B, C, H, W): yield a slice of the batch, and each patch, a 1, and zeros, (b, h, w, width).
+
+    The numbers are overwritten by the next. As many images at a time as suit products with N atoms.
+    """
+    b, c, *sides = x.shape
+    h, w = (side - patch_size + 1 for side in sides)
     step = max(1, min(b, CHUNK_NUMBERS // (h * w * atoms)))
-    rows, products = torch.empty(step, h, w, numbers), torch.empty(step, h, w, atoms)
-    weight = weight.T.contiguous().T  # the layout that matrix products are faster with
-    images = by_pixel(x)
+    rows, images = torch.empty(step, h, w, width), by_pixel(x)
     for start in range(0, b, step):
         part = slice(start, min(start + step, b))
-        some, product = rows[: part.stop - start], products[: part.stop - start]
+        some = rows[: part.stop - start]
         _cut(images[part], patch_size, c, some.numpy())
-        torch.mm(some.flatten(0, 2), weight, out=product.flatten(0, 2))
-        yield part, product.numpy()
+        yield part, some
 
 
 def by_pixel(x: Tensor) -> np.ndarray:
     """(B, C, H, W) as (B, H, W*C): a patch is then as many runs of numbers as it has rows."""
     return x.permute(0, 2, 3, 1).contiguous().flatten(2).numpy()
+
+
+def aligned(maps: Tensor) -> np.ndarray:
+    """Maps (P+1, N) as rows of whole vectors, (N, width)."""
+    numbers, atoms = maps.shape
+    rows = torch.zeros(atoms, -(-numbers // LANES) * LANES)
+    rows[:, :numbers] = maps.T
+    return rows.numpy()

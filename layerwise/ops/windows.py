@@ -10,13 +10,20 @@ from layerwise.ops.vectors import add_scaled, dot, put_sum
 
 
 @njit(cache=True)
-def as_bits(marks, out):  # type: ignore[no-untyped-def]
-    """Write marks, 0 or 1, as bits."""
-    for word in range(out.shape[0]):
-        byte = np.uint8(0)
-        for bit in range(8):
-            byte |= np.uint8(marks[8 * word + bit] << bit)
-        out[word] = byte
+def keep(marks, atoms, bits, indices, i, y, x):  # type: ignore[no-untyped-def]
+    """Write which of the marks, 0 or 1, with zeros behind those of N atoms, are 1: as bits, or as indices."""
+    if bits.shape[0]:
+        for word in range(bits.shape[3]):
+            byte = np.uint8(0)
+            for bit in range(8):
+                byte |= np.uint8(marks[8 * word + bit] << bit)
+            bits[i, y, x, word] = byte
+    else:
+        n = 0
+        for j in range(atoms):
+            if marks[j]:
+                indices[i, y, x, n] = j
+                n += 1
 
 
 @njit(cache=True)
