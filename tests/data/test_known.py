@@ -1,14 +1,15 @@
 """What is known of inputs that come again is what would be found anew."""
 
 import errno
+import os
+import resource
 
 import pytest
 import torch
 from torch import Tensor
 
-from layerwise import ops
+from layerwise import memory, ops
 from layerwise.config.choices import BORDERS
-from layerwise.data import known
 from layerwise.data.images import Augmentation, to_input
 from layerwise.data.known import Known, KnownCrops, Room
 
@@ -67,16 +68,22 @@ def test_known__where_there_is_no_room__says_so_once_and_knows_nothing(
         assert out.count("layer 2: which atoms are near takes") == 1 and "--features.gigabytes" in out
 
 
-def test_known__on_a_full_disk__goes_on_without(
+def test_known__where_a_file_finds_no_room__goes_on_without(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> Tensor:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(known, "allocate", full)
+    monkeypatch.setattr(memory, "total", lambda: 0)  # so that all that is kept goes to a file
     inputs = torch.randn(3, 2, 6, 5, generator=generator)
-    assert Known(Asked(), 3, Room("layer 3", 1e9))(torch.arange(3), inputs, torch.empty(0), None) is None
-    assert "there is no room for them (No space left on device)" in capsys.readouterr().out
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+    try:
+        found = Known(Asked(), 3, Room("layer 3", 1e9))(torch.arange(3), inputs, torch.empty(0), None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found is None
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and f"there is no room for them ({os.strerror(errno.EFBIG)})" in out
+    found = Known(Asked(), 3, Room("layer 3", 1e9))(torch.arange(3), inputs, torch.empty(0), None)
+    assert found is not None and torch.equal(found, ops.near(inputs, SCORER, 3, 4))
 
 
 def test_pays__where_epochs_ask_for_more_than_there_is() -> None:
