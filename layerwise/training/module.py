@@ -39,10 +39,14 @@ class LayerModule(LightningModule):
         # kept on the device, so that no step waits for it
         first = ~loss.detach().isfinite() & (self.failed_step.to(loss.device) < 0)
         self.failed_step = torch.where(first, self.global_step, self.failed_step.to(loss.device))
-        self.train_accuracy(logits, labels)
-        self.log("train_loss", loss, on_step=True, on_epoch=False)
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, logger=False)  # `fit` logs it
+        self.train_accuracy.update(logits, labels)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # what is not passed on costs as much
+            self.log("train_loss", loss, on_step=True, on_epoch=False)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Count anew."""
+        self.train_accuracy.reset()
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss and accuracy of a batch."""
