@@ -150,12 +150,17 @@ def _differing(config: Config) -> tuple[str, list[tuple[str, Any, Any]]]:
     """The recipe that a configuration is nearest to, and (setting, its value, the recipe's) where they differ."""
     own = decisive(config)
     found = {}
-    for name in recipes():
-        other = decisive(read_config(RECIPES / f"{name}.yaml"))
+    for name, other in _decisive_recipes().items():
         names = [key for key in own | other if own.get(key) != other.get(key)]
         found[name] = [(key, own.get(key, "as for all layers"), other.get(key, "as for all layers")) for key in names]
     nearest = min(found, key=lambda name: (len(found[name]), name))
     return nearest, found[nearest]
+
+
+@cache
+def _decisive_recipes() -> dict[str, dict[str, Any]]:
+    """What each recipe sets; reading them takes longer than training a small layer."""
+    return {name: decisive(read_config(RECIPES / f"{name}.yaml")) for name in recipes()}
 
 
 def _attempted(make: Callable[[], T]) -> T | None:
