@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each of which would take all cores
@@ -23,6 +24,7 @@ if not torch.cuda.is_available():  # read when triton is imported, which much ma
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import layerwise
+from layerwise import ahead
 from layerwise.cli import SIGNALS, main
 from layerwise.parsing import parse
 
@@ -90,6 +92,13 @@ def process(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Kernels that are compiled, by one of several processes for all."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "compiled.lock"):
+        ahead.finish()
 
 
 @pytest.fixture(scope="session")
