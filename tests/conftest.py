@@ -96,7 +96,7 @@ def process(tmp_path: Path) -> Command:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Kernels that are compiled, by one of several processes for all."""
+    """Compile the kernels, in one of several processes, lest each do it by itself."""
     with FileLock(tmp_path_factory.getbasetemp().parent / "compiled.lock"):
         ahead.finish()
 
@@ -122,13 +122,18 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def noise(parent: Path) -> Path:
     """A folder of images that can be learned: 60 each of bright and dark 8×8 noise, in color."""
     rng = np.random.default_rng(0)
     for name, level in (("bright", 160), ("dark", 40)):
-        (tmp_path / "images" / "train" / name).mkdir(parents=True)
+        (parent / "images" / "train" / name).mkdir(parents=True)
         for i in range(60):
-            noise = rng.integers(0, 80, (8, 8, 3)) + level
-            Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "images" / "train" / name / f"{i:02}.png")
-    return tmp_path / "images"
+            pixels = rng.integers(0, 80, (8, 8, 3)) + level
+            Image.fromarray(pixels.astype(np.uint8)).save(parent / "images" / "train" / name / f"{i:02}.png")
+    return parent / "images"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Such a folder, beside the test's own."""
+    return noise(tmp_path)

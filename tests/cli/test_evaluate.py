@@ -14,9 +14,10 @@ import torch
 import layerwise
 from layerwise.config import Data
 from layerwise.data.splits import load_data
+from layerwise.parsing import parse
 from layerwise.report.tested import by_class, confusions
 from layerwise.training.evaluation import Evaluation
-from tests.conftest import QUIET, Command
+from tests.conftest import QUIET, Command, noise
 
 
 def table(printed: str, first: str = "depth") -> list[dict[str, str]]:
@@ -26,13 +27,20 @@ def table(printed: str, first: str = "depth") -> list[dict[str, str]]:
     return [dict(zip(names, re.split(r"  +", line.strip()), strict=True)) for line in lines]
 
 
-@pytest.fixture
-def colors(folder: Path, command: Command, tmp_path: Path) -> Path:
-    """A folder of test images of bright and dark noise, three of which lie in the wrong one; and a run on such."""
+@pytest.fixture(scope="module")
+def colored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on images of bright and dark noise, which lie beside it; for looking only."""
+    folder = noise(tmp_path_factory.mktemp("colored"))
     settings = ["--data.name=image_folder", f"--data.root={folder}", "--optimizer.epochs=8"]
-    done = command("train", *QUIET, *settings, "--optimizer.batch_size=16")
-    assert done.returncode == 0, done.stderr
-    other = tmp_path / "other"
+    layerwise.train(parse([*QUIET, *settings, "--optimizer.batch_size=16"])[0], folder.parent / "r")
+    return folder.parent / "r"
+
+
+@pytest.fixture
+def colors(colored: Path, tmp_path: Path) -> Path:
+    """A folder of such images, three of which lie in the wrong class; and a copy of the run."""
+    shutil.copytree(colored, tmp_path / "r")
+    folder, other = colored.parent / "images", tmp_path / "other"
     for name in ("bright", "dark"):
         shutil.copytree(folder / "train" / name, other / name, ignore=lambda _, names: sorted(names)[10:])
     for i in range(3):

@@ -28,10 +28,10 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
-@pytest.fixture
-def named(finished: Path) -> tuple[Run, DataSet, Evaluation]:
-    """A run whose classes have odd names, written anew."""
-    run = Run(finished)
+@pytest.fixture(scope="module")
+def named(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, DataSet, Evaluation]:
+    """A run whose classes have odd names, written anew; for looking only."""
+    run = Run(shutil.copytree(trained, tmp_path_factory.mktemp("named") / "r"))
     stack, records = run.stack(), [replace(record, classes=NAMES) for record in run.records]
     data = run.data()
     data = DataSet(NAMES, data.train, data.val, data.test, data.augmentation)

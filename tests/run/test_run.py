@@ -430,8 +430,10 @@ def test_a_missing_layer__below_one_that_stands_on_it__is_named(what: str, finis
 
 
 def test_the_configuration_of_another_run__is_named(finished: Path, command: Command) -> None:
-    assert command("train", "--depth=1", *QUIET, "--run_dir=other", "--seed=1").returncode == 0
-    shutil.copy(finished.parent / "other" / "config.yaml", finished / "config.yaml")
+    other = Run(finished.parent / "other")
+    other.start(parse([*QUIET, "--seed=1"])[0], load_data(Data(), 1))
+    other.release()
+    shutil.copy(other.path / "config.yaml", finished / "config.yaml")
     done = command("evaluate", "r")
     assert done.returncode == 1
     told = r"error: r/config.yaml is of another run \(seed: 1, but the run was trained with 0\); give the command .*\n"
@@ -461,13 +463,11 @@ def test_what_stands_where_a_file_should__is_named(finished: Path, command: Comm
     assert not list(finished.glob(".deleted*"))
 
 
-def test_a_run_may_be_moved_halfway(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    given = ["train", *QUIET, "--depth=1"]
-    assert command(*given).returncode == 0
-    whole = hashes(tmp_path / "r")
-    again = command(*given, "--run_dir=~/r")
+def test_a_run_may_be_moved_halfway(finished: Path, command: Command, tmp_path: Path) -> None:
+    given, whole = ["train", *QUIET, "--depth=2"], hashes(finished)
+    again = command("train", *QUIET, "--run_dir=~/r")
     assert again.returncode in (0, 1) and not (tmp_path / "~").exists()
-    shutil.move(tmp_path / "r", tmp_path / "moved")
+    shutil.move(finished, tmp_path / "moved")
     moved = command(*given, "--run_dir=moved")
     assert moved.returncode == 0 and moved.stderr == "" and hashes(tmp_path / "moved") == whole
 
