@@ -3,6 +3,12 @@
 import json
 from pathlib import Path
 
+import numba
+import torch
+from torch import Tensor
+
+from layerwise import ops
+from layerwise.nn.kmeans import kmeans
 from tests.conftest import Command
 
 
@@ -17,31 +23,23 @@ def test_digits__reach_what_readme_says__and_more_by_a_second_layer(command: Com
     assert second > 0.79 and summary["test_accuracy"] > 0.79
 
 
-THREADS = """
-import os
-os.environ |= {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
-import numba, torch
-from layerwise import ops
-from layerwise.nn.kmeans import kmeans
+def test_one_thread_and_two__give_the_same() -> None:
+    def computed(threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        numba.set_num_threads(min(threads, most))
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(16, 3, 20, 20, generator=generator)
+        scorer, maps = torch.randn(2, 76, 80, generator=generator)
+        maps.requires_grad_()
+        out = ops.embed(x, scorer, maps, 5, 20, 4)
+        (gradient,) = torch.autograd.grad(out.square().sum(), maps)
+        centroids = kmeans(torch.randn(4000, 20, generator=generator), 30, 10, generator)
+        return [out.detach(), gradient, ops.convolve(x, maps.detach(), 5, 3), centroids]
 
-def computed(threads):
-    torch.set_num_threads(threads)
-    numba.set_num_threads(threads)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(16, 3, 20, 20, generator=generator)
-    scorer, maps = torch.randn(2, 76, 80, generator=generator)
-    maps.requires_grad_()
-    out = ops.embed(x, scorer, maps, 5, 20, 4)
-    gradient, = torch.autograd.grad(out.square().sum(), maps)
-    centroids = kmeans(torch.randn(4000, 20, generator=generator), 30, 10, generator)
-    return out.detach(), gradient, ops.convolve(x, maps.detach(), 5, 3), centroids
-
-print(*(float((a - b).abs().max() / a.abs().max()) for a, b in zip(computed(1), computed(2), strict=True)))
-"""
-
-
-def test_process__one_thread_and_two_give_the_same(process: Command) -> None:
-    done = process("-c", THREADS)
-    assert done.returncode == 0, done.stderr
-    differences = [float(word) for word in done.stdout.split()]
-    assert len(differences) == 4 and max(differences) < 1e-5
+    before, most = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        for a, b in zip(computed(1), computed(2), strict=True):
+            assert float((a - b).abs().max() / a.abs().max()) < 1e-5
+    finally:
+        torch.set_num_threads(before)
+        numba.set_num_threads(most)

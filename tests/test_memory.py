@@ -1,8 +1,8 @@
 """Too little memory."""
 
 import resource
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,22 +14,33 @@ from layerwise.errors import TrainingFailed
 from layerwise.parsing import parse
 from layerwise.training.depth import check_fit
 
-LITTLE = """
-import os, resource, torch
-from pathlib import Path
-from layerwise import memory
-taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 28), resource.RLIM_INFINITY))
-assert memory.total() == taken + (1 << 28)
-with memory.needed("layer 3: training", "give less than 64 for --optimizer.batch_size"):
-    torch.empty(1 << 27)  # 512 MiB
-"""
+
+@contextmanager
+def at_most(total: int) -> Iterator[None]:
+    """Let the process take no more than this number of bytes."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (total, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def little_more() -> int:
+    """256 MiB more than the process has taken."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 28)
 
 
 def test_needed__names_what_asked_for_too_much() -> None:
-    done = subprocess.run([sys.executable, "-c", LITTLE], capture_output=True, text=True)
-    told = "TrainingFailed: layer 3: training: too little memory; give less than 64 for --optimizer.batch_size"
-    assert done.stderr.strip().endswith(told), done.stderr
+    told = "layer 3: training: too little memory; give less than 64 for --optimizer.batch_size"
+    total = little_more()
+    with at_most(total):
+        assert memory.total() == total
+        with (
+            pytest.raises(TrainingFailed, match=f"^{told}$"),
+            memory.needed("layer 3: training", "give less than 64 for --optimizer.batch_size"),
+        ):
+            torch.empty(1 << 27)  # 512 MiB
 
 
 def test_needed__is_about_memory_alone() -> None:
@@ -41,9 +52,8 @@ def test_needed__is_about_memory_alone() -> None:
 
 
 def test_total__is_at_most_what_the_process_may_take() -> None:
-    limit = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 45, limit[1]))
-    assert 0 < memory.total() < 1 << 45  # of the machine
+    with at_most(1 << 45):
+        assert 0 < memory.total() < 1 << 45  # of the machine
 
 
 def test_a_sample_that_cannot_fit__is_refused_before_anything_is_trained() -> None:
