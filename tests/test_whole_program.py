@@ -61,15 +61,18 @@ def test_a_deeper_run__keeps_the_layers_below__and_a_kill_changes_nothing(
     assert mine | of_time == theirs | of_time
 
 
-def test_a_signal__ends_the_run_with_its_code(tmp_path: Path) -> None:
-    expected = {signal.SIGTERM: 143, signal.SIGINT: 130}
-    given = [*SMALL, "--optimizer.epochs=500", "--wandb.mode=disabled"]
-    processes = {number: started(tmp_path, *given, f"--run_dir={number.name}") for number in expected}
+def test_a_signal__ends_the_run_with_its_code__tracked_or_not(tmp_path: Path) -> None:
+    expected, modes = {signal.SIGTERM: 143, signal.SIGINT: 130}, {signal.SIGTERM: "disabled", signal.SIGINT: "offline"}
+    given = [*SMALL, "--optimizer.epochs=500"]
+    processes = {
+        number: started(tmp_path, *given, f"--wandb.mode={mode}", f"--run_dir={number.name}")
+        for number, mode in modes.items()
+    }
     for number, process in processes.items():
         wait_for(tmp_path / number.name / "layer-1" / "last.ckpt", process)
         process.send_signal(number)
     for number, process in processes.items():
         _, errors = process.communicate(timeout=60)
         assert process.returncode == expected[number]
-        assert "Traceback" not in errors and "the same command goes on from here" in errors
+        assert errors == f"\nstopped by {number.name}; the same command goes on from here\n"
         assert not (tmp_path / number.name / "layer-1" / "layer.json").exists()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import layerwise
 from layerwise.config import Wandb
 from layerwise.run.history import History, identity
 from layerwise.run.tracker import Tracker, picture
@@ -30,14 +31,11 @@ def test_disabled__writes_nothing(command: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "r" / "wandb").exists()
 
 
-def test_without_wandb__one_line_says_so(process: Command, tmp_path: Path) -> None:
-    # a process in which `import wandb` fails, as where it is not installed
-    program = (
-        "import sys; sys.modules['wandb'] = None\n"
-        "from layerwise.cli import main\n"
-        f"sys.exit(main({['train', *SMALL, '--run_dir=r']!r}))"
-    )
-    done = process("-c", program)
+def test_without_wandb__one_line_says_so(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in Path(layerwise.__file__).parent.rglob("*.py"):  # it is imported where it is called, and nowhere else
+        assert not re.search(r"^(import|from) wandb\b", path.read_text(), re.MULTILINE), path
+    monkeypatch.setitem(sys.modules, "wandb", None)  # so that `import wandb` fails
+    done = command("train", *SMALL, "--run_dir=r")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the package wandb is not installed") == 1
     assert (tmp_path / "r" / "summary.json").exists()
@@ -213,12 +211,12 @@ HANGING = """if True:
     from layerwise.config import Wandb
     from layerwise.run import tracker
 
-    tracker.LIMIT, tracker.FINISH_LIMIT = 8.0, 2.0
     run_dir = Path("run")
     run_dir.mkdir()
     own = tracker.Tracker(Wandb(mode="offline"), run_dir, {})
     own.open()
     own.log({"layer1/train_loss": 2.0}, "layer1/step", 0)
+    tracker.LIMIT, tracker.FINISH_LIMIT = 2.0, 2.0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
