@@ -67,11 +67,11 @@ class PatchDictionary(nn.Module):
 
     def __init__(self, mean: Tensor, whitening: Tensor, atoms: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("whitening", whitening)
-        self.register_buffer("atoms", atoms)
+        # as they are read from a file: in another order products round in another way
+        for name, value in (("mean", mean), ("whitening", whitening), ("atoms", atoms)):
+            self.register_buffer(name, value.contiguous())
         # |z - c|^2 / 2 is |z|^2 / 2, common to all atoms, plus |c|^2 / 2 - c.z
-        self.register_buffer("scorer", self.unwhiten(-atoms.T, atoms.square().sum(1) / 2), persistent=False)
+        self.register_buffer("scorer", self.unwhiten(-self.atoms.T, self.atoms.square().sum(1) / 2), persistent=False)
 
     def unwhiten(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Turn affine maps of whitened patches, (P, N) and (N,), into maps of patches as they are, (P+1, N).

@@ -96,3 +96,12 @@ def test_unwhiten__turns_maps_of_whitened_patches_into_maps_of_patches(generator
     patches = torch.randn(7, 4, generator=generator).double()
     expected = (patches - dictionary.mean) @ dictionary.whitening @ weight + bias
     torch.testing.assert_close(affine(patches, dictionary.unwhiten(weight, bias)), expected)
+
+
+def test_a_dictionary_as_it_is_learned__lies_in_memory_as_one_that_is_read(generator: torch.Generator) -> None:
+    learned = learn_dictionary(torch.randn(200, 12, generator=generator), 7, generator)
+    read = PatchDictionary(
+        *(part.clone(memory_format=torch.contiguous_format) for part in learned.state_dict().values())
+    )
+    for (name, one), (_, other) in zip(learned.named_buffers(), read.named_buffers(), strict=True):
+        assert one.stride() == other.stride() and torch.equal(one, other), name
