@@ -3,18 +3,17 @@
 Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
 h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) matrix whose last row is the offset.
 
-A backend is a module with five functions for the embedding, and two for clustering:
+A backend is a module with four functions for the embedding, and two for clustering:
 
     forward(x, scorer, maps or None, patch_size, neighbors, pool, near or None) -> pooled (B, N, h', w'), near
     near(x, scorer, patch_size, neighbors) -> near
     convolve(x, maps, patch_size, pool) -> pooled (B, N, h', w'), near
     backward(x, grad, near, patch_size, pool) -> gradient of the maps (P+1, N)
-    kept(B, h, w, N, neighbors or None, pool) -> shape and type of `near`
     lowest(scores (M, N)) -> index (M,), score (M,)
     add_up(points (M, P), index (M,), N) -> sums (N, P), sizes (N,)
 
-Which atoms are near is kept for the backward pass, and can be given where it is known, as `layerwise.ops.near` says; a
-GPU's kernels keep it in another way, and are given nothing.
+Which atoms are near is kept for the backward pass, and can be given where it is known, by every backend alike, as
+`layerwise.ops.near` says.
 """
 
 import warnings
@@ -133,9 +132,8 @@ def _(
     pooled = x.new_empty(b, -(-h // pool), -(-w // pool), atoms).permute(0, 3, 1, 2)
     if near is not None:
         return pooled, near.new_empty(0)
-    module = reference if x.device.type == "meta" else backend(x)
-    shape, dtype = module.kept(b, h, w, atoms, None if scorer is None else neighbors, pool)
-    return pooled, x.new_empty(shape, dtype=dtype)
+    size, dtype = layout(atoms, atoms if scorer is None else neighbors)
+    return pooled, x.new_empty(b, h, w, size, dtype=dtype)
 
 
 @torch.library.custom_op("layerwise::gather", mutates_args=())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwise.ops.near import layout, mask_of, near_of
+from layerwise.ops.near import mask_of, near_of
 
 
 def extract_patches(x: Tensor, size: int) -> Tensor:
@@ -72,12 +72,6 @@ def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neigh
     """The embedding as torch differentiates it: what every backend and its backward pass are tested against."""
     patches = extract_patches(x, patch_size)
     return _pooled(nearest_mask(affine(patches, scorer), neighbors), patches, maps, pool)
-
-
-def kept(b: int, h: int, w: int, atoms: int, neighbors: int | None, pool: int) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and type of what `forward`, or without neighbors `convolve`, keeps for the backward pass."""
-    size, dtype = layout(atoms, atoms if neighbors is None else neighbors)
-    return (b, h, w, size), dtype
 
 
 def forward(
