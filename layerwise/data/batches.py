@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from layerwise.config import Features
 from layerwise.console import progress
-from layerwise.data.images import Augmentation, Images, allocate, to_input
+from layerwise.data.images import Augmentation, Images, allocate, place_for, to_input
 from layerwise.data.known import Known
 from layerwise.data.splits import DataSet
 from layerwise.errors import TrainingFailed
@@ -152,9 +152,7 @@ class ViewStore:
     ) -> Iterator[View]:
         """Push each view through the layers that it has not seen yet; those in `below` are let go one by one."""
         shape = (len(images), *stack.layers[-1].shape)
-        place, size = torch.device("cpu"), count * math.prod(shape) * dtype.itemsize
-        if self.device.type == "cuda" and size < torch.cuda.mem_get_info(self.device)[0] // 2:
-            place = self.device  # where all views fit into half of what is free there
+        place = place_for(count * math.prod(shape) * dtype.itemsize, self.device)  # for all views
         steps = iter(progress(range(count * -(-len(images) // EVALUATION_BATCH)), what))
         for number in range(count):
             logits_shape = (len(images), len(self.data.classes))

@@ -75,6 +75,12 @@ def allocate(
     return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)
 
 
+def place_for(size: int, device: torch.device) -> torch.device:
+    """Where to keep so many bytes that a device will need again: on it, if half of what is free there suffices."""
+    fits = device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2
+    return device if fits else torch.device("cpu")
+
+
 @PIXELS("input")
 def to_input(pixels: Tensor) -> Tensor:
     """From -1 to 1, as every first layer sees them, in sampling, training and use alike."""

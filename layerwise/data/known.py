@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerwise.data.images import Augmentation, Drawn, allocate, to_input
+from layerwise.data.images import Augmentation, Drawn, allocate, place_for, to_input
 
 Ask = Callable[[Tensor], Tensor]
 """from a layer's input (B, C, H, W) to which atoms are near each patch, (B, h, w, S)"""
@@ -25,13 +25,13 @@ class Room:
     """the bytes that are left"""
     told: bool = False
 
-    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-        """Room for a tensor, in memory or in a temporary file; None where there is none."""
+    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """Room for what a device will need: on it, in memory or in a temporary file; None where there is none."""
         size = torch.Size(shape).numel() * dtype.itemsize
         reason = f"more than what --features.gigabytes leaves, {max(0.0, self.limit) / 1e9:.2g}"
         if size <= self.limit:
             try:
-                room = allocate(shape, dtype)
+                room = allocate(shape, dtype, 1, place_for(size, device))
                 self.limit -= size
                 return room
             except OSError as error:
@@ -44,7 +44,10 @@ class Room:
 
 
 class Known:
-    """Which atoms are near, of n inputs that are always the same; of one that comes for the first time it is asked."""
+    """Which atoms are near, of n inputs that are always the same; of one that comes for the first time it is asked.
+
+    It may lie elsewhere than the inputs do, and comes to where they are; `index` and what is drawn are a CPU's.
+    """
 
     def __init__(self, ask: Ask, count: int, room: Room) -> None:
         self.ask, self.count, self.room = ask, count, room
@@ -57,15 +60,15 @@ class Known:
         new = ~self._seen[index]
         if new.any() and not self._full:
             self._keep(index[new], self.ask(x[new]))
-        return None if self._near is None else self._near[index]
+        return None if self._near is None else self._near[index].to(x.device)
 
     def _keep(self, index: Tensor, near: Tensor) -> None:
         """Keep what has been asked, the first time with room for all, of `count` inputs."""
         if self._near is None:
-            self._near = self.room.allocate((self.count, *near.shape[1:]), near.dtype)
+            self._near = self.room.allocate((self.count, *near.shape[1:]), near.dtype, near.device)
             self._full = self._near is None
         if self._near is not None:
-            self._near[index] = near
+            self._near[index] = near.to(self._near.device)
             self._seen[index] = True
 
 
@@ -86,7 +89,7 @@ class KnownCrops(Known):
         new = ~self._seen[places]
         if new.any() and not self._full:
             bordered = self.augmentation.bordered(pixels[new], drawn.flipped[new])
-            self._keep(places[new], self.ask(to_input(bordered)))
+            self._keep(places[new], self.ask(to_input(bordered.to(x.device))))
         if self._near is None:
             return None
         crop = self.augmentation.crop
@@ -94,7 +97,8 @@ class KnownCrops(Known):
         tops = crop + drawn.shift[0, :, 0]
         lefts = crop + torch.where(drawn.flipped[:, 0], -drawn.shift[1, :, 0], drawn.shift[1, :, 0])
         parts = zip(places.tolist(), tops.tolist(), lefts.tolist(), strict=True)
-        return torch.stack([self._near[i, top : top + h, left : left + w] for i, top, left in parts])
+        near = torch.stack([self._near[i, top : top + h, left : left + w] for i, top, left in parts])
+        return near.to(x.device)
 
     @staticmethod
     def pays(augmentation: Augmentation, shape: tuple[int, int, int], patch_size: int, epochs: int) -> bool:

@@ -92,7 +92,7 @@ def _planned(
     learning = (time.perf_counter() - start) * count / len(patches)
     layer = build_layer(own, dictionary, shape, len(data.classes)).to(device)
 
-    ask = layer.layer.embedding.ask if device.type == "cpu" else None
+    ask = layer.layer.embedding.ask
     near = None if ask is None else ask(x)
     steps = [training_step(layer, x, len(data.classes), optimizer, known) for known in (None, near)]
     passes = [evaluation(layer, x, len(data.classes), known) for known in (None, near)]

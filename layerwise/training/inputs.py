@@ -37,7 +37,7 @@ class LayerData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed  # of this layer
         self.device = store.device
-        self.ask = ask if self.device.type == "cpu" else None  # a GPU asks anew, which costs it little
+        self.ask = ask
         self.patch_size, self.epochs = patch_size, epochs
         self._room = Room(f"layer {len(stack) + 1}", store.config.gigabytes * 1e9 - store.bytes)
         self._known = dict[str, Known]()

@@ -52,6 +52,26 @@ def test_known__asks_of_each_input_once(generator: torch.Generator) -> None:
     assert ask.images == 10
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("place", ["cuda", "cpu"])
+def test_known__comes_to_where_the_inputs_are__wherever_it_is_kept(
+    place: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "place_for", lambda size, device: torch.device(place))
+    images, scorer = torch.randint(0, 256, (9, 2, 7, 9), generator=generator, dtype=torch.uint8), SCORER.cuda()
+    augmentation, room = Augmentation(True, 2), Room("layer 1", 1e9)
+
+    def ask(x: Tensor) -> Tensor:
+        return ops.near(x, scorer, 3, 4)
+
+    index, drawn = torch.tensor([5, 1, 8, 2]), augmentation.draw(4, generator)
+    plain, moved = to_input(images[index]).cuda(), to_input(augmentation(images[index], drawn)).cuda()
+    for own, x in ((Known(ask, 9, room), plain), (KnownCrops(ask, 9, room, augmentation), moved)):
+        for _ in range(2):
+            near = own(index, x, images[index], drawn)
+            assert near is not None and near.device == x.device and torch.equal(near, ask(x))
+
+
 def test_known__where_there_is_no_room__says_so_once_and_knows_nothing(
     generator: torch.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,10 +115,8 @@ def measure_layer(
     embeds: dict[str, Embed] = {"plain": embed_plain, "reference": reference.embed, device.type: embed_own}
     if atoms > HUGE:
         embeds = {device.type: embed_own}
-    near = None
-    if device.type == "cpu":
-        near = ops.near(x, dictionary.scorer, size, neighbors)
-        embeds[KNOWN] = partial(embed_own, near=near[:CHECKED])
+    near = ops.near(x, dictionary.scorer, size, neighbors)
+    embeds[KNOWN] = partial(embed_own, near=near[:CHECKED])
     peaks, tasks = {}, dict[str, Callable[[], object]](floor=_products(x, dictionary.scorer, size))
     for name, embed in embeds.items():
         layer = build_layer(settings, dictionary, shape, CLASSES)

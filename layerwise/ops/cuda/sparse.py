@@ -24,10 +24,11 @@ def _mapped(patch, maps, atom, exists, W, S: tl.constexpr, C: tl.constexpr, NUMB
     P: tl.constexpr = S * S * C
     DEPTH: tl.constexpr = (P // STEP + 1) * STEP
     total = tl.zeros((atom.shape[0], NUMBERS), tl.float32)
-    for start in range(0, P + 1, NUMBERS):
+    for start in range(0, DEPTH, NUMBERS):
         p = start + tl.arange(0, NUMBERS)
-        numbers = patch_numbers(patch, p, p <= P, W, S, C)
-        weight = tl.load(maps + atom[:, None] * DEPTH + p[None, :], mask=exists[:, None] & (p <= P)[None, :], other=0.0)
+        padded = p < DEPTH  # so that four numbers are one load
+        numbers = patch_numbers(patch, p, padded, W, S, C)
+        weight = tl.load(maps + atom[:, None] * DEPTH + p[None, :], mask=exists[:, None] & padded[None, :], other=0.0)
         total += weight * numbers[None, :]
     return tl.sum(total, 1)
 
