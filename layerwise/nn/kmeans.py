@@ -52,7 +52,7 @@ def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     Of the few candidates drawn for each place, the one that leaves the least inertia is taken.
     """
     trials = 2 + int(math.log(count))
-    draws = torch.rand(count, trials, generator=generator, dtype=torch.float64).to(points.device)
+    draws = torch.rand(count, trials, generator=generator, dtype=torch.float64)
     norms = points.square().sum(1)
     chosen = torch.zeros(count, dtype=torch.long, device=points.device)
     distance = torch.full_like(norms, torch.inf)
@@ -121,11 +121,14 @@ def _rounds(
         empty = (sizes == 0).nonzero()[:, 0]
         if len(empty):
             draws = torch.rand(len(empty), generator=generator, dtype=torch.float64)
-            centroids[empty] = points[_drawn(distance.sqrt(), draws.to(points.device))]
+            centroids[empty] = points[_drawn(distance.sqrt(), draws)]
     return centroids
 
 
 def _drawn(mass: Tensor, draws: Tensor) -> Tensor:
-    """Positions in `mass` (M,), drawn in proportion to it by uniform draws (n,)."""
-    total = mass.double().cumsum(0)
-    return torch.searchsorted(total, draws * total[-1], right=True).clamp_max(len(mass) - 1)
+    """Positions in `mass` (M,), drawn in proportion to it by uniform draws (n,), which are a CPU's.
+
+    The sums are a CPU's too: a GPU adds them up in another order each time.
+    """
+    total = mass.cpu().double().cumsum(0)
+    return torch.searchsorted(total, draws * total[-1], right=True).clamp_max(len(mass) - 1).to(mass.device)
