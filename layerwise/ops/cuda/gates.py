@@ -112,7 +112,7 @@ def gate_kernel(
     for i in range(blocks):
         s = _scores(kept, patches, inside, scorer, i, W, N, S, C, ATOMS, ON_CHIP)
         atom = i * ATOMS + tl.arange(0, ATOMS)
-        marks = (s <= high_value) & inside[:, None] & (atom < N)[None, :]
+        marks = (s <= high_value) & inside[:, None]
         if ties:
             tied = (marks & (s > low_value)).to(tl.int32)
             rank = tied_before[:, None] + tl.cumsum(tied, 1)
@@ -127,7 +127,8 @@ def gate_kernel(
             marked = marks.to(tl.int32)
             slot = near_before[:, None] + tl.cumsum(marked, 1) - 1
             indices = near + position.to(tl.int64)[:, None] * K + slot
-            tl.store(indices, tl.broadcast_to(atom[None, :], (ROWS, ATOMS)).to(near.dtype.element_ty), mask=marks)
+            names = tl.broadcast_to(atom[None, :], (ROWS, ATOMS)).to(near.dtype.element_ty)
+            tl.store(indices, names, mask=marks)
             near_before += tl.sum(marked, 1)
 
 
@@ -136,7 +137,7 @@ def find(pixels: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Ten
     b, height, width, c = pixels.shape
     n, h, w = scorer.shape[1], height - patch_size + 1, width - patch_size + 1
     size, dtype = layout(n, neighbors)
-    near = pixels.new_empty(b, h, w, size, dtype=dtype)
+    near = pixels.new_zeros(b, h, w, size, dtype=dtype)  # where a score is no number, fewer than k atoms are near
     on_chip = n <= ATOMS_ON_CHIP
     atoms = block(n, ATOMS_ON_CHIP if on_chip else ATOMS_A_BLOCK)
     positions, warps, stages = next(tile for most, *tile in TILES if atoms <= most)

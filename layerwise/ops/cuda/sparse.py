@@ -14,7 +14,7 @@ from torch import Tensor
 
 from layerwise.ops.cuda.tiles import STEP, block, patch_numbers, place, rows, splits, window_at, window_place
 
-EMBED_TILE = 16, 64, 4  # near atoms, patch numbers a step, warps
+EMBED_TILE = 16, 64, 2  # near atoms, patch numbers a step, warps
 GRADIENT_TILE = 128, 16, 4  # patch numbers, positions a step, warps
 
 
