@@ -40,7 +40,8 @@ class LayerModule(LightningModule):
         first = ~loss.detach().isfinite() & (self.failed_step.to(loss.device) < 0)
         self.failed_step = torch.where(first, self.global_step, self.failed_step.to(loss.device))
         self.train_accuracy.update(logits, labels)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # what is not passed on costs as much
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % every == 0:  # what is not passed on costs as much
             self.log("train_loss", loss, on_step=True, on_epoch=False)
         return loss
 

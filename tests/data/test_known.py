@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layerwise import memory, ops
 from layerwise.config.choices import BORDERS
+from layerwise.data import known
 from layerwise.data.images import Augmentation, to_input
 from layerwise.data.known import Known, KnownCrops, Room
 
