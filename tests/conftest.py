@@ -26,6 +26,7 @@ if not torch.cuda.is_available():  # read when triton is imported, which much ma
 import layerwise
 from layerwise import ahead
 from layerwise.cli import SIGNALS, main
+from layerwise.experiments.benchmark.steps import peak_memory
 from layerwise.parsing import parse
 
 ROOT = Path(__file__).parent.parent
@@ -68,6 +69,13 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
             signal.signal(number, handler)
     assert isinstance(code, int), code
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def growth(task: Callable[[], object]) -> int:
+    """The most bytes that a task takes at once on the CPU, beside what is held when it begins."""
+    held, peak = (peak_memory(each, torch.device("cpu")) for each in (lambda: None, task))
+    assert held is not None and peak is not None
+    return peak - held
 
 
 @pytest.fixture

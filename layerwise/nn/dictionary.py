@@ -11,6 +11,7 @@ from layerwise.config import Whitening
 from layerwise.config.choices import DICTIONARIES, METRICS
 from layerwise.nn.kmeans import Progress, kmeans
 from layerwise.nn.whitening import fit_whitening
+from layerwise.ops import chunks
 
 ITERATIONS = 25  # of k-means, at most
 
@@ -42,7 +43,8 @@ def uniform(patches: Tensor, count: int, generator: torch.Generator, progress: P
 @DICTIONARIES("kmeans_gaussian")
 def clustered_gaussian(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
     """The centroids of standard normal patches, as many as were sampled: the authors' random patches."""
-    return clustered(gaussian(patches, len(patches), generator, progress), count, generator, progress)
+    drawn = patches.cpu().normal_(generator=generator)  # in place of those that were sampled, whose room they take
+    return clustered(patches.copy_(drawn), count, generator, progress)
 
 
 @METRICS("euclidean")
@@ -114,10 +116,13 @@ def learn_dictionary(
 ) -> PatchDictionary:
     """Learn the whitening of the patches (M, P), then choose atoms, at most M, for the whitened patches.
 
-    `kind` names one of `DICTIONARIES`, which draw atoms (N, P) from whitened patches; `metric` names one of `METRICS`.
-    The generator is a CPU's; `progress` wraps the iteration numbers. Raises ValueError where all patches are the same.
+    The patches are overwritten, since a second sample may not fit into memory: give a clone of what is needed further.
+    `kind` names one of `DICTIONARIES`, which draw atoms (N, P) from whitened patches; `metric` names one of `METRICS`,
+    which map each patch by itself. The generator is a CPU's; `progress` wraps the iteration numbers. Raises ValueError
+    where all patches are the same.
     """
     whiten = fit_whitening(patches, whitening.epsilon, whitening.kind, whitening.formula, whitening.center)
-    points = METRICS[metric](whiten(patches))
-    chosen = DICTIONARIES[kind](points, atoms, generator, progress)
+    for part in chunks(patches):
+        part.copy_(METRICS[metric](whiten(part)))
+    chosen = DICTIONARIES[kind](patches, atoms, generator, progress)
     return PatchDictionary(whiten.mean, whiten.matrix, METRICS[metric](chosen))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from layerwise.ops import backend
+from layerwise.ops import backend, chunks
 
 CHUNK_NUMBERS = 1 << 21  # entries of a chunk's (rows, N) score matrix: 8 MiB of float32, so that it stays in the cache
 SUBSET = 1 << 16  # points, at most, that a start is sought on
@@ -19,7 +19,12 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """Each point's nearest centroid, of equally near ones the first, (M,) int64, and its squared distance (M,) ≥ 0."""
     index, score = _assign(points, centroids)
-    return index, (points.square().sum(1) + 2 * score).clamp_min(0)
+    return index, (_norms(points) + 2 * score).clamp_min(0)
+
+
+def _norms(points: Tensor) -> Tensor:
+    """Squared norms, (M,): the squares of all numbers at once would take as much as the points."""
+    return torch.cat([part.square().sum(1) for part in chunks(points)])
 
 
 def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +58,7 @@ def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """
     trials = 2 + int(math.log(count))
     draws = torch.rand(count, trials, generator=generator, dtype=torch.float64)
-    norms = points.square().sum(1)
+    norms = _norms(points)
     chosen = torch.zeros(count, dtype=torch.long, device=points.device)
     distance = torch.full_like(norms, torch.inf)
     for i in range(count):
@@ -75,14 +80,13 @@ def begin(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """
     size = max(min(16 * count, SUBSET), count)
     order = torch.randperm(len(points), generator=generator).to(points.device)
-    subset, others = points[order[:size]], points[order[-size:]]
+    subset = points[order[:size]]
     starts = [start(subset, count, generator) for start in (at_random, spread)]
-
-    def inertia(start: Tensor) -> float:
-        centroids = _rounds(subset, start, 5, 0.0, generator, iter)
-        return float(nearest(others, centroids)[1].double().mean())
-
-    return min(starts, key=inertia)
+    later = [_rounds(subset, start, 5, 0.0, generator, iter) for start in starts]
+    del subset  # which may be large, as the next one is
+    others = points[order[-size:]]
+    inertia = [float(nearest(others, centroids)[1].double().mean()) for centroids in later]
+    return starts[inertia.index(min(inertia))]
 
 
 def kmeans(
@@ -107,7 +111,7 @@ def _rounds(
     points: Tensor, centroids: Tensor, iterations: int, tolerance: float, generator: torch.Generator, progress: Progress
 ) -> Tensor:
     """Lloyd's iterations from the given centroids."""
-    norms = points.square().sum(1)
+    norms = _norms(points)
     last = torch.inf
     for _ in progress(range(iterations)):
         index, score = _assign(points, centroids)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from layerwise.config.choices import FORMULAS, WHITENINGS
+from layerwise.ops import chunks
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ def fit_whitening(
     "variance" the whitened covariance is diag(λ / (λ + ε·mean λ)). The mean is subtracted if `center`. Raises
     ValueError where all patches are the same, so that there is nothing to whiten.
     """
-    z = patches.double()
-    mean = z.mean(0)
-    z = z - mean
-    variance, vectors = torch.linalg.eigh(z.T @ z / len(z))
+    zero = patches.new_zeros(1, dtype=torch.float64)
+    mean = sum((z.double().sum(0) for z in chunks(patches)), zero) / len(patches)
+    centered = (z.double() - mean for z in chunks(patches))
+    variance, vectors = torch.linalg.eigh(sum((z.T @ z for z in centered), zero) / len(patches))
     # eigh leaves the sign of a vector open; fixing it makes the result the same with every linear algebra library
     vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)

@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from layerwise.ops import reference
+from layerwise.ops.bounded import chunks
 from layerwise.ops.near import layout, places
 from layerwise.ops.reference import affine, average_pool, extract_patches, kth_lowest, nearest_mask, sample_patches
 
-__all__ = ["affine", "average_pool", "convolve", "embed", "extract_patches", "kth_lowest", "near", "nearest_mask"]
-__all__ += ["gather", "sample_patches"]
+__all__ = ["affine", "average_pool", "chunks", "convolve", "embed", "extract_patches", "gather", "kth_lowest", "near"]
+__all__ += ["nearest_mask", "sample_patches"]
 
 FEW = 8
 """times as many atoms as may be near to a window, and `gather` pays"""

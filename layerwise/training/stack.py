@@ -111,7 +111,7 @@ def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, 
     generator = torch.Generator().manual_seed(seed)
     what = f"layer {number}: sampling patches"
     patches = sample_inputs(stack, inputs, own.patch_size, own.sample, generator, own.sampling.pixels, what)
-    if not bool(patches.isfinite().all()):
+    if not bool(torch.stack(patches.aminmax()).isfinite().all()):  # of the two, as that of all would take a copy
         source = f"the output of layer {number - 1} is not finite; train it again with --restart_from {number - 1}"
         raise TrainingFailed(f"layer {number}: {source}")
     shown = partial(progress, what=f"layer {number}: dictionary")

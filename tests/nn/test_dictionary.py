@@ -11,6 +11,7 @@ from layerwise.config.choices import DICTIONARIES
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.kmeans import kmeans
 from layerwise.ops import affine
+from tests.conftest import growth
 
 
 def test_gaussian_and_uniform_atoms__have_mean_0_and_variance_1(generator: torch.Generator) -> None:
@@ -27,6 +28,12 @@ def test_clustered_gaussian_atoms__know_nothing_of_the_data__and_are_shorter(gen
     atoms = DICTIONARIES["kmeans_gaussian"](patches, 10, generator, iter)
     assert atoms.shape == (10, 20)
     assert 0.5 < float(atoms.norm(dim=1).mean()) < 0.5 * 20**0.5
+
+
+def test_clustered_gaussian_atoms__are_of_as_many_numbers_as_gaussian_ones_would_be_drawn_from() -> None:
+    atoms = DICTIONARIES["kmeans_gaussian"](torch.zeros(500, 3), 10, torch.Generator().manual_seed(4), iter)
+    generator = torch.Generator().manual_seed(4)
+    assert torch.equal(atoms, kmeans(torch.randn(500, 3, generator=generator), 10, 25, generator))
 
 
 def test_sampled_atoms__are_patches(generator: torch.Generator) -> None:
@@ -55,13 +62,16 @@ def test_kmeans_atoms__are_centroids_after_at_most_25_rounds__and_show_their_pro
 def test_learn_dictionary__atoms_are_whitened_patches__of_unit_norm_for_cosine(kind: str, metric: str) -> None:
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(400, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + 2
-    dictionary = learn_dictionary(patches, 12, generator, kind, metric=metric)
+    overwritten = patches.clone()
+    dictionary = learn_dictionary(overwritten, 12, generator, kind, metric=metric)
     assert dictionary.atoms.shape == (12, 6)
     if metric == "cosine":
         torch.testing.assert_close(dictionary.atoms.norm(dim=1), torch.ones(12))
+    whitened = dictionary.whiten(patches)
+    points = F.normalize(whitened, dim=1) if metric == "cosine" else whitened
+    if kind != "kmeans_gaussian":
+        torch.testing.assert_close(overwritten, points)
     if kind == "sampled":
-        whitened = dictionary.whiten(patches)
-        points = F.normalize(whitened, dim=1) if metric == "cosine" else whitened
         away = (dictionary.atoms[:, None] - points).norm(dim=2).min(1).values
         torch.testing.assert_close(away, torch.zeros(12), atol=1e-5, rtol=0)
 
@@ -70,7 +80,7 @@ def test_learn_dictionary__whitens_as_it_is_told(generator: torch.Generator) -> 
     patches = torch.tensor([[5.0, 1.0], [-1.0, 1.0], [2.0, 2.0], [2.0, 0.0]])  # variances 9/2 and 1/2
     scale = 1 / (torch.tensor([4.5, 0.5]).sqrt() + 0.5)
     settings = Whitening(formula="deviation", epsilon=0.5, center=False)
-    dictionary = learn_dictionary(patches, 4, generator, "sampled", settings)
+    dictionary = learn_dictionary(patches.clone(), 4, generator, "sampled", settings)
     assert dictionary.mean.tolist() == [0, 0]
     torch.testing.assert_close(dictionary.whitening, torch.diag(scale))
     torch.testing.assert_close(dictionary.atoms.sort(0).values, (patches * scale).sort(0).values)
@@ -78,10 +88,22 @@ def test_learn_dictionary__whitens_as_it_is_told(generator: torch.Generator) -> 
         learn_dictionary(torch.full((10, 4), 0.3), 2, generator)
 
 
+@pytest.mark.parametrize("kind, metric", [("kmeans", "cosine"), ("kmeans_gaussian", "euclidean")])
+def test_learn_dictionary__takes_little_beside_the_sample(
+    kind: str, metric: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerwise.nn.dictionary.ITERATIONS", 2)
+    monkeypatch.setattr("layerwise.ops.bounded.NUMBERS", 1 << 18)
+    learn_dictionary(torch.randn(100, 75), 16, generator, kind, metric=metric)  # loads what is compiled
+    patches = torch.randn(700_000, 75, generator=generator)
+    taken = growth(lambda: learn_dictionary(patches, 16, generator, kind, metric=metric))
+    assert taken < patches.nbytes / 2 == 105e6
+
+
 def test_distance__is_half_the_squared_one__and_patterns_undo_the_whitening(generator: torch.Generator) -> None:
     patches = torch.randn(300, 6, generator=generator, dtype=torch.float64)
     patches = patches @ torch.randn(6, 6, generator=generator, dtype=torch.float64) - 1
-    dictionary = learn_dictionary(patches, 9, generator)
+    dictionary = learn_dictionary(patches.clone(), 9, generator)
     whitened = dictionary.whiten(patches)
     expected = torch.cdist(whitened, dictionary.atoms).square() / 2
     torch.testing.assert_close(dictionary.distance(patches), expected)

@@ -69,3 +69,14 @@ def test_fit_whitening__of_patches_without_some_directions_is_finite(formula: st
         found = fit_whitening(patches, 0.0, formula=formula)
         assert found.matrix.isfinite().all()
         torch.testing.assert_close(torch.cov(found(patches)[:, :2].T, correction=0), torch.eye(2), atol=1e-2, rtol=0)
+
+
+def test_fit_whitening__a_few_patches_at_a_time__is_that_of_all(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patches = torch.randn(100, 4, generator=generator) @ torch.randn(4, 4, generator=generator) + 3
+    monkeypatch.setattr("layerwise.ops.bounded.NUMBERS", 30)  # 7 patches; the last chunk has 2
+    found = fit_whitening(patches, 0.0, "zca")
+    torch.testing.assert_close(found.mean, patches.mean(0))
+    # the symmetric root of the inverse covariance
+    torch.testing.assert_close(found.matrix @ found.matrix, torch.cov(patches.T, correction=0).inverse())

@@ -56,7 +56,7 @@ def test_gate__is_the_k_nearest__lowest_index_first(n: int, k: int, kind: str, g
 def test_scorer__ranks_as_distances_do(generator: torch.Generator) -> None:
     patches = torch.randn(300, 12, generator=generator, dtype=torch.float64)
     patches = patches @ torch.randn(12, 12, generator=generator, dtype=torch.float64) + 1
-    dictionary = learn_dictionary(patches, 9, generator)
+    dictionary = learn_dictionary(patches.clone(), 9, generator)
     whitened = (patches - dictionary.mean) @ dictionary.whitening
     distance = torch.cdist(whitened, dictionary.atoms).square() / 2
     scores = reference.affine(patches, dictionary.scorer)
