@@ -5,11 +5,13 @@ a patch is s contiguous runs of s*C numbers.
 """
 
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layerwise.ops.bounded import NUMBERS
 from layerwise.ops.near import mask_of, near_of
 
 
@@ -29,15 +31,22 @@ def sample_patches(batches: Iterable[Tensor], size: int, count: int, total: int,
     Returns (M, P) with M = min(count, total*h*w), in random order: no position of an image is drawn twice. The
     generator is a CPU's; the draw is the same on every device.
     """
-    drawn = []
-    for x in batches:
-        windows = _windows(x, size)
-        b, h, w = windows.shape[:3]
-        order = torch.rand(b, h * w, generator=generator).argsort(1)[:, : -(-count // total)].to(x.device)
-        image = torch.arange(b, device=x.device)[:, None]
-        drawn.append(windows[image, order // w, order % w].flatten(2).flatten(0, 1))
-    sample = torch.cat(drawn)
-    return sample[torch.randperm(len(sample), generator=generator)[:count].to(sample.device)]
+    remaining = iter(batches)
+    first = next(remaining)
+    h, w = (side - size + 1 for side in first.shape[2:])
+    each = min(-(-count // total), h * w)
+    positions = torch.empty(total, each, dtype=torch.long)
+    for some in torch.split(positions, max(1, NUMBERS // (h * w))):
+        some.copy_(torch.rand(len(some), h * w, generator=generator).argsort(1)[:, :each])
+    # the order is drawn at first, too, so that each patch is written where it will stay
+    places = torch.randperm(total * each, generator=generator).argsort().view(total, each)
+    sample, start = first.new_empty(total * each, size * size * first.shape[1]), 0
+    for x in chain([first], remaining):
+        part = slice(start, start + len(x))
+        where, image = positions[part].to(x.device), torch.arange(len(x), device=x.device)[:, None]
+        sample[places[part].to(x.device)] = _windows(x, size)[image, where // w, where % w].flatten(2)
+        start += len(x)
+    return sample[:count]
 
 
 def affine(patches: Tensor, weight: Tensor) -> Tensor:
