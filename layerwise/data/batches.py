@@ -68,14 +68,18 @@ class Batches:
     """how pixels become input"""
     known: Known | None = None
     """what is known of the inputs"""
+    chosen: Tensor | None = None
+    """the images that are passed over, (m,) int64; None for all"""
 
     def __len__(self) -> int:
-        n = len(self.source)
+        n = len(self.source if self.chosen is None else self.chosen)
         return n // self.size if self.shuffle else -(-n // self.size)
 
     def __iter__(self) -> Iterator[Batch]:
-        n, generator = len(self.source), torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.arange(len(self.source)) if self.chosen is None else self.chosen
+        if self.shuffle:
+            order = order[torch.randperm(len(order), generator=generator)]
         for index in torch.split(order[: len(self) * self.size], self.size):
             logits, pixels, drawn = None, torch.empty(0), None
             if isinstance(self.source, View):

@@ -99,8 +99,9 @@ def sample_inputs(
     each = min(16, (h - patch_size + 1) * (w - patch_size + 1))
     chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values
     if store.train and pixels == "input":
-        batches = Batches(store.train[0].subset(chosen), device=store.device)
+        batches = Batches(store.train[0], device=store.device, chosen=chosen)
     else:
-        batches = Batches(images.subset(chosen), device=store.device, layers=stack.layers, pixels=PIXELS[pixels])
+        shown = PIXELS[pixels]
+        batches = Batches(images, device=store.device, layers=stack.layers, pixels=shown, chosen=chosen)
     inputs = (x for x, _, _, _ in progress(batches, what, len(batches)))
     return ops.sample_patches(inputs, patch_size, count, len(chosen), generator)

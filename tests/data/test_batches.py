@@ -37,6 +37,20 @@ def test_batches__not_shuffled__are_all_images_in_order() -> None:
     assert torch.cat([y for _, _, y, _ in batches]).tolist() == list(range(10))
 
 
+def test_batches__of_chosen_images__are_those__in_their_order_or_shuffled() -> None:
+    chosen = torch.tensor([7, 2, 5])
+    for source in (images(10), view(10)):
+        batches = Batches(source, 2, chosen=chosen)
+        assert len(batches) == 2 and [y.tolist() for _, _, y, _ in batches] == [[7, 2], [5]]
+
+    def order(seed: int) -> tuple[int, ...]:
+        batches = Batches(view(10), 3, shuffle=True, seed=seed, chosen=chosen)
+        return tuple(int(i) for _, _, y, _ in batches for i in y)
+
+    orders = {order(seed) for seed in range(5)}
+    assert len(orders) > 1 and all(sorted(some) == [2, 5, 7] for some in orders)
+
+
 def test_batches__of_images__are_input_to_a_first_layer() -> None:
     for shuffle in (True, False):
         for x, logits, labels, _ in Batches(images(10), 4, shuffle=shuffle):
