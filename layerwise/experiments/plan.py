@@ -18,7 +18,7 @@ from layerwise.experiments.benchmark.steps import evaluation, median_seconds, na
 from layerwise.nn.dictionary import learn_dictionary
 from layerwise.nn.layer import build_layer
 from layerwise.ops import sample_patches
-from layerwise.training.depth import COPIES, check_fit, next_shape
+from layerwise.training.depth import check_fit, next_shape, sample_bytes
 
 SAMPLE = 1 << 15
 """patches, at most, that a dictionary is tried on"""
@@ -39,7 +39,7 @@ class Planned:
     """of a training step for one image, forward and backward, at most: for each near atom of a position, and what is
     behind the embedding"""
     sample_bytes: int
-    """of the patches that the dictionary is learned from"""
+    """of the patches that the dictionary is learned from, and of what is held beside them"""
     view_bytes: int
     """of the stored views of its input"""
     near_bytes: int
@@ -71,7 +71,7 @@ def plan(config: Config) -> list[Planned]:
         table.append((str(one.layer), *shapes, *sizes, *room, in_words(one.seconds)))
     print_table(table)
     total = in_words(sum(one.seconds for one in layers))
-    memory = _gigabytes(max(one.sample_bytes * COPIES for one in layers))
+    memory = _gigabytes(max(one.sample_bytes for one in layers))
     print(f"\nall of it: {total}, for {len(data.train)} training images; up to {memory} GB for sampled patches")
     print("MFLOP: in a step, for one image; views: GB of stored inputs; gates: GB of which atoms are near to those")
     return layers
@@ -128,7 +128,7 @@ def _planned(
         *(number, shape, layer.shape, own.atoms, own.k),
         parameters=sum(parameter.numel() for parameter in trained),
         multiply_adds=2 * h * w * own.k * shape[0] * own.patch_size**2 + 3 * behind,
-        sample_bytes=4 * count * shape[0] * own.patch_size**2,
+        sample_bytes=sample_bytes(count, shape[0] * own.patch_size**2),
         view_bytes=view,
         near_bytes=needed if fits else 0,
         seconds=seconds,

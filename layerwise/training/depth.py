@@ -12,8 +12,13 @@ PATCHES = 8
 """of the training images for each atom, and"""
 STEPS = 8
 """of an epoch, at least, where settings are lowered"""
-COPIES = 3
-"""of the sampled patches, at most, while a dictionary is learned"""
+BESIDE = 48
+"""bytes for a sampled patch beside its numbers, while a dictionary is learned: its place, its atom, how far that is"""
+
+
+def sample_bytes(count: int, dimension: int) -> int:
+    """What a dictionary of so many patches takes while it is learned, but for chunks of bounded size."""
+    return count * (4 * dimension + BESIDE)
 
 
 def next_shape(config: Config, number: int, shape: tuple[int, int, int], images: int) -> tuple[int, int, int]:
@@ -30,7 +35,7 @@ def next_shape(config: Config, number: int, shape: tuple[int, int, int], images:
             f"{config.name_of(number, 'atoms')}: {layer.atoms} are more than the {available} patches that the "
             f"training images have at layer {number}; give fewer atoms or more images"
         )
-    size = min(layer.sample, available) * shape[0] * layer.patch_size**2 * 4 * COPIES
+    size = sample_bytes(min(layer.sample, available), shape[0] * layer.patch_size**2)
     if size > memory.total():
         raise SettingError(
             f"{config.name_of(number, 'sampling.patches')}: {layer.sample} patches of {shape[0]}×{layer.patch_size}² "

@@ -26,5 +26,5 @@ def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[s
     assert first.view_bytes == 0 and first.near_bytes == 2 * (64 * train + 36 * held)
     assert second.view_bytes == 8 * 36 * (2 * 3 * train + 4 * held)
     assert second.near_bytes == 16 * 2 * (3 * train + held)
-    assert second.sample_bytes == 4 * 72 * min(config.layer_at(2).sample, 16 * train)
+    assert second.sample_bytes == (4 * 72 + 48) * min(config.layer_at(2).sample, 16 * train)
     assert first.seconds > 0 and second.seconds > 0
