@@ -119,6 +119,10 @@ class Drawn:
     flipped: Tensor
     """(B, 1) bool"""
 
+    def part(self, index: slice) -> "Drawn":
+        """What becomes of some of them."""
+        return Drawn(self.shift[:, index], self.flipped[index])
+
 
 @dataclass(frozen=True)
 class Augmentation:

@@ -92,7 +92,7 @@ def evaluate(
     of each.
     """
     ranked, shares, classes = [], [], 0
-    batches = Batches(images, device=device)
+    batches = Batches(images, device=device, above=stack.layers)
     for x, _, _, _ in progress(batches, what, len(batches)):
         logits = torch.stack([logits for _, logits in stack.depths(x)])
         if mirrored:
@@ -104,10 +104,13 @@ def evaluate(
     return Evaluation(images.labels.cpu(), torch.cat(ranked, 1), torch.cat(shares, 1), classes)
 
 
-def statistics(layers: Sequence[nn.Module], images: Images, device: torch.device) -> list[list[float]]:
-    """Mean and deviation, 1 where that is 0, of each channel of the top layer's output, over images and positions."""
+def statistics(layers: Sequence[nn.Module], images: Images, chosen: Tensor, device: torch.device) -> list[list[float]]:
+    """Mean and deviation, 1 where that is 0, of each channel of the top layer's output, over images and positions.
+
+    Of the images at `chosen`, (m,) int64.
+    """
     count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for x, _, _, _ in Batches(images, device=device, layers=layers):
+    for x, _, _, _ in Batches(images, device=device, layers=layers, chosen=chosen):
         flat = x.transpose(0, 1).flatten(1).double()
         count, total, squares = count + flat.shape[1], total + flat.sum(1).cpu(), squares + flat.square().sum(1).cpu()
     mean = total / count

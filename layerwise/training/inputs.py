@@ -2,13 +2,14 @@
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerwise import ops
 from layerwise.config.choices import PIXELS
 from layerwise.console import progress
-from layerwise.data.batches import EVALUATION_BATCH, Batches, ViewStore
+from layerwise.data.batches import Batches
 from layerwise.data.known import Ask, Known, KnownCrops, Room
+from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
 
@@ -30,6 +31,7 @@ class LayerData(LightningDataModule):
         ask: Ask | None = None,
         patch_size: int = 1,
         epochs: int = 1,
+        layer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.stack = stack
@@ -39,6 +41,7 @@ class LayerData(LightningDataModule):
         self.device = store.device
         self.ask = ask
         self.patch_size, self.epochs = patch_size, epochs
+        self.layer = layer  # that is trained on them
         self._room = Room(f"layer {len(stack) + 1}", store.config.gigabytes * 1e9 - store.bytes)
         self._known = dict[str, Known]()
 
@@ -60,9 +63,10 @@ class LayerData(LightningDataModule):
     def val_dataloader(self) -> Batches:
         """The validation images."""
         known = self._known_of("validation", len(self.store.data.val)) if self.epochs > 1 else None
+        above = [] if self.layer is None else [self.layer]
         if self.store.val:
-            return Batches(self.store.val[0], EVALUATION_BATCH, self.device, known=known)
-        return Batches(self.store.data.val, EVALUATION_BATCH, self.device, self.stack.layers, known=known)
+            return Batches(self.store.val[0], 0, self.device, above=above, known=known)
+        return Batches(self.store.data.val, 0, self.device, self.stack.layers, above, known=known)
 
     def _known_of(self, what: str, count: int) -> Known | None:
         """What is known of so many inputs that come again just as they are."""

@@ -10,8 +10,8 @@ from layerwise import memory
 from layerwise.config import Config, SingleLayer
 from layerwise.config.identity import fingerprint, settings_of
 from layerwise.console import progress
-from layerwise.data.batches import ViewStore
 from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.layer import build_layer
@@ -80,7 +80,7 @@ def train_layer(
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes))
     ask, epochs = layer.layer.embedding.ask, own.optimizer.epochs
-    batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, epochs)
+    batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, epochs, layer)
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
     with memory.needed(f"layer {number}: training", f"give less than {own.optimizer.batch_size} for --{batch}"):
@@ -100,7 +100,7 @@ def train_layer(
         seconds=round(prepared + history.seconds, 3),
         settings=settings,
         val_images=len(data.val),
-        statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train.subset(some), inputs.device),
+        statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train, some, inputs.device),
         dimmest=int(data.train.pixels.flatten(1).amax(1).float().quantile(0.01)),
     )
     return folder.save(layer, record)

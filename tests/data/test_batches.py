@@ -1,8 +1,11 @@
 """The one source of batches."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from layerwise.data.batches import Batches, View
+from layerwise.data.batches import ROOM, Batches, View, images_in_room
 from layerwise.data.images import Augmentation, Images, to_input
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
@@ -60,19 +63,47 @@ def test_batches__of_images__are_input_to_a_first_layer() -> None:
     assert torch.equal(seen[0][:, 0, 0, 0], torch.tensor([7.0, 8.0]))
 
 
-def test_batches__augment_by_their_seed() -> None:
+def test_batches__augment_by_their_seed__and_in_order_whatever_their_size() -> None:
     row = torch.arange(4, dtype=torch.uint8)
-    source = Images(row.expand(100, 1, 4, 4), torch.zeros(100, dtype=torch.long))
+    source = Images(row.expand(300, 1, 4, 4), torch.zeros(300, dtype=torch.long))
 
-    def pixels(seed: int) -> torch.Tensor:
-        return torch.cat([x for x, _, _, _ in Batches(source, 32, augmentation=Augmentation(True, 0), seed=seed)])
+    def pixels(seed: int, size: int = 0) -> torch.Tensor:
+        return torch.cat([x for x, _, _, _ in Batches(source, size, augmentation=Augmentation(True, 0), seed=seed)])
 
     generator, expected, flips = torch.Generator().manual_seed(5), [], Augmentation(True, 0)
-    for part in torch.split(source.pixels, 32):  # in order, nothing else is drawn
+    for part in torch.split(source.pixels, 256):  # in order, nothing else is drawn
         expected.append(to_input(flips(part, flips.draw(len(part), generator))))
-    assert torch.equal(pixels(5), torch.cat(expected)) and torch.equal(pixels(5), pixels(5))
+    assert torch.equal(pixels(5), torch.cat(expected))
+    for size in (7, 256, 300):
+        assert torch.equal(pixels(5, size), pixels(5))
     assert not torch.equal(pixels(5), pixels(6))
     assert {tuple(x[0, 0].tolist()) for x in pixels(5)} == {tuple(to_input(r).tolist()) for r in (row, row.flip(0))}
+
+
+def test_batches__shuffled__draw_their_augmentation_one_after_another() -> None:
+    source = Images(torch.arange(4, dtype=torch.uint8).expand(10, 1, 4, 4), torch.arange(10))
+    flips, generator = Augmentation(True, 1), torch.Generator().manual_seed(5)
+    order = torch.randperm(10, generator=generator)
+    for i, (x, _, labels, _) in enumerate(Batches(source, 4, shuffle=True, augmentation=flips, seed=5)):
+        assert torch.equal(labels, order[4 * i : 4 * i + 4])
+        assert torch.equal(x, to_input(flips(source.pixels[:4], flips.draw(4, generator))))
+
+
+def test_images_in_room__is_what_fits__one_at_least_and_256_at_most() -> None:
+    assert ROOM == 2**27
+    for numbers, together in ((1, 256), (2**17, 256), (2**17 + 1, 255), (2**25, 1), (2**30, 1)):
+        assert images_in_room(numbers) == together
+
+
+def test_batches__without_a_size__have_room_for_what_is_made_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    lower, upper = make_layer(SMALL, (2, 12, 12)), make_layer(replace(SMALL, atoms=400), (5, 5, 5))
+    source = Images(torch.zeros(100, 2, 12, 12, dtype=torch.uint8), torch.arange(100))
+    monkeypatch.setattr("layerwise.data.batches.ROOM", 4 * 288 * 50)
+    assert Batches(source).size == Batches(source, layers=[lower]).size == 50  # the image has 288 numbers
+    # the upper layer averages 400 atoms at 3×3 positions to 2×2
+    assert Batches(source, layers=[lower, upper]).size == Batches(source, above=[lower, upper]).size == 9
+    assert [len(y) for _, _, y, _ in Batches(source, above=[lower, upper])] == [9] * 11 + [1]
+    assert Batches(view(10), 3).size == 3 and Batches(view(10)).size == 256
 
 
 def test_batches__of_a_view__shuffle_whole_triples() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from layerwise.config import Features, Layer
-from layerwise.data.batches import ViewStore
 from layerwise.data.images import Augmentation, Images, to_input
 from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
@@ -76,6 +76,27 @@ def test_views__raised_layer_by_layer__are_those_made_at_once(data: DataSet, sta
         assert torch.equal(a.logits, b.logits)
 
 
+def test_views__are_the_same_bits__whatever_size_of_batch_the_room_is_for(
+    data: DataSet, stack: FrozenStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stepwise, at_once = (ViewStore(Features(views=2), data, 7, CPU) for _ in range(3))
+    whole.raise_to(stack)
+    # the lower layer makes 8×7×6 numbers of an image, of whose output, 5×7×6 numbers, the upper one makes less
+    monkeypatch.setattr("layerwise.data.batches.ROOM", 4 * 336 * 20)  # 20 images in the lower, 32 in the upper one
+    sizes: dict[str, set[int]] = {"lower": set(), "upper": set()}
+    for name, layer in zip(sizes, stack.layers, strict=True):
+        layer.register_forward_hook(
+            lambda _, given, __, name=name: None if given[0].is_meta else sizes[name].add(len(given[0]))
+        )
+    for below in (stack.below(2), stack):
+        stepwise.raise_to(below)
+    at_once.raise_to(stack)
+    assert sizes == {"lower": {20}, "upper": {32, 300 % 32, 20}}  # 300 images, and 20 for validation
+    for a, b, c in zip(*(store.train + store.val for store in (whole, stepwise, at_once)), strict=True):
+        assert torch.equal(b.features, c.features) and torch.equal(b.logits, c.logits)
+        torch.testing.assert_close(a.features, b.features, atol=1e-5, rtol=2e-3)  # as the views are the same
+
+
 def test_views__fit_the_room_given__and_say_so(
     data: DataSet, stack: FrozenStack, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +158,7 @@ def test_views__show_a_step_for_every_batch__and_end(
         yield from steps
         shown.append((what, len(steps)))  # only where all of them were asked for
 
-    monkeypatch.setattr("layerwise.data.batches.progress", counted)
+    monkeypatch.setattr("layerwise.data.views.progress", counted)
     ViewStore(Features(views=3), data, 7, CPU).raise_to(stack)
     # 300 images are two batches, 20 are one
     assert shown == [("layer 3: features", 6), ("layer 3: features for validation", 1)]

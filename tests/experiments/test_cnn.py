@@ -15,6 +15,7 @@ from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.experiments.paper.job import Job
+from layerwise.nn.layer import most_numbers
 from layerwise.parsing import parse
 from layerwise.report.tracking import Tracking
 from layerwise.run.files import read_record, write_record
@@ -41,6 +42,7 @@ def test_end_to_end__is_convolutions_and_bottlenecks__pooled_and_normalized_once
     found, logits = model(x)
     torch.testing.assert_close(found, out, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(logits, out.flatten(1) @ model.probe.linear.weight.T + model.probe.linear.bias)
+    assert most_numbers([model], (2, 16, 15)) == 6 * 13 * 12
     assert model.shape == tuple(out.shape[1:]) == (3, 9 - 2 * convolutions, 8 - 2 * convolutions)
 
 

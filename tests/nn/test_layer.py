@@ -23,7 +23,7 @@ from layerwise.config.choices import (
 )
 from layerwise.config.run import restore
 from layerwise.nn.embedding import AffineMaps
-from layerwise.nn.layer import output_shape, shape_through
+from layerwise.nn.layer import most_numbers, output_shape, shape_through
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.record import LayerRecord
@@ -215,3 +215,15 @@ def test_stack_of_two__has_the_shape_that_its_layers_say() -> None:
         shape = shape_through(settings, shape)
     assert shape == (4 + 5, 2, 2)
     assert FrozenStack(layers)(torch.randn(3, 2, 12, 11))[0].shape == (3, *shape)
+
+
+def test_most_numbers__is_the_size_of_the_largest_tensor_on_the_way() -> None:
+    small, wide = Layer(patch_size=3, atoms=8, channels=5, pool=1), Layer(patch_size=2, atoms=9, channels=30, pool=2)
+    lower, upper = make_layer(small, (2, 12, 11)), make_layer(wide, (5, 10, 9))
+    assert most_numbers([], (2, 12, 11)) == 2 * 12 * 11
+    assert most_numbers([lower], (2, 12, 11)) == 8 * 10 * 9  # as many atoms at as many positions
+    assert most_numbers([upper], (5, 10, 9)) == 30 * 5 * 4  # what is averaged over windows, and has more channels then
+    before = {name: value.clone() for name, value in lower.train().state_dict().items()}
+    assert most_numbers([lower, upper], (2, 12, 11)) == 8 * 10 * 9
+    assert all(torch.equal(value, before[name]) for name, value in lower.state_dict().items())
+    assert not any(part._forward_hooks for part in lower.modules())

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from layerwise.config import Layer
 from layerwise.data.images import Images, to_input
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.training.evaluation import Evaluation, evaluate
+from tests.conftest import growth
 from tests.nn.layers import SMALL, make_layer
 from tests.training.worlds import CPU, numbered
 
@@ -122,3 +124,14 @@ def test_evaluate__ranks_classes_by_their_probability(stack: FrozenStack, images
 def test_evaluate__keeps_as_many_classes_as_are_asked_for(stack: FrozenStack, images: Images) -> None:
     assert evaluate(stack, images, CPU, ranks=2).ranked.shape == (2, 300, 2)
     assert evaluate(stack, images, CPU, ranks=9).ranked.shape == (2, 300, 3)
+
+
+def test_evaluate__takes_room_for_a_few_images__not_for_256(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = FrozenStack([make_layer(Layer(patch_size=3, atoms=256, channels=4, pool=1), (1, 66, 66))])
+    images = numbered(48, 4, torch.arange(48) % 3, (1, 66, 66))  # 4.2 MB each, once embedded: 200 MB in all
+    whole = evaluate(stack, images, CPU)
+    monkeypatch.setattr("layerwise.data.batches.ROOM", 1 << 24)
+    found = list[Evaluation]()
+    assert growth(lambda: found.append(evaluate(stack, images, CPU))) < 100e6
+    assert torch.equal(found[0].ranked, whole.ranked)
+    torch.testing.assert_close(found[0].shares, whole.shares)

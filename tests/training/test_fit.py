@@ -14,7 +14,7 @@ from torch import Tensor
 
 from layerwise import config
 from layerwise.config import Features, Optimizer
-from layerwise.data.batches import ViewStore
+from layerwise.data.views import ViewStore
 from layerwise.errors import DamagedRun
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.folder import LayerFolder

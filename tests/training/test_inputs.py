@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from layerwise.config import Features, Layer
-from layerwise.data.batches import ViewStore
 from layerwise.data.images import Augmentation, to_input
+from layerwise.data.views import ViewStore
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.training.inputs import LayerData, sample_inputs
@@ -98,6 +98,18 @@ def test_validation__is_of_the_images_as_they_are__in_order(views: int, stack: F
     torch.testing.assert_close(x, expected)
     torch.testing.assert_close(below, logits)
     assert labels.tolist() == list(range(15)) and near is None
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_validation__has_room_for_the_layer_that_is_trained(
+    views: int, stack: FrozenStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made(stack, views, MOVED)
+    # the layer below makes 8 numbers of each of 16 positions, of which an atom of this one is near at 4
+    monkeypatch.setattr("layerwise.data.batches.ROOM", 4 * 128 * 10)
+    assert data.val_dataloader().size == (20 if views else 10)  # of 4×4×4 numbers that are stored, or of 128
+    data.layer = make_layer(Layer(patch_size=3, atoms=100, channels=4, pool=1), (4, 4, 4), 30)
+    assert data.val_dataloader().size == 3  # 1280 / 400
 
 
 def test_sampled_inputs__are_patches_of_what_the_layer_sees(stack: FrozenStack, generator: torch.Generator) -> None:

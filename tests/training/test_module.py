@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from layerwise import config
 from layerwise.config import Features, Optimizer
-from layerwise.data.batches import ViewStore
 from layerwise.data.images import to_input
+from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from layerwise.config import Config
-from layerwise.data.batches import ViewStore
 from layerwise.data.images import Augmentation, to_input
 from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
 from layerwise.run.run import Run

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from layerwise.config import Config, Layer, Optimizer, Probe, Sampling, SingleLayer
-from layerwise.data.batches import ViewStore
 from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.layers import CLASSES
 from layerwise.experiments.benchmark.steps import natural_images
 from layerwise.nn.layer import ProbedLayer, build_layer

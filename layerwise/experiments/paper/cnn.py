@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from layerwise.api import device_of
 from layerwise.config import Config, SettingError, SingleLayer
 from layerwise.config.identity import fingerprint, settings_of
-from layerwise.data.batches import ViewStore
 from layerwise.data.splits import load_data
+from layerwise.data.views import ViewStore
 from layerwise.nn.layer import output_shape
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
@@ -73,7 +73,7 @@ def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float
         torch.manual_seed(seed)
         model = EndToEnd(own, convolutions, data.shape, len(data.classes))
         images = ViewStore(config.features, data, config.seed, device)
-        batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed)
+        batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed, layer=model)
         identity = fingerprint(settings)
         history = fit_layer(model, 1, batches, own.optimizer, config.trainer, run.path, listeners, identity=identity)
         model.load_state_dict(history.weights)

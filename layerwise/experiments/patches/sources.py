@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from layerwise.config import Features, SettingError
-from layerwise.data.batches import ViewStore
 from layerwise.data.images import to_input
 from layerwise.data.reading import each, read_picture
 from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
 from layerwise.experiments.patches.clusters import contrast
 from layerwise.nn.stack import FrozenStack
 from layerwise.ops import extract_patches

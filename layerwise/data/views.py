@@ -1,0 +1,142 @@
+"""Features computed once: the images as they come out of a stack, which the layer above it is trained on.
+
+Shapes: n images, B batch, C channels, H W side.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from layerwise.config import Features
+from layerwise.console import progress
+from layerwise.data.batches import Batches, View, images_in_room
+from layerwise.data.images import Images, allocate, place_for
+from layerwise.data.splits import DataSet
+from layerwise.errors import TrainingFailed
+from layerwise.nn.layer import most_numbers
+from layerwise.nn.stack import FrozenStack
+from layerwise.seeds import fold_seed
+
+Pushed = Iterator[tuple[Tensor, Tensor]]
+"""input (B, C, H, W), logits of the layers below (B, classes), of no class under the first layer"""
+
+
+@dataclass
+class ViewStore:
+    """Features computed once: the images as they come out of the highest stack so far.
+
+    Each image is stored in several augmented views. The views of one layer are made from those of the layer below, so
+    that a layer costs the same at any depth; a process that starts in the middle makes them from the images, bit for
+    bit the same. Training uses one view an epoch, in turn.
+    """
+
+    config: Features
+    data: DataSet
+    seed: int
+    """of the run; the same views at every depth"""
+    device: torch.device
+    """what computes"""
+    depth: int = field(default=0, init=False)
+    train: list[View] = field(default_factory=list, init=False)
+    val: list[View] = field(default_factory=list, init=False)
+
+    def raise_to(self, stack: FrozenStack) -> None:
+        """Make the views that the layer above `stack` is trained on; none for the first layer, or if views is 0."""
+        if self.train and self.depth == len(stack):
+            return
+        count = self._affordable(stack) if len(stack) else 0
+        if len(self.train) < count or not count:
+            self.depth, self.train, self.val = 0, [], []
+        if count:
+            what = f"layer {len(stack) + 1}: features"
+            self.train = list(self._pushed(stack, self.data.train, self.train, count, torch.float16, what))
+            self.val = list(self._pushed(stack, self.data.val, self.val, 1, torch.float32, f"{what} for validation"))
+            self.depth = len(stack)
+
+    @property
+    def bytes(self) -> int:
+        """What the views take."""
+        tensors = [tensor for view in (*self.train, *self.val) for tensor in (view.features, view.logits)]
+        return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+
+    def _affordable(self, stack: FrozenStack) -> int:
+        """How many views there is room for, at most as many as are asked for."""
+        wanted, limit = self.config.views, self.config.gigabytes
+        if not self.data.augmentation.changes:
+            wanted = min(wanted, 1)
+        elements, logits = math.prod(stack.layers[-1].shape), 4 * len(self.data.classes)
+        validation = len(self.data.val) * (4 * elements + logits)
+        view = len(self.data.train) * (2 * elements + logits)
+        count = max(0, min(wanted, int((limit * 1e9 - validation) // view)))
+        if count < wanted:
+            effect = f"storing {count}" if count else "computing them anew in every step, which is slower"
+            needed = f"{(wanted * view + validation) / 1e9:.1f} GB, more than --features.gigabytes {limit}"
+            print(f"layer {len(stack) + 1}: {wanted} views of the features take {needed}: {effect}", flush=True)
+        return count
+
+    def _pushed(
+        self, stack: FrozenStack, images: Images, below: list[View], count: int, dtype: torch.dtype, what: str
+    ) -> Iterator[View]:
+        """Push each view through the layers that it has not seen yet; those in `below` are let go one by one."""
+        shape = (len(images), *stack.layers[-1].shape)
+        place = place_for(count * math.prod(shape) * dtype.itemsize, self.device)  # for all views
+        given, layers = (below[0] if below else images).shape, stack.layers[self.depth :]
+        together = images_in_room(most_numbers(layers[:1], given))
+        steps = iter(progress(range(count * -(-len(images) // together)), what))
+        for number in range(count):
+            logits_shape = (len(images), len(self.data.classes))
+            stored = allocate(shape, dtype, count, place), allocate(logits_shape, torch.float32, count, place)
+            view = View(*stored, images.labels)
+            augmentation = self.data.augmentation if dtype == torch.float16 and not below else None
+            source = below.pop(0) if below else images
+            seed, start, own = fold_seed(self.seed, number, 1), 0, given
+            batches = Batches(source, together, self.device, augmentation=augmentation, seed=seed)
+            parts: Pushed = (
+                (x, x.new_empty(len(x), 0) if logits is None else logits)
+                for (x, logits, _, _), _ in zip(batches, steps, strict=False)
+            )
+            for i, layer in enumerate(layers, self.depth + 1):
+                parts, own = _through(parts, i, layer, own, dtype), layer.shape
+            for x, logits in parts:
+                view.features[start : start + len(x)] = x.to(dtype)
+                view.logits[start : start + len(x)] = logits
+                start += len(x)
+            yield view
+        next(steps, None)
+
+
+def _through(parts: Pushed, number: int, layer: nn.Module, shape: tuple[int, int, int], dtype: torch.dtype) -> Pushed:
+    """Push inputs (C, H, W) through layer `number`, whose outputs are rounded as they would be stored.
+
+    Its batches do not depend on the parts that the inputs come in, as the size of a batch may decide on the last bit.
+    """
+    for x, below in _regrouped(parts, images_in_room(most_numbers([layer], shape))):
+        with torch.no_grad():
+            exact, logits = layer(x, below if below.shape[1] else None)
+        rounded = exact.to(dtype).float()
+        if not bool(rounded.isfinite().all()):
+            raise TrainingFailed(_not_finite(number, exact, dtype))
+        yield rounded, logits
+
+
+def _regrouped(parts: Pushed, size: int) -> Pushed:
+    """The same inputs and logits, `size` at a time."""
+    waiting = torch.empty(0), torch.empty(0)
+    for part in parts:
+        x, logits = map(torch.cat, zip(waiting, part, strict=True)) if len(waiting[0]) else part
+        while len(x) >= size:
+            yield x[:size], logits[:size]
+            x, logits = x[size:], logits[size:]
+        waiting = x, logits
+    if len(waiting[0]):
+        yield waiting
+
+
+def _not_finite(layer: int, output: Tensor, dtype: torch.dtype) -> str:
+    if bool(output.isfinite().all()):
+        reach = f"reaches {float(output.abs().max()):.3g}, beyond {torch.finfo(dtype).max:g}, the highest {dtype}"
+        return f"layer {layer}: its output {reach}, in which views are stored; give --features.views 0"
+    return f"layer {layer}: its output is not finite; train it again with --restart_from {layer}"
