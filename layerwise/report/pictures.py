@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layerwise.data.batches import images_in_room
 from layerwise.data.images import Images, to_input
+from layerwise.nn.layer import most_numbers
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.figures import Pixels
 
@@ -18,7 +20,7 @@ ANSWERED = 48
 PATCHES, ACROSS = 6, 3
 """patches of each, and atoms side by side"""
 TOGETHER = 32
-"""images whose patches are compared at once"""
+"""images, at most, whose patches are compared at once"""
 SMALLEST, LARGEST = 3, 128
 """pixels of a tile's side"""
 
@@ -67,8 +69,9 @@ def answers_picture(stack: FrozenStack, images: Images, width: int = 960) -> Pix
     atoms = chosen_atoms(usage(stack, images))
     best = torch.full((len(atoms), len(images)), -math.inf)
     where = torch.zeros(len(atoms), len(images), dtype=torch.long)
-    for start in range(0, len(images), TOGETHER):
-        x = to_input(images.pixels[start : start + TOGETHER]).to(next(top.buffers()).device)
+    together = _together(stack, images)
+    for start in range(0, len(images), together):
+        x = to_input(images.pixels[start : start + together]).to(next(top.buffers()).device)
         answers = top.answers(stack.below(len(stack))(x)[0])[..., atoms]  # (B, h, w, A)
         columns = answers.shape[2]
         values, places = answers.flatten(1, 2).max(1)
@@ -104,11 +107,19 @@ def usage(stack: FrozenStack, images: Images) -> Tensor:
     below, top = stack.below(len(stack)), stack.layers[-1].layer.embedding
     total = torch.zeros(0)
     with torch.no_grad():
-        for pixels in torch.split(images.pixels, TOGETHER):
+        for pixels in torch.split(images.pixels, _together(stack, images)):
             x = to_input(pixels).to(next(top.buffers()).device)
             shares = top.usage(below(x)[0]).cpu() * len(x) / len(images)
             total = shares if not len(total) else total + shares
     return total
+
+
+def _together(stack: FrozenStack, images: Images) -> int:
+    """How many images have room together, with what each atom of the top layer says of each position."""
+    below = stack.below(len(stack))
+    _, h, w = below.shape(images.shape)
+    each = h * w * len(stack.layers[-1].layer.embedding.dictionary.atoms)
+    return min(TOGETHER, images_in_room(max(each, most_numbers(below.layers, images.shape))))
 
 
 def chosen_atoms(shares: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ summary/…    against summary/depth: accuracy (on validation images), test_accu
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -113,9 +114,11 @@ class Tracking:
         values: dict[str, Value] = {path.stem.removeprefix(start): picture(path) for path in files}
         if (kernels := embedding.kernels()) is not None:
             values["maps"] = picture(atoms_picture(kernels, record.input_shape[0]))
-        x, _, _, _ = next(iter(Batches(self.data.val, SOME, self.device)))
-        if (alike := overlap(embedding.gates(stack.below(record.layer)(x)[0]))) is not None:
-            values["overlap"] = alike
+        # one image at a time, as there is a gate of each atom at each position
+        some = Batches(self.data.val, 1, self.device, chosen=torch.arange(len(self.data.val))[:SOME])
+        gates = (embedding.gates(stack.below(record.layer)(x)[0]) for x, _, _, _ in some)
+        if alike := [found for own in gates if (found := overlap(own)) is not None]:
+            values["overlap"] = fmean(alike)
         return values
 
 
