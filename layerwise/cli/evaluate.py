@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     from layerwise.run.files import check_writable, write_json
     from layerwise.run.run import Run
     from layerwise.trained import load
-    from layerwise.training.evaluation import RANKS, evaluate
+    from layerwise.training.evaluation import RANKS, Evaluation, evaluate, evaluate_mirrored
 
     check_writable("predictions", given.predictions)
     check_writable("json", given.json)
@@ -52,8 +52,11 @@ def main(arguments: list[str]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     k = given.top or (RANKS if len(classes) > RANKS else None)
     stack, ranks = stack.to(device), max(RANKS, k or 0)
-    tested = evaluate(stack, images, device, ranks=ranks)
-    mirrored = evaluate(stack, images, device, "testing, mirrored", True, ranks) if given.mirror else None
+    mirrored: Evaluation | None = None
+    if given.mirror:
+        tested, mirrored = evaluate_mirrored(stack, images, device, ranks=ranks)
+    else:
+        tested = evaluate(stack, images, device, ranks=ranks)
     if data and run.config.depth != "auto" and len(records) < run.config.depth:
         print(f"{len(records)} of {run.config.depth} layers are finished")
     print(f"{len(images)} images of {what}, {len(classes)} classes\n")

@@ -3,7 +3,7 @@
 Shapes: n images, L depths from 1 to that of the stack, r classes, the likeliest few.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,30 +78,60 @@ class Evaluation:
         return depth if depth < 0 else depth - 1
 
 
-def evaluate(
-    stack: FrozenStack,
-    images: Images,
-    device: torch.device,
-    what: str = "testing",
-    mirrored: bool = False,
-    ranks: int = RANKS,
-) -> Evaluation:
+def evaluate(stack: FrozenStack, images: Images, device: torch.device, ranks: int = RANKS) -> Evaluation:
     """Classify images at depth 1, 2, … of a stack of one layer or more, on its device.
 
-    Where `mirrored`, the logits of the mirrored image are added to those of the image. At most `ranks` classes are kept
-    of each.
+    At most `ranks` classes are kept of each.
     """
-    ranked, shares, classes = [], [], 0
+    said = _Said(images, ranks)
+    for x in _inputs(stack, images, device):
+        said.add(_logits(stack, x))
+    return said.evaluation
+
+
+def evaluate_mirrored(
+    stack: FrozenStack, images: Images, device: torch.device, ranks: int = RANKS
+) -> tuple[Evaluation, Evaluation]:
+    """As `evaluate`, and with the logits of each image's mirror image added to its own."""
+    alone, both = _Said(images, ranks), _Said(images, ranks)
+    for x in _inputs(stack, images, device):
+        logits = _logits(stack, x)
+        alone.add(logits)
+        both.add(logits + _logits(stack, x.flip(3)))
+    return alone.evaluation, both.evaluation
+
+
+def _inputs(stack: FrozenStack, images: Images, device: torch.device) -> Iterator[Tensor]:
     batches = Batches(images, device=device, above=stack.layers)
-    for x, _, _, _ in progress(batches, what, len(batches)):
-        logits = torch.stack([logits for _, logits in stack.depths(x)])
-        if mirrored:
-            logits = logits + torch.stack([logits for _, logits in stack.depths(x.flip(3))])
-        classes = logits.shape[2]
-        order = logits.topk(min(ranks, classes)).indices
-        ranked.append(order.cpu())
-        shares.append(logits.float().softmax(2).gather(2, order).cpu())
-    return Evaluation(images.labels.cpu(), torch.cat(ranked, 1), torch.cat(shares, 1), classes)
+    yield from (x for x, _, _, _ in progress(batches, "testing", len(batches)))
+
+
+def _logits(stack: FrozenStack, x: Tensor) -> Tensor:
+    """Those of each depth, (L, B, classes)."""
+    return torch.stack([logits for _, logits in stack.depths(x)])
+
+
+class _Said:
+    """What is kept of the logits of images, which come a few at a time, in order."""
+
+    def __init__(self, images: Images, ranks: int) -> None:
+        self.labels, self.ranks, self.seen = images.labels.cpu(), ranks, 0
+
+    def add(self, logits: Tensor) -> None:
+        """Keep what the next images' logits, (L, B, classes), say."""
+        depths, count, self.classes = logits.shape
+        order = logits.topk(min(self.ranks, self.classes)).indices
+        if not self.seen:
+            shape = depths, len(self.labels), order.shape[2]
+            self.ranked, self.shares = torch.empty(shape, dtype=torch.long), torch.empty(shape)
+        part = slice(self.seen, self.seen + count)
+        self.ranked[:, part], self.shares[:, part] = order.cpu(), logits.float().softmax(2).gather(2, order).cpu()
+        self.seen += count
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Once all have come."""
+        return Evaluation(self.labels, self.ranked, self.shares, self.classes)
 
 
 def statistics(layers: Sequence[nn.Module], images: Images, chosen: Tensor, device: torch.device) -> list[list[float]]:

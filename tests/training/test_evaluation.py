@@ -8,7 +8,7 @@ from layerwise.config import Layer
 from layerwise.data.images import Images, to_input
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
-from layerwise.training.evaluation import Evaluation, evaluate
+from layerwise.training.evaluation import Evaluation, evaluate, evaluate_mirrored
 from tests.conftest import growth
 from tests.nn.layers import SMALL, make_layer
 from tests.training.worlds import CPU, numbered
@@ -53,8 +53,9 @@ def test_accuracies__with_mirror_images__sum_the_logits_of_both(stack: FrozenSta
         pair = [stack.below(depth + 1)(to_input(pixels))[1] for pixels in (images.pixels, mirrored)]
         assert pair[0] is not None and pair[1] is not None
         expected.append(float(((pair[0] + pair[1]).argmax(1) == images.labels).double().mean()))
-    assert evaluate(stack, images, CPU, mirrored=True).accuracies == pytest.approx(expected)
-    assert evaluate(stack, images, CPU).accuracies != pytest.approx(expected)
+    alone, both = evaluate_mirrored(stack, images, CPU)
+    assert both.accuracies == pytest.approx(expected)
+    assert alone.accuracies == evaluate(stack, images, CPU).accuracies != pytest.approx(expected)
 
 
 def test_confusion__counts_by_true_and_predicted_class(stack: FrozenStack, images: Images) -> None:
