@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwise.data.given import TOGETHER, Given
+from layerwise.data.batches import images_in_room
+from layerwise.data.given import Given
 from layerwise.data.images import Images, allocate
 from layerwise.data.reading import each, labeled_files
 from layerwise.errors import DamagedRun, SettingError
+from layerwise.nn.layer import most_numbers
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.files import read_tensors
 from layerwise.run.folder import assembled
@@ -27,6 +29,8 @@ from layerwise.run.run import Run
 
 POOL = 4
 """side of the grid of positions that features are averaged to"""
+TOGETHER = 64
+"""images, at most, that are read and computed at once"""
 MODEL = "model.safetensors"
 """of a folder that was exported: all layers"""
 
@@ -51,7 +55,8 @@ class TrainedStack:
         self.stack, self.records, self.classes = stack, records, records[0].classes
         c, h, w = records[0].input_shape
         self.input_shape = (c, h, w)
-        self._given = Given(self.input_shape, records[0].dimmest)
+        together = images_in_room(most_numbers(stack.layers, self.input_shape))
+        self._given = Given(self.input_shape, records[0].dimmest, min(TOGETHER, together))
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the layers hold, by layer and name."""
@@ -124,7 +129,7 @@ class TrainedStack:
 
     def predict_proba(self, images: Any) -> Tensor:
         """The probability of each class, (n, classes) float32, on the CPU."""
-        return self._logits(images).softmax(1)
+        return self._gathered(images, lambda inputs: self._classified(inputs).softmax(1))
 
     @overload
     def predict(self, images: Any, names: Literal[False] = ...) -> Tensor: ...
@@ -134,7 +139,7 @@ class TrainedStack:
 
     def predict(self, images: Any, names: bool = False) -> Tensor | list[str]:
         """Classify images: positions in `classes`, (n,) int64, on the CPU; or the names of the classes."""
-        found = self._logits(images).argmax(1)
+        found = self._gathered(images, lambda inputs: self._classified(inputs).argmax(1))
         return [self.classes[i] for i in found.tolist()] if names else found
 
     def classified(self, files: Iterable[str]) -> Iterator[tuple[str, Tensor | str]]:
@@ -149,7 +154,7 @@ class TrainedStack:
                 return str(error)
 
         remaining = iter(files)
-        while several := list(islice(remaining, TOGETHER)):
+        while several := list(islice(remaining, self._given.together)):
             with ThreadPoolExecutor() as pool:
                 inputs = list(pool.map(read, several))
             batch = torch.cat([torch.empty(0, *self.input_shape), *(x for x in inputs if isinstance(x, Tensor))])
@@ -173,24 +178,26 @@ class TrainedStack:
             return ""
 
         told = each("reading images", store, range(len(files)))
-        names = [path.relative_to(folder).as_posix() for path, _ in files]
-        images = Images(pixels, torch.tensor([label for _, label in files]), names)
         lost = [reason for reason in told if reason]
         if len(lost) == len(files):
             raise SettingError(f"images: no file under {folder} is a readable image ({lost[0]})")
-        read = torch.tensor([row for row, reason in enumerate(told) if not reason])
-        return images.subset(read) if lost else images, lost
-
-    def _logits(self, images: Any) -> Tensor:
-        return self._gathered(images, self._classified)
+        read = [row for row, reason in enumerate(told) if not reason]
+        for place, row in enumerate(read if lost else ()):  # in place, as a second copy may not fit
+            pixels[place] = pixels[row]
+        labels, names = zip(
+            *((files[row][1], files[row][0].relative_to(folder).as_posix()) for row in read), strict=True
+        )
+        return Images(pixels[: len(read)], torch.tensor(labels), list(names)), lost
 
     def _gathered(self, images: Any, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """What is computed of all images, (n, …), in room that is taken once, where it is known how many there are."""
         none = compute(torch.empty(0, *self.input_shape))
+        parts: Iterable[Tensor] = map(compute, self._given.inputs(images))
         if (count := self._given.count(images)) is None:
-            return torch.cat([none, *map(compute, self._given.inputs(images))])
+            held = list(parts)
+            count, parts = sum(map(len, held)), (held.pop(0) for _ in range(len(held)))  # are let go one by one
         found, start = none.new_empty(count, *none.shape[1:]), 0
-        for part in map(compute, self._given.inputs(images)):
+        for part in parts:
             found[start : start + len(part)] = part
             start += len(part)
         return found

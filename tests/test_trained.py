@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import layerwise
 from layerwise.config import Data
@@ -116,6 +117,20 @@ def test_images__as_files_are_as_in_memory__of_any_size(trained: Path, tmp_path:
     assert several.shape == (4, 1, 8, 8) and torch.equal(several[0], several[2]) and torch.equal(several[1], several[3])
     assert float((several[0] - several[1]).abs().mean()) < 0.1  # enlarged and shrunk again
     assert stack.predict([]).shape == (0,) and stack.predict_proba(()).shape == (0, 10)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, list, iter])
+def test_images__are_computed_as_they_come__as_many_at_once_as_there_is_room_for(
+    kind: Callable[[Tensor], Any], trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = load_data(Data(), 0).test.pixels[:100] / 255
+    expected = layerwise.load(trained).predict_proba(images)
+    monkeypatch.setattr("layerwise.data.batches.ROOM", 4 * (16 * 6 * 6) * 30)  # 16 atoms at 6×6 positions of an image
+    stack, sizes = layerwise.load(trained), list[int]()
+    stack.stack.layers[0].register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    torch.testing.assert_close(stack.predict_proba(kind(images)), expected)
+    assert sizes == [0, 30, 30, 30, 10]  # of none it is asked what is returned
+    assert torch.equal(stack.predict(kind(images)), expected.argmax(1))
 
 
 def test_predict__by_name_and_with_probabilities(trained: Path) -> None:

@@ -24,22 +24,29 @@ def main(arguments: list[str]) -> None:
     from layerwise.data.reading import pictures_in
     from layerwise.trained import load
 
-    stack, rows, lost = load(given.run), [HEADER], 0
+    stack, rows, read, lost = load(given.run), [HEADER], 0, 0
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+    if given.csv:
+        lines.writerow(HEADER)
     files = (file for file, _ in pictures_in(named(given.files)))
     for path, probabilities in stack.classified(files):
         if isinstance(probabilities, str):
             print(probabilities, file=sys.stderr)
             lost += 1
             continue
+        read += 1
         if given.json:
             shares = {name: round(value, 6) for name, value in zip(stack.classes, probabilities.tolist(), strict=True)}
             best = max(shares, key=lambda name: shares[name])
             print(json.dumps({"file": path, "class": best, "probabilities": shares}, ensure_ascii=False), flush=True)
+            continue
         best, second = probabilities.topk(2).indices.tolist()
         shown = [(stack.classes[i], f"{float(probabilities[i]):.4f}") for i in (best, second)]
-        rows.append((path, *shown[0], *shown[1]))
-    if given.csv:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-    elif not given.json:
+        row = path, *shown[0], *shown[1]
+        if given.csv:
+            lines.writerow(row)
+        else:
+            rows.append(row)  # whose widths are those of the table's columns
+    if not given.csv and not given.json:
         print_table(rows)
-    check_read(lost, lost + len(rows) - 1)
+    check_read(lost, lost + read)

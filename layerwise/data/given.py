@@ -21,9 +21,6 @@ from layerwise.data.arrays import arranged, as_tensor, checked
 from layerwise.data.images import to_input
 from layerwise.data.reading import fitted, read_picture, upright
 
-TOGETHER = 64
-"""images that are read and computed at once"""
-
 
 @dataclass(frozen=True)
 class Given:
@@ -33,6 +30,8 @@ class Given:
     """(C, H, W)"""
     dimmest: int
     """of 99 in 100 images that were trained on, the brightest pixel is at least so bright"""
+    together: int = 64
+    """images that are read at once"""
 
     def inputs(self, images: Any) -> Iterator[Tensor]:
         """What the first layer takes, a few images at a time."""
@@ -59,12 +58,12 @@ class Given:
         if isinstance(images, (str, os.PathLike, Image.Image)):
             images = [images]
         if isinstance(images, (np.ndarray, Tensor)):
-            yield from (checked(part) for part in torch.split(self._batch(images), TOGETHER) if len(part))
+            yield from (checked(part) for part in torch.split(self._batch(images), self.together) if len(part))
             return
         if not isinstance(images, Iterable):
             raise ValueError(f"images: {type(images).__name__} is none; give paths, PIL images, arrays or tensors")
         remaining = iter(images)
-        while several := list(islice(remaining, TOGETHER)):
+        while several := list(islice(remaining, self.together)):
             with ThreadPoolExecutor() as pool:
                 singles = list(pool.map(self.one, several))
             alike = len({single.dtype for single in singles}) == 1

@@ -3,13 +3,17 @@
 import csv
 import io
 import json
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import layerwise
 from layerwise.data.splits import load_data
+from layerwise.trained import TrainedStack
 from tests.conftest import SMALL, Command
 
 
@@ -50,6 +54,23 @@ def test_predict__says_which_files_are_none_and_goes_on(pictures: list[str], com
     first, last = done.stderr.splitlines()
     assert first.startswith("images: in/notes.txt is not a readable image (cannot identify")
     assert last == "error: 1 of 3 files are not readable images, as said above"
+
+
+@pytest.mark.parametrize("form, lines", [("--csv", [1, 2, 3]), ("--json", [0, 1, 2])])
+def test_predict__writes_each_line_before_the_next_file_is_read(
+    form: str, lines: list[int], pictures: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def classified(own: TrainedStack, files: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        for file in files:
+            assert isinstance(sys.stdout, io.StringIO)
+            written.append(len(sys.stdout.getvalue().splitlines()))
+            yield file, torch.full((10,), 0.1)
+
+    monkeypatch.setattr(TrainedStack, "classified", classified)
+    assert command("predict", "r", *pictures, form).returncode == 0
+    assert written == lines
 
 
 def test_predict__of_a_run_that_is_none(command: Command) -> None:
