@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from layerwise.config import SingleLayer, Trainer
-from layerwise.data.batches import ViewStore
 from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.layers import CLASSES
 from layerwise.experiments.benchmark.steps import (
     alternate,
