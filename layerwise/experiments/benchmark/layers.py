@@ -20,7 +20,7 @@ from layerwise.nn.layer import build_layer
 from layerwise.ops import extract_patches, reference, sample_patches
 
 CLASSES, PATCH, POOL = 10, 5, 4
-HUGE = 4096  # atoms above which only what keeps no whole maps is measured: a batch of them takes over 10 GiB
+HUGE = 2048  # atoms above which only what keeps no whole maps is measured: a batch of them takes gigabytes, and minutes
 CHECKED = 2  # images on which a backend is compared with the reference
 FLOOR_NUMBERS = 1 << 21  # entries of a product at a time, so that it stays in a CPU's cache
 
