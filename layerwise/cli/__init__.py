@@ -73,6 +73,8 @@ def _run(verb: str, arguments: list[str]) -> int:
             near = difflib.get_close_matches(verb, VERBS, 1)
             guess = f"did you mean {near[0]}" if near else f"there are {', '.join(VERBS)}"
             raise SettingError(f"{verb}: there is no such verb, {guess}; see layerwise --help")
+        # there are two pools of threads, torch's and Numba's: the one that waits is to leave its cores to the other
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         with hidden():
             import_module(f"layerwise.cli.{verb}").main(arguments)
     except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
