@@ -33,6 +33,7 @@ from layerwise.training.stack import learn
 
 SHAPES = {1: (3, 32, 32), 2: (64, 14, 14)}
 """of the inputs of the recipe's layers, (C, H, W)"""
+QUICK = {1: SHAPES[1]}
 
 
 def measure_known(quick: bool, device: torch.device) -> list[str]:
@@ -48,7 +49,7 @@ def measure_known(quick: bool, device: torch.device) -> list[str]:
     train, held = images.subset(torch.arange(count)), images.subset(torch.arange(count, count + 64))
     data = DataSet([str(i) for i in range(CLASSES)], train, held, held, Augmentation(flip=True, crop=4))
     store, stack, lines = ViewStore(config.features, data, config.seed, device), FrozenStack(), []
-    for number in SHAPES:
+    for number in QUICK if quick else SHAPES:
         own = config.layer_at(number)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             store.raise_to(stack)
@@ -90,7 +91,7 @@ def measure_threads(quick: bool) -> list[str]:
     threads = torch.get_num_threads(), numba.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     lines, device = [], torch.device("cpu")
-    for number, shape in SHAPES.items():
+    for number, shape in (QUICK if quick else SHAPES).items():
         settings = read_config(RECIPES / "image_folder.yaml").layer_at(number)
         layer = untrained_layer(settings, shape, CLASSES)
         x = natural_inputs(16 if quick else 64, shape, torch.Generator().manual_seed(0))
@@ -118,7 +119,7 @@ def measure_threads(quick: bool) -> list[str]:
 def measure_convolution(quick: bool, device: torch.device) -> list[str]:
     """A step of layers 1 and 2 of the recipe on known gates, against a CNN's with as many kernels, by torch."""
     lines = []
-    for number, shape in SHAPES.items():
+    for number, shape in (QUICK if quick else SHAPES).items():
         settings = read_config(RECIPES / "image_folder.yaml").layer_at(number)
         layer = untrained_layer(settings, shape, CLASSES).to(device)
         x = natural_inputs(16 if quick else 64, shape, torch.Generator().manual_seed(0)).to(device)
