@@ -34,28 +34,34 @@ def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse)
     """Map (B, N, h', w') to (B, D, h', w') by a norm and then a projection; in training the norm sees a batch."""
     assert isinstance(projection, nn.Conv2d) and projection.bias is not None
     weight, bias = projection.weight[:, :, 0, 0], projection.bias
+    rows = embedded.permute(0, 2, 3, 1) if isinstance(embedded, Tensor) else embedded.values
+    if isinstance(norm, nn.BatchNorm2d) and norm.training and isinstance(embedded, Tensor):
+        mean, variance = _of_batch(norm, embedded.detach())
+        inputs = norm.weight, norm.bias, weight, bias, mean, variance, norm.eps
+        out: Tensor = _Normalized.apply(rows.flatten(0, 2), *inputs)
+        return out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
     if isinstance(norm, nn.BatchNorm2d):
-        mean, variance = moments(norm, embedded)
+        mean, variance = norm.running_mean, norm.running_var  # type: ignore[assignment]
+        if norm.training and isinstance(embedded, Sparse):
+            mean, variance = _of_few(norm, embedded)
         scale = norm.weight * (variance + norm.eps).rsqrt()
         weight, bias = weight * scale, bias + weight @ (norm.bias - mean * scale)
     if isinstance(embedded, Tensor):
-        out = F.linear(embedded.permute(0, 2, 3, 1), weight, bias)
+        out = F.linear(rows, weight, bias)
     else:
-        values, atoms = (part.flatten(0, 2) for part in embedded)
-        out = combine(values, atoms, weight.T) + bias
-        out = out.view(*embedded.values.shape[:3], -1)
-    return out.permute(0, 3, 1, 2)
+        out = combine(rows.flatten(0, 2), embedded.atoms.flatten(0, 2), weight.T) + bias
+    return out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
 
 
-def moments(norm: nn.BatchNorm2d, embedded: Tensor | Sparse) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each atom, (N,) each: of a batch, which is remembered; in eval mode what is remembered."""
-    remembered = norm.running_mean, norm.running_var
-    if not norm.training:
-        return remembered  # type: ignore[return-value]
+def _of_batch(norm: nn.BatchNorm2d, embedded: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each atom, (N,) each, over (B, N, h', w'); they are remembered."""
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    if isinstance(embedded, Tensor):
-        mean, variance = _Moments.apply(embedded, *remembered, norm.momentum)
-        return mean, variance
+    return torch.batch_norm_update_stats(embedded, norm.running_mean, norm.running_var, norm.momentum)  # type: ignore[arg-type]
+
+
+def _of_few(norm: nn.BatchNorm2d, embedded: Sparse) -> tuple[Tensor, Tensor]:
+    """The same of an embedding without zeros, as torch differentiates it."""
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     values, atoms = embedded.values.flatten(), embedded.atoms.flatten()
     windows, zeros = embedded.values[..., 0].numel(), values.new_zeros(norm.num_features)
     mean = zeros.index_add(0, atoms, values) / windows
@@ -64,25 +70,44 @@ def moments(norm: nn.BatchNorm2d, embedded: Tensor | Sparse) -> tuple[Tensor, Te
     squares = zeros.index_add(0, atoms, (values - mean.index_select(0, atoms)).square())
     variance = (squares + others * mean.square()) / windows
     with torch.no_grad():
-        for old, new in zip(remembered, (mean, variance * (windows / (windows - 1))), strict=True):
-            old.lerp_(new, norm.momentum)  # type: ignore[union-attr, arg-type]
+        norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr, arg-type]
+        norm.running_var.lerp_(variance * (windows / (windows - 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
     return mean, variance
 
 
-class _Moments(torch.autograd.Function):
-    """Mean and variance of (B, N, h', w') over all but N, in one pass each way; updates what is remembered."""
+class _Normalized(torch.autograd.Function):
+    """Norm by the batch's own mean and variance, then projection, of rows (n, N), with one gradient as large as they.
+
+    With s = γ/√(variance + ε), W' = W·s, and b' = b + W(β - mean·s), y = W'a + b'. Of the gradient G of y, W' has GᵀA
+    and b' has ΣG, from which those of W, b, γ, β, mean and variance follow; a row has GW', and its part in mean and
+    variance, which is a constant plus a multiple of a.
+    """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float) -> tuple[Tensor, ...]:
-        mean, variance = torch.batch_norm_update_stats(a, running_mean, running_var, momentum)
-        ctx.save_for_backward(a, mean)
-        return mean, variance
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+    ) -> Tensor:
+        inverse = (variance + eps).rsqrt()
+        scale = gamma * inverse
+        ctx.save_for_backward(rows, gamma, weight, mean, inverse, scale, shift := beta - mean * scale)
+        return F.linear(rows, weight * scale, bias + weight @ shift)
 
     @staticmethod
-    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor | None, ...]:
-        a, mean = ctx.saved_tensors
-        count = a.numel() // a.shape[1]
-        slope = 2 / count * of_variance
-        constant = of_mean / count - slope * mean
-        of_a = torch.addcmul(constant, slope, a.permute(0, 2, 3, 1))
-        return of_a.permute(0, 3, 1, 2), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, gamma, weight, mean, inverse, scale, shift = ctx.saved_tensors
+        of_product, of_bias = grad.T @ rows, grad.sum(0)
+        of_shift = weight.T @ of_bias
+        of_scale = (of_product * weight).sum(0) - mean * of_shift
+        of_weight = of_product * scale + torch.outer(of_bias, shift)
+        slope = -of_scale * gamma * inverse**3 / len(rows)
+        constant = -scale * of_shift / len(rows) - slope * mean
+        of_rows = torch.addcmul(constant, slope, rows).addmm_(grad, weight * scale)
+        return of_rows, of_scale * inverse, of_shift, of_weight, of_bias, None, None, None
