@@ -24,7 +24,12 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 def _norms(points: Tensor) -> Tensor:
     """Squared norms, (M,): the squares of all numbers at once would take as much as the points."""
-    return torch.cat([part.square().sum(1) for part in chunks(points)])
+    norms, start = points.new_empty(len(points)), 0
+    for part in chunks(points):
+        # no list of sums: each would lie behind a part's squares in memory, where no others then fit in their place
+        norms[start : start + len(part)] = part.square().sum(1)
+        start += len(part)
+    return norms
 
 
 def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:

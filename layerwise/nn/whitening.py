@@ -63,10 +63,15 @@ def fit_whitening(
     "variance" the whitened covariance is diag(λ / (λ + ε·mean λ)). The mean is subtracted if `center`. Raises
     ValueError where all patches are the same, so that there is nothing to whiten.
     """
-    zero = patches.new_zeros(1, dtype=torch.float64)
-    mean = sum((z.double().sum(0) for z in chunks(patches)), zero) / len(patches)
-    centered = (z.double() - mean for z in chunks(patches))
-    variance, vectors = torch.linalg.eigh(sum((z.T @ z for z in centered), zero) / len(patches))
+    mean = patches.new_zeros(patches.shape[1], dtype=torch.float64)
+    for z in chunks(patches):
+        mean += z.double().sum(0)
+    mean /= len(patches)
+    covariance = torch.zeros_like(mean.diag())
+    for z in chunks(patches):
+        centered = z.double() - mean
+        covariance += centered.T @ centered
+    variance, vectors = torch.linalg.eigh(covariance / len(patches))
     # eigh leaves the sign of a vector open; fixing it makes the result the same with every linear algebra library
     vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)
