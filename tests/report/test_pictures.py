@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from layerwise.config import Layer, Whitening
@@ -120,12 +121,21 @@ def test_some_of_each__takes_as_many_of_each_class_as_there_are() -> None:
     assert sorted(some.pixels.flatten().tolist()) == [0, 1, 2, 10, 11, 12, 13, 14]
 
 
-def test_usage__is_that_of_all_images_at_once() -> None:
+def test_usage__is_that_of_all_images_at_once__with_room_for_what_atoms_say_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     layers = [make_layer(SMALL, (2, 12, 12)), make_layer(SMALL, (5, 5, 5))]
     stack = FrozenStack(layers)
     images = Images(torch.randint(0, 256, (40, 2, 12, 12), dtype=torch.uint8), torch.zeros(40, dtype=torch.long))
     features = stack.below(2)(images.pixels / 127.5 - 1)[0]
-    assert torch.allclose(usage(stack, images), layers[1].layer.embedding.usage(features), atol=1e-6)
+    expected, sizes = layers[1].layer.embedding.usage(features), list[int]()
+    assert torch.allclose(usage(stack, images), expected, atol=1e-6)
+    layers[0].register_forward_hook(lambda _, given, __: None if given[0].is_meta else sizes.append(len(given[0])))
+    monkeypatch.setattr("layerwise.data.batches.ROOM", 4 * 288 * 15)  # the image has most numbers, 2×12×12
+    assert torch.allclose(usage(stack, images), expected, atol=1e-6) and sizes == [15, 15, 10]
+    monkeypatch.setattr(layers[1].layer.embedding.dictionary, "atoms", torch.zeros(100, 45))  # at 5×5 positions
+    usage(stack, images)
+    assert sizes[3:5] == [1, 1]  # 4320 / 2500
 
 
 def test_as_picture__is_gray_or_color__and_no_larger_than_need_be() -> None:
