@@ -39,7 +39,7 @@ def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse)
         mean, variance = _of_batch(norm, embedded.detach())
         inputs = norm.weight, norm.bias, weight, bias, mean, variance, norm.eps
         out: Tensor = _Normalized.apply(rows.flatten(0, 2), *inputs)
-        return out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+        return out.view(*rows.shape[:3], projection.out_channels).permute(0, 3, 1, 2)
     if isinstance(norm, nn.BatchNorm2d):
         mean, variance = norm.running_mean, norm.running_var  # type: ignore[assignment]
         if norm.training and isinstance(embedded, Sparse):
@@ -50,7 +50,7 @@ def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse)
         out = F.linear(rows, weight, bias)
     else:
         out = combine(rows.flatten(0, 2), embedded.atoms.flatten(0, 2), weight.T) + bias
-    return out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+    return out.view(*rows.shape[:3], projection.out_channels).permute(0, 3, 1, 2)
 
 
 def _of_batch(norm: nn.BatchNorm2d, embedded: Tensor) -> tuple[Tensor, Tensor]:

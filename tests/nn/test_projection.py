@@ -65,3 +65,11 @@ def test_can_be_one__of_what_it_knows_alone(embedded: Tensor) -> None:
     assert not can_be_one(norm, nn.Identity(), embedded)
     with torch.autocast("cpu", torch.bfloat16):
         assert not can_be_one(norm, projection, embedded)
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_projected__of_no_images(form: str, embedded: Tensor) -> None:
+    norm, projection = modules("batch")
+    none = embedded[:0]
+    given = none if form == "dense" else Sparse(torch.empty(0, 4, 3, 5), torch.empty(0, 4, 3, 5, dtype=torch.int32))
+    assert projected(norm.eval(), projection, given).shape == (0, 7, 4, 3)
