@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from layerwise.experiments.selftest.bench import DEEPER, FIRST, Bench, Outcome, differing
@@ -72,7 +73,8 @@ def _signaled(bench: Bench, place: Path, depth: str, number: signal.Signals, sec
         time.sleep(0.01)  # before its first line it is not yet the command
     started.process.join(seconds)
     if (pid := started.process.pid) and started.process.exitcode is None:
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):  # it has ended this instant
+            os.kill(pid, number)
     return started.ended()
 
 
