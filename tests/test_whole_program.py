@@ -62,7 +62,8 @@ def test_a_deeper_run__keeps_the_layers_below__and_a_kill_changes_nothing(
 
 
 def test_a_signal__ends_the_run_with_its_code__tracked_or_not(tmp_path: Path) -> None:
-    expected, modes = {signal.SIGTERM: 143, signal.SIGINT: 130}, {signal.SIGTERM: "disabled", signal.SIGINT: "offline"}
+    expected = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 128 + signal.SIGUSR1}
+    modes = {signal.SIGTERM: "disabled", signal.SIGINT: "offline", signal.SIGUSR1: "offline"}
     given = [*SMALL, "--optimizer.epochs=500"]
     processes = {
         number: started(tmp_path, *given, f"--wandb.mode={mode}", f"--run_dir={number.name}")

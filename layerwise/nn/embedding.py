@@ -80,8 +80,13 @@ class Embedding(nn.Module):
         return self.gate.pooled(x, self.dictionary, self._maps(), self.pool, *known)
 
     def gathered(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """`forward` without its zeros, as `layerwise.ops.gather` says; None where that does not pay."""
-        return None
+        """`forward` without its zeros, as `layerwise.ops.gather` says; None where the gate or the embedding cannot."""
+        own = type(self).forward is Embedding.forward
+        if self.maps is None or not own or not self.gate.gathers(x, self.channels, self.pool):
+            return None
+        maps, gate = self._maps(), self.gate
+        assert maps is not None
+        return ops.gather(x, self.dictionary.scorer, maps, gate.patch_size, gate.neighbors, self.pool, near)
 
     @property
     def ask(self) -> Callable[[Tensor], Tensor] | None:
@@ -123,12 +128,6 @@ class Full(Embedding):
     def __init__(self, dictionary: PatchDictionary, gate: Gate, maps: str, pool: int) -> None:
         super().__init__(dictionary, gate, maps, pool)
         self.maps = MAPS[maps](dictionary)
-
-    def gathered(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """As the gate can."""
-        maps = self._maps()
-        assert maps is not None
-        return self.gate.gathered(x, self.dictionary, maps, self.pool, near)
 
 
 @EMBEDDINGS("hard")

@@ -31,11 +31,9 @@ class Gate(ABC):
         Maps are (P+1, N), the last row the offsets; a window at the border averages what it covers.
         """
 
-    def gathered(
-        self, x: Tensor, dictionary: PatchDictionary, maps: Tensor, window: int, near: Tensor | None
-    ) -> tuple[Tensor, Tensor] | None:
-        """`pooled` without zeros, values and atoms, as `layerwise.ops.gather` says; or None."""
-        return None
+    def gathers(self, x: Tensor, atoms: int, window: int) -> bool:
+        """Whether `pooled` can be had without its zeros, by `layerwise.ops.gather`, and that pays."""
+        return False
 
     def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
         """What tells of (B, C, H, W) which atoms are near, (B, h, w, S), and can be given to `pooled`; or None."""
@@ -81,11 +79,10 @@ class Nearest(Gate):
         """By the compiled operator; `near` says which atoms those are, where it is known."""
         return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near)
 
-    def gathered(
-        self, x: Tensor, dictionary: PatchDictionary, maps: Tensor, window: int, near: Tensor | None
-    ) -> tuple[Tensor, Tensor] | None:
-        """By the compiled operator."""
-        return ops.gather(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near)
+    def gathers(self, x: Tensor, atoms: int, window: int) -> bool:
+        """Where few atoms are near to a window; not of a gate that pools in its own way."""
+        own = type(self).pooled is Nearest.pooled
+        return own and ops.gathers(x, atoms, self.neighbors, window)
 
     def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
         """By the compiled operator."""

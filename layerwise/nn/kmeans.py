@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from layerwise.ops import backend, chunks
+from layerwise.ops.bounded import NUMBERS
 
-CHUNK_NUMBERS = 1 << 21  # entries of a chunk's (rows, N) score matrix: 8 MiB of float32, so that it stays in the cache
 SUBSET = 1 << 16  # points, at most, that a start is sought on
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
@@ -37,7 +37,7 @@ def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     half_norms = centroids.square().sum(1) / 2
     index = torch.empty(len(points), dtype=torch.long, device=points.device)
     score = torch.empty(len(points), dtype=points.dtype, device=points.device)
-    rows = max(1, CHUNK_NUMBERS // len(centroids))
+    rows = max(1, NUMBERS // len(centroids))
     scores = points.new_empty(min(rows, len(points)), len(centroids))
     for start in range(0, len(points), rows):
         chunk = points[start : start + rows]

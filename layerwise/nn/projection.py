@@ -27,7 +27,8 @@ def can_be_one(norm: nn.Module, projection: nn.Module, x: Tensor) -> bool:
     """Whether `projected` can do what these two do: not in a compiled program, nor where autocast rounds the second."""
     if torch.compiler.is_compiling() or x.is_meta or torch.is_autocast_enabled(x.device.type):
         return False
-    return isinstance(norm, nn.BatchNorm2d | nn.Identity) and isinstance(projection, nn.Conv2d)
+    # of a norm that is defined elsewhere nothing is known, though it may be one of these, too
+    return type(norm) in (nn.BatchNorm2d, nn.Identity) and type(projection) is nn.Conv2d
 
 
 def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse) -> Tensor:

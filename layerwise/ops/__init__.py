@@ -12,6 +12,9 @@ A backend is a module with four functions for the embedding, and two for cluster
     lowest(scores (M, N)) -> index (M,), score (M,)
     add_up(points (M, P), index (M,), N) -> sums (N, P), sizes (N,)
 
+It may have a fifth, `gather`, which is `forward` without zeros; its `backward` then takes the number of atoms, too,
+where a gradient is of what was gathered.
+
 Which atoms are near is kept for the backward pass, and can be given where it is known, by every backend alike, as
 `layerwise.ops.near` says.
 """
@@ -30,8 +33,8 @@ from layerwise.ops.bounded import chunks
 from layerwise.ops.near import layout, places
 from layerwise.ops.reference import affine, average_pool, extract_patches, kth_lowest, nearest_mask, sample_patches
 
-__all__ = ["affine", "average_pool", "chunks", "convolve", "embed", "extract_patches", "gather", "kth_lowest", "near"]
-__all__ += ["nearest_mask", "sample_patches"]
+__all__ = ["affine", "average_pool", "chunks", "convolve", "embed", "extract_patches", "gather", "gathers"]
+__all__ += ["kth_lowest", "near", "nearest_mask", "sample_patches"]
 
 FEW = 8
 """times as many atoms as may be near to a window, and `gather` pays"""
@@ -63,18 +66,20 @@ def embed(
     return pooled
 
 
+def gathers(x: Tensor, atoms: int, neighbors: int, pool: int) -> bool:
+    """Whether `gather` can be had of x, and pays, as few atoms are near to a window."""
+    few = layout(atoms, neighbors)[1] != torch.uint8 and places(atoms, neighbors, pool) * FEW <= atoms
+    return few and pool <= 4 and hasattr(backend(x), "gather")
+
+
 def gather(
     x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int, near: Tensor | None = None
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, Tensor]:
     """The same embedding as `embed`, without its zeros: a window's numbers and the atoms they are of.
 
     Takes (B, C, H, W) to values (B, h', w', M) and atoms (B, h', w', M) int32, of which places that are left over hold
-    0 and atom 0. None where many atoms are near to a window, or the backend has no such thing.
+    0 and atom 0. For what `gathers` says.
     """
-    module, atoms = backend(x), scorer.shape[1]
-    room, kind = places(atoms, neighbors, pool), layout(atoms, neighbors)[1]
-    if not hasattr(module, "gather") or kind == torch.uint8 or pool > 4 or room * FEW > atoms:
-        return None
     values, which, _ = _gather(_by_pixel(x), scorer, maps, near, patch_size, neighbors, pool)
     return values, which
 

@@ -28,7 +28,7 @@ from layerwise.ops.selection import mark_lowest
 from layerwise.ops.vectors import LANES
 from layerwise.ops.windows import add_counts, add_gradients, choose, clear, cut, dots, keep, subset_sums
 
-__all__ = ["add_up", "backward", "convolve", "forward", "gather", "kept", "lowest", "near"]
+__all__ = ["add_up", "backward", "convolve", "forward", "gather", "lowest", "near"]
 
 PARTS = 8
 """of a batch, whose gradients are added up apart: the same whatever the number of threads"""
@@ -151,12 +151,6 @@ def _rectify_and_pool(responses, pool, bits, indices, out):  # type: ignore[no-u
                 pooled[j] *= share
 
 
-def kept(b: int, h: int, w: int, atoms: int, neighbors: int | None, pool: int) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and type of what `forward`, or without neighbors `convolve`, keeps for the backward pass."""
-    size, dtype = layout(atoms, atoms if neighbors is None else neighbors)
-    return (b, h, w, size), dtype
-
-
 def forward(
     x: Tensor,
     scorer: Tensor,
@@ -187,8 +181,7 @@ def gather(
 def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
     atoms = scorer.shape[1]
-    shape, dtype = kept(len(x), x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1, atoms, neighbors, 1)
-    found = torch.zeros(shape, dtype=dtype)  # of numbers that are none, fewer than k may be near
+    found = _unknown(x, patch_size, atoms, neighbors)
     wanted = np.int32(neighbors), _quantile(neighbors, atoms)
     if prefilter.pays(len(scorer) - 1):
         for part, bounded in prefilter.times(x, scorer, patch_size):
@@ -201,8 +194,7 @@ def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
     """As `forward`, where the maps' own sign is the gate."""
-    shape, dtype = kept(len(x), x.shape[2] - patch_size + 1, x.shape[3] - patch_size + 1, maps.shape[1], None, pool)
-    found = torch.empty(shape, dtype=dtype)
+    found = _unknown(x, patch_size, maps.shape[1], maps.shape[1])
     out = torch.empty(*_windows(found, pool), maps.shape[1])
     for part, responses in times(x, maps, patch_size):
         _rectify_and_pool(responses, pool, *_views(found[part]), out[part].numpy())
@@ -226,6 +218,13 @@ def backward(
     _add_gradient(*_inputs(x, patch_size, near), pooled.numpy(), pool, total.numpy())
     _add_parts(total.numpy(), out.numpy())
     return out.T
+
+
+def _unknown(x: Tensor, patch_size: int, atoms: int, neighbors: int) -> Tensor:
+    """Room for what is near, (B, h, w, S): zeros, as of scores that are no numbers fewer than k may be near."""
+    size, dtype = layout(atoms, neighbors)
+    h, w = (side - patch_size + 1 for side in x.shape[2:])
+    return torch.zeros(len(x), h, w, size, dtype=dtype)
 
 
 def _quantile(neighbors: int, atoms: int) -> np.float32:

@@ -38,7 +38,8 @@ def times(x: Tensor, scorer: Tensor, patch_size: int) -> Iterator[tuple[slice, t
     """Multiply the patches of (B, C, H, W) with a scorer (P+1, N): yield a slice of the batch and what `mark` takes."""
     patch, atoms = len(scorer) - 1, scorer.shape[1]
     exact, weight = aligned(scorer), scorer[:-1].bfloat16().T.contiguous().T
-    slack = scorer[:-1].norm(dim=0) * (ROUNDED + ADDED * patch)
+    # a row's length is at least 1, by the 1 in it, so that what adding an offset rounds is held, too
+    slack = scorer[:-1].norm(dim=0) * (ROUNDED + ADDED * patch) + scorer[-1].abs() * ADDED
     for part, rows in cut_rows(x, patch_size, exact.shape[1], atoms):
         product = rows[..., :patch].bfloat16().flatten(0, 2) @ weight
         numbers = product.view(torch.int16).view(*rows.shape[:3], atoms).numpy()

@@ -7,11 +7,10 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from layerwise.ops.bounded import NUMBERS
 from layerwise.ops.launch import parallel
 from layerwise.ops.vectors import LANES
 from layerwise.ops.windows import cut
-
-CHUNK_NUMBERS = 1 << 21  # entries of a chunk's score matrix: 8 MiB of float32, so that it stays in the cache
 
 
 @parallel
@@ -41,7 +40,7 @@ def cut_rows(x: Tensor, patch_size: int, width: int, atoms: int) -> Iterator[tup
     """
     b, c, *sides = x.shape
     h, w = (side - patch_size + 1 for side in sides)
-    step = max(1, min(b, CHUNK_NUMBERS // (h * w * atoms)))
+    step = max(1, min(b, NUMBERS // (h * w * atoms)))
     rows, images = torch.empty(step, h, w, width), by_pixel(x)
     for start in range(0, b, step):
         part = slice(start, min(start + step, b))

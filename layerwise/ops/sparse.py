@@ -136,7 +136,7 @@ def _combine_backward(values, atoms, weight, grad, of_values, of_weight):  # typ
 def gradient(x: np.ndarray, size: int, near: np.ndarray, grad: np.ndarray, pool: int, atoms: int) -> Tensor:
     """Gradient of the maps, (N, P+1), from that of what `gather` gives, (B, R, C, M); x is (B, H, W·C)."""
     b, h, w, k = near.shape
-    images = max(1, min(b, TOGETHER // x[0].size))
+    images = max(1, min(b, TOGETHER // (x.shape[1] * x.shape[2])))
     parts = -(-b // images)
     starts = np.empty((parts, atoms + 1), np.int64)
     positions, shares = (np.empty((parts, images * h * w * k), kind) for kind in (np.int32, np.float32))

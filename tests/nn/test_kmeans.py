@@ -12,7 +12,7 @@ def inertia(points: torch.Tensor, centroids: torch.Tensor) -> float:
 
 
 def test_nearest__agrees_with_brute_force(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerwise.nn.kmeans.CHUNK_NUMBERS", 100)  # many chunks, the last one not full
+    monkeypatch.setattr("layerwise.nn.kmeans.NUMBERS", 100)  # many chunks, the last one not full
     points, centroids = torch.randn(99, 5, generator=generator), torch.randn(7, 5, generator=generator)
     index, distance = nearest(points, centroids)
     brute = torch.cdist(points, centroids).square()

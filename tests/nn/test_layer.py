@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from layerwise.config import Gate, Layer, Norm, Probe, Residual, SingleLayer
 from layerwise.config.choices import (
@@ -22,7 +23,8 @@ from layerwise.config.choices import (
     WHITENINGS,
 )
 from layerwise.config.run import restore
-from layerwise.nn.embedding import AffineMaps
+from layerwise.nn.embedding import AffineMaps, Full
+from layerwise.nn.gates import Nearest
 from layerwise.nn.layer import most_numbers, output_shape, shape_through
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
@@ -202,10 +204,12 @@ def test_probed_layer__can_be_compiled__and_trained() -> None:
     assert isinstance(maps, AffineMaps) and isinstance(layer.probe, LinearProbe)
     x, below = torch.randn(4, 2, 9, 8), torch.zeros(4, 3)
     torch.nn.init.normal_(layer.probe.linear.weight)
-    expected = torch.autograd.grad(layer(x, below)[1].square().sum(), maps.weight)[0]
+    patch_layer = layer.layer  # norm and projection are apart in what is compiled
+    out = patch_layer.residual(patch_layer.projection(patch_layer.norm(patch_layer.embedding(x))), x)
+    expected = torch.autograd.grad((layer.probe(out) + below).square().sum(), maps.weight)[0]
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     gradient = torch.autograd.grad(compiled(x, below)[1].square().sum(), maps.weight)[0]
-    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)  # norm and projection are apart there
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_stack_of_two__has_the_shape_that_its_layers_say() -> None:
@@ -215,6 +219,29 @@ def test_stack_of_two__has_the_shape_that_its_layers_say() -> None:
         shape = shape_through(settings, shape)
     assert shape == (4 + 5, 2, 2)
     assert FrozenStack(layers)(torch.randn(3, 2, 12, 11))[0].shape == (3, *shape)
+
+
+@pytest.mark.parametrize("of", ["gate", "embedding", "neither"])
+def test_few_near_atoms__go_the_short_way__unless_what_is_defined_elsewhere_would_be_passed_by(of: str) -> None:
+    class Halved(Nearest):
+        def pooled(self, *given: Any) -> Tensor:
+            return super().pooled(*given) / 2
+
+    class Squared(Full):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x).square()
+
+    settings = Layer(patch_size=3, atoms=128, neighbors=2, channels=4, pool=2, norm=Norm("none"))
+    layer = make_layer(settings, (3, 9, 8)).layer
+    embedding = layer.embedding
+    if of == "gate":
+        embedding.gate = Halved(3, 2)
+    elif of == "embedding":
+        embedding.__class__ = Squared
+    x = torch.randn(4, 3, 9, 8)
+    assert (embedding.gathered(x) is None) == (of != "neither")
+    expected = layer.projection(layer.norm(embedding(x)))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_most_numbers__is_the_size_of_the_largest_tensor_on_the_way() -> None:

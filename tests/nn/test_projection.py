@@ -62,6 +62,7 @@ def test_can_be_one__of_what_it_knows_alone(embedded: Tensor) -> None:
     norm, projection = modules("batch")
     assert can_be_one(norm, projection, embedded)
     assert not can_be_one(nn.GroupNorm(4, 40), projection, embedded)
+    assert not can_be_one(type("Mine", (nn.BatchNorm2d,), {})(40), projection, embedded)  # may do anything
     assert not can_be_one(norm, nn.Identity(), embedded)
     with torch.autocast("cpu", torch.bfloat16):
         assert not can_be_one(norm, projection, embedded)

@@ -36,9 +36,8 @@ def test_gather__is_embed_without_zeros(case: tuple[int, ...], known: bool) -> N
     channels, side, patch, atoms, neighbors, pool = case
     x, scorer, maps = made(channels, side, patch, atoms)
     near = ops.near(x, scorer, patch, neighbors) if known else None
-    gathered = ops.gather(x, scorer, maps.requires_grad_(), patch, neighbors, pool, near)
-    assert gathered is not None
-    values, which = gathered
+    assert ops.gathers(x, atoms, neighbors, pool)
+    values, which = ops.gather(x, scorer, maps.requires_grad_(), patch, neighbors, pool, near)
     assert values.shape[3] == neighbors * pool * pool and which.dtype == torch.int32
     exact = maps.detach().double().requires_grad_()
     expected = reference.embed(x.double(), scorer.double(), exact, patch, neighbors, pool)
@@ -52,9 +51,10 @@ def test_gather__is_embed_without_zeros(case: tuple[int, ...], known: bool) -> N
 
 
 def test_gather__is_for_few_near_atoms_alone() -> None:
-    x, scorer, maps = made(3, 8, 3, 128)
-    assert ops.gather(x, scorer, maps, 3, 4, 2) is not None  # 16 may be near to a window, an eighth of all
-    assert ops.gather(x, scorer[:, 1:], maps[:, 1:], 3, 4, 2) is None
+    x = torch.randn(1, 3, 8, 8)
+    assert ops.gathers(x, 128, 4, 2)  # 16 may be near to a window, an eighth of all
+    assert not ops.gathers(x, 127, 4, 2)
+    assert not ops.gathers(x.double(), 128, 4, 2)  # in plain torch
 
 
 def test_gathered_gradient__of_more_images_than_are_gone_through_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +62,7 @@ def test_gathered_gradient__of_more_images_than_are_gone_through_at_once(monkeyp
     maps.requires_grad_()
 
     def gradient() -> Tensor:
-        gathered = ops.gather(x, scorer, maps, 3, 3, 2)
-        assert gathered is not None
-        return torch.autograd.grad(gathered[0].square().sum(), maps)[0]
+        return torch.autograd.grad(ops.gather(x, scorer, maps, 3, 3, 2)[0].square().sum(), maps)[0]
 
     whole = gradient()
     monkeypatch.setattr("layerwise.ops.sparse.TOGETHER", 2 * x[0].numel())

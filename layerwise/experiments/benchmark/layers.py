@@ -18,11 +18,11 @@ from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.gates import Gate
 from layerwise.nn.layer import build_layer
 from layerwise.ops import extract_patches, reference, sample_patches
+from layerwise.ops.bounded import NUMBERS
 
 CLASSES, PATCH, POOL = 10, 5, 4
 HUGE = 2048  # atoms above which only what keeps no whole maps is measured: a batch of them takes gigabytes, and minutes
 CHECKED = 2  # images on which a backend is compared with the reference
-FLOOR_NUMBERS = 1 << 21  # entries of a product at a time, so that it stays in a CPU's cache
 
 
 @dataclass
@@ -80,10 +80,9 @@ def embed_own(
     x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int, near: Tensor | None = None
 ) -> Tensor:
     """Our own, as a layer has it: without the zeros where most are, which are put in here."""
-    gathered = ops.gather(x, scorer, maps, patch_size, neighbors, pool, near)
-    if gathered is None:
+    if not ops.gathers(x, scorer.shape[1], neighbors, pool):
         return ops.embed(x, scorer, maps, patch_size, neighbors, pool, near)
-    values, which = gathered
+    values, which = ops.gather(x, scorer, maps, patch_size, neighbors, pool, near)
     dense = values.new_zeros(*values.shape[:3], scorer.shape[1]).scatter_add(3, which.long(), values)
     return dense.permute(0, 3, 1, 2)
 
@@ -149,7 +148,7 @@ def _products(x: Tensor, scorer: Tensor, patch_size: int) -> Callable[[], None]:
     """The floor: distances, maps, and the maps' gradient as matrix products over rows that are cut already."""
     rows = extract_patches(x, patch_size).flatten(0, 2)
     weight, maps = scorer[:-1], torch.randn_like(scorer[:-1])
-    step = len(rows) if x.device.type == "cuda" else max(1, FLOOR_NUMBERS // scorer.shape[1])
+    step = len(rows) if x.device.type == "cuda" else max(1, NUMBERS // scorer.shape[1])
     first, second = (torch.empty(min(step, len(rows)), scorer.shape[1], device=x.device) for _ in range(2))
 
     def multiply() -> None:

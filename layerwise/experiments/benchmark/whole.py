@@ -5,7 +5,9 @@ import io
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -98,14 +100,8 @@ def measure_threads(quick: bool) -> list[str]:
         ask = layer.layer.embedding.ask
         assert ask is not None
         step = training_step(layer, x, CLASSES, settings.optimizer, ask(x))
-
-        def with_threads(count: int, step: object = step) -> object:
-            torch.set_num_threads(count)
-            numba.set_num_threads(min(count, threads[1]))
-            return step() if callable(step) else None
-
+        tasks = {str(count): partial(_with_threads, count, step) for count in {1, cores}}
         try:
-            tasks = {str(count): (lambda count=count: with_threads(count)) for count in {1, cores}}
             seconds = alternate(tasks, 1 if quick else 5, device)
         finally:
             torch.set_num_threads(threads[0])
@@ -114,6 +110,12 @@ def measure_threads(quick: bool) -> list[str]:
             f"layer {number} of image_folder, a step: {cores} threads ÷ 1: {seconds['1'] / seconds[str(cores)]:.2f}"
         )
     return lines
+
+
+def _with_threads(count: int, task: Callable[[], object]) -> None:
+    torch.set_num_threads(count)
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    task()
 
 
 def measure_convolution(quick: bool, device: torch.device) -> list[str]:
