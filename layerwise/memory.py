@@ -35,7 +35,7 @@ def peak() -> int:
 def keep_what_is_freed() -> None:
     """Let this process keep the memory that a step frees for the next, where its C library is GNU's.
 
-    Otherwise each step gets its largest tensors from the system and gives them back: a quarter of its time.
+    Otherwise each step gets its largest tensors from the system and gives them back, a page at a time.
     """
     with suppress(OSError, AttributeError):
         change = ctypes.CDLL(None).mallopt
