@@ -62,6 +62,11 @@ class Known:
             self._keep(index[new], self.ask(x[new]))
         return None if self._near is None else self._near[index].to(x.device)
 
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+        return 0 if self._near is None else self._near.numel() * self._near.itemsize
+
     def _keep(self, index: Tensor, near: Tensor) -> None:
         """Keep what has been asked, the first time with room for all, of `count` inputs."""
         if self._near is None:

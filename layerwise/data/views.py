@@ -4,7 +4,7 @@ Shapes: n images, B batch, C channels, H W side.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,14 +14,16 @@ from layerwise.config import Features
 from layerwise.console import progress
 from layerwise.data.batches import Batches, View, images_in_room
 from layerwise.data.images import Images, allocate, place_for
+from layerwise.data.known import Known
 from layerwise.data.splits import DataSet
 from layerwise.errors import TrainingFailed
 from layerwise.nn.layer import most_numbers
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
 
-Pushed = Iterator[tuple[Tensor, Tensor]]
-"""input (B, C, H, W), logits of the layers below (B, classes), of no class under the first layer"""
+Pushed = Iterator[tuple[Tensor, Tensor, Tensor]]
+"""input (B, C, H, W), logits of the layers below (B, classes), of no class under the first layer; which atoms are near
+to the input, (B, h, w, S), or (B, 0) where that is not known"""
 
 
 @dataclass
@@ -42,6 +44,8 @@ class ViewStore:
     depth: int = field(default=0, init=False)
     train: list[View] = field(default_factory=list, init=False)
     val: list[View] = field(default_factory=list, init=False)
+    known: dict[str, Known] = field(default_factory=dict, init=False)
+    """what the layer that was trained on these inputs has asked of them, as `LayerData` names it"""
 
     def raise_to(self, stack: FrozenStack) -> None:
         """Make the views that the layer above `stack` is trained on; none for the first layer, or if views is 0."""
@@ -50,11 +54,16 @@ class ViewStore:
         count = self._affordable(stack) if len(stack) else 0
         if len(self.train) < count or not count:
             self.depth, self.train, self.val = 0, [], []
+        if len(stack) != self.depth + 1 or not self._fits(stack, count):
+            self.known.clear()
         if count:
             what = f"layer {len(stack) + 1}: features"
-            self.train = list(self._pushed(stack, self.data.train, self.train, count, torch.float16, what))
-            self.val = list(self._pushed(stack, self.data.val, self.val, 1, torch.float32, f"{what} for validation"))
+            names = [f"view {number}" if self.train else "images" for number in range(count)]
+            self.train = list(self._pushed(stack, self.data.train, self.train, names, torch.float16, what))
+            names, what = ["validation"], f"{what} for validation"
+            self.val = list(self._pushed(stack, self.data.val, self.val, names, torch.float32, what))
             self.depth = len(stack)
+        self.known.clear()
 
     @property
     def bytes(self) -> int:
@@ -67,9 +76,7 @@ class ViewStore:
         wanted, limit = self.config.views, self.config.gigabytes
         if not self.data.augmentation.changes:
             wanted = min(wanted, 1)
-        elements, logits = math.prod(stack.layers[-1].shape), 4 * len(self.data.classes)
-        validation = len(self.data.val) * (4 * elements + logits)
-        view = len(self.data.train) * (2 * elements + logits)
+        view, validation = self._sizes(stack)
         count = max(0, min(wanted, int((limit * 1e9 - validation) // view)))
         if count < wanted:
             effect = f"storing {count}" if count else "computing them anew in every step, which is slower"
@@ -77,30 +84,45 @@ class ViewStore:
             print(f"layer {len(stack) + 1}: {wanted} views of the features take {needed}: {effect}", flush=True)
         return count
 
+    def _sizes(self, stack: FrozenStack) -> tuple[int, int]:
+        """Bytes of a view of the training images, and of the validation images."""
+        elements, logits = math.prod(stack.layers[-1].shape), 4 * len(self.data.classes)
+        return len(self.data.train) * (2 * elements + logits), len(self.data.val) * (4 * elements + logits)
+
+    def _fits(self, stack: FrozenStack, count: int) -> bool:
+        """Whether there is room for so many views beside what is known of those that they are made from."""
+        view, validation = self._sizes(stack)
+        return count * view + validation + sum(one.bytes for one in self.known.values()) <= self.config.gigabytes * 1e9
+
     def _pushed(
-        self, stack: FrozenStack, images: Images, below: list[View], count: int, dtype: torch.dtype, what: str
+        self, stack: FrozenStack, images: Images, below: list[View], names: Sequence[str], dtype: torch.dtype, what: str
     ) -> Iterator[View]:
-        """Push each view through the layers that it has not seen yet; those in `below` are let go one by one."""
+        """Push views through the layers that they have not seen yet; those in `below` are let go one by one.
+
+        Of each, what is known has a name.
+        """
+        count = len(names)
         shape = (len(images), *stack.layers[-1].shape)
         place = place_for(count * math.prod(shape) * dtype.itemsize, self.device)  # for all views
         given, layers = (below[0] if below else images).shape, stack.layers[self.depth :]
         together = images_in_room(most_numbers(layers[:1], given))
         steps = iter(progress(range(count * -(-len(images) // together)), what))
-        for number in range(count):
+        for number, name in enumerate(names):
             logits_shape = (len(images), len(self.data.classes))
             stored = allocate(shape, dtype, count, place), allocate(logits_shape, torch.float32, count, place)
             view = View(*stored, images.labels)
             augmentation = self.data.augmentation if dtype == torch.float16 and not below else None
             source = below.pop(0) if below else images
             seed, start, own = fold_seed(self.seed, number, 1), 0, given
-            batches = Batches(source, together, self.device, augmentation=augmentation, seed=seed)
+            known = self.known.get(name)
+            batches = Batches(source, together, self.device, augmentation=augmentation, seed=seed, known=known)
             parts: Pushed = (
-                (x, x.new_empty(len(x), 0) if logits is None else logits)
-                for (x, logits, _, _), _ in zip(batches, steps, strict=False)
+                (x, _or_empty(logits, x), _or_empty(near, x))
+                for (x, logits, _, near), _ in zip(batches, steps, strict=False)
             )
             for i, layer in enumerate(layers, self.depth + 1):
                 parts, own = _through(parts, i, layer, own, dtype), layer.shape
-            for x, logits in parts:
+            for x, logits, _ in parts:
                 view.features[start : start + len(x)] = x.to(dtype)
                 view.logits[start : start + len(x)] = logits
                 start += len(x)
@@ -108,29 +130,34 @@ class ViewStore:
         next(steps, None)
 
 
+def _or_empty(known: Tensor | None, x: Tensor) -> Tensor:
+    return x.new_empty(len(x), 0) if known is None else known
+
+
 def _through(parts: Pushed, number: int, layer: nn.Module, shape: tuple[int, int, int], dtype: torch.dtype) -> Pushed:
     """Push inputs (C, H, W) through layer `number`, whose outputs are rounded as they would be stored.
 
     Its batches do not depend on the parts that the inputs come in, as the size of a batch may decide on the last bit.
     """
-    for x, below in _regrouped(parts, images_in_room(most_numbers([layer], shape))):
+    for x, below, near in _regrouped(parts, images_in_room(most_numbers([layer], shape))):
+        known = (near,) if near.ndim > 2 else ()
         with torch.no_grad():
-            exact, logits = layer(x, below if below.shape[1] else None)
+            exact, logits = layer(x, below if below.shape[1] else None, *known)
         rounded = exact.to(dtype).float()
         if not bool(rounded.isfinite().all()):
             raise TrainingFailed(_not_finite(number, exact, dtype))
-        yield rounded, logits
+        yield rounded, logits, x.new_empty(len(x), 0)
 
 
 def _regrouped(parts: Pushed, size: int) -> Pushed:
-    """The same inputs and logits, `size` at a time."""
-    waiting = torch.empty(0), torch.empty(0)
+    """The same inputs, and what belongs to them, `size` at a time."""
+    waiting = torch.empty(0), torch.empty(0), torch.empty(0)
     for part in parts:
-        x, logits = map(torch.cat, zip(waiting, part, strict=True)) if len(waiting[0]) else part
+        x, logits, near = map(torch.cat, zip(waiting, part, strict=True)) if len(waiting[0]) else part
         while len(x) >= size:
-            yield x[:size], logits[:size]
-            x, logits = x[size:], logits[size:]
-        waiting = x, logits
+            yield x[:size], logits[:size], near[:size]
+            x, logits, near = x[size:], logits[size:], near[size:]
+        waiting = x, logits, near
     if len(waiting[0]):
         yield waiting
 

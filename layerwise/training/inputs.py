@@ -43,7 +43,7 @@ class LayerData(LightningDataModule):
         self.patch_size, self.epochs = patch_size, epochs
         self.layer = layer  # that is trained on them
         self._room = Room(f"layer {len(stack) + 1}", store.config.gigabytes * 1e9 - store.bytes)
-        self._known = dict[str, Known]()
+        self.known = dict[str, Known]()  # of the inputs, by name
 
     def train_dataloader(self) -> Batches:
         """The pass of the current epoch; a resumed epoch sees what it would have seen."""
@@ -72,7 +72,7 @@ class LayerData(LightningDataModule):
         """What is known of so many inputs that come again just as they are."""
         if self.ask is None:
             return None
-        return self._known.setdefault(what, Known(self.ask, count, self._room))
+        return self.known.setdefault(what, Known(self.ask, count, self._room))
 
     def _known_of_images(self) -> Known | None:
         """What is known of training images, augmented or not, where that pays."""
@@ -81,7 +81,7 @@ class LayerData(LightningDataModule):
             return self._known_of("images", len(images)) if self.epochs > 1 else None
         if self.ask is None or not KnownCrops.pays(augmentation, images.shape, self.patch_size, self.epochs):
             return None
-        return self._known.setdefault("crops", KnownCrops(self.ask, len(images), self._room, augmentation))
+        return self.known.setdefault("images", KnownCrops(self.ask, len(images), self._room, augmentation))
 
 
 def sample_inputs(

@@ -87,6 +87,7 @@ def train_layer(
         trainer, place, identity = config.trainer, folder.path, fingerprint(settings)
         history = fit_layer(layer, number, batches, own.optimizer, trainer, place, listeners, depth, identity)
 
+    inputs.known = batches.known  # since the next layer's views are made from the same inputs
     layer.load_state_dict(history.weights)
     some = torch.arange(len(data.train))[:: -(-len(data.train) // SOME)]
     record = LayerRecord(

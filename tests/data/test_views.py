@@ -1,12 +1,13 @@
 """Stored views of the images: what a layer above the first is trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from layerwise.config import Features, Layer
 from layerwise.data.images import Augmentation, Images, to_input
+from layerwise.data.known import Known, Room
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
@@ -74,6 +75,36 @@ def test_views__raised_layer_by_layer__are_those_made_at_once(data: DataSet, sta
     for a, b in zip(stepwise.train + stepwise.val, at_once.train + at_once.val, strict=True):
         assert torch.equal(a.features, b.features)
         assert torch.equal(a.logits, b.logits)
+
+
+def known_of(store: ViewStore, ask: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Known]:
+    """What a layer on top of the store asks in its epochs."""
+    sources = {f"view {i}": view for i, view in enumerate(store.train)} | {"validation": store.val[0]}
+    known = {name: Known(ask, len(view), Room("layer", 1e9)) for name, view in sources.items()}
+    for name, view in sources.items():
+        known[name](torch.arange(len(view)), view.features.float(), torch.empty(0), None)
+    return known
+
+
+def test_views__made_with_what_the_layer_asked_of_their_inputs__are_the_same_bits(
+    data: DataSet, stack: FrozenStack
+) -> None:
+    anew, asked, misled, narrow = (ViewStore(Features(views=2), data, 7, CPU) for _ in range(4))
+    ask = stack.layers[-1].layer.embedding.ask
+    assert ask is not None
+    for store in (anew, asked, misled, narrow):
+        store.raise_to(stack.below(2))
+    asked.known = known_of(asked, ask)
+    misled.known, narrow.known = known_of(misled, lambda x: ask(-x)), known_of(narrow, lambda x: ask(-x))
+    anew.raise_to(stack)
+    narrow.config = Features(views=2, gigabytes=(anew.bytes + 1) / 1e9)  # no room beside the views
+    for store in (asked, misled, narrow):
+        store.raise_to(stack)
+        assert not store.known
+    for first, second, third, fourth in zip(*(s.train + s.val for s in (anew, asked, misled, narrow)), strict=True):
+        assert torch.equal(first.features, second.features) and torch.equal(first.logits, second.logits)
+        assert not torch.equal(first.features, third.features)
+        assert torch.equal(first.features, fourth.features)
 
 
 def test_views__are_the_same_bits__whatever_size_of_batch_the_room_is_for(
