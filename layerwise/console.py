@@ -71,7 +71,8 @@ def in_words(seconds: float) -> str:
     """A duration, to two digits or so."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.{int(minutes < 10)}f} minutes" if hours < 2 else f"{hours:.{int(hours < 10)}f} hours"
 
 
 def one_line(name: str, longest: int | None = None) -> str:

@@ -106,7 +106,7 @@ class KnownCrops(Known):
         return near.to(x.device)
 
     @staticmethod
-    def pays(augmentation: Augmentation, shape: tuple[int, int, int], patch_size: int, epochs: int) -> bool:
-        """Whether so many epochs ask for more patches of images (C, H, W) than there are with borders and mirrored."""
+    def pays(augmentation: Augmentation, shape: tuple[int, int, int], patch_size: int, passes: int) -> bool:
+        """Whether so many passes ask for more patches of images (C, H, W) than there are with borders and mirrored."""
         sides, (h, w) = 1 + augmentation.flip, (side - patch_size + 1 for side in shape[1:])
-        return epochs * h * w > sides * (h + 2 * augmentation.crop) * (w + 2 * augmentation.crop)
+        return passes * h * w > sides * (h + 2 * augmentation.crop) * (w + 2 * augmentation.crop)

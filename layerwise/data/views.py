@@ -71,11 +71,14 @@ class ViewStore:
         tensors = [tensor for view in (*self.train, *self.val) for tensor in (view.features, view.logits)]
         return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
 
+    @property
+    def wanted(self) -> int:
+        """How many views are asked for; where nothing is augmented, all would be the same."""
+        return self.config.views if self.data.augmentation.changes else min(self.config.views, 1)
+
     def _affordable(self, stack: FrozenStack) -> int:
         """How many views there is room for, at most as many as are asked for."""
-        wanted, limit = self.config.views, self.config.gigabytes
-        if not self.data.augmentation.changes:
-            wanted = min(wanted, 1)
+        wanted, limit = self.wanted, self.config.gigabytes
         view, validation = self._sizes(stack)
         count = max(0, min(wanted, int((limit * 1e9 - validation) // view)))
         if count < wanted:

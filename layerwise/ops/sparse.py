@@ -136,8 +136,8 @@ def _combine_backward(values, atoms, weight, grad, of_values, of_weight):  # typ
 def gradient(x: np.ndarray, size: int, near: np.ndarray, grad: np.ndarray, pool: int, atoms: int) -> Tensor:
     """Gradient of the maps, (N, P+1), from that of what `gather` gives, (B, R, C, M); x is (B, H, W·C)."""
     b, h, w, k = near.shape
-    images = max(1, min(b, TOGETHER // (x.shape[1] * x.shape[2])))
-    parts = -(-b // images)
+    parts = -(-b // max(1, min(b, TOGETHER // (x.shape[1] * x.shape[2]))))
+    images = -(-b // parts)  # as many in each, for threads that share them
     starts = np.empty((parts, atoms + 1), np.int64)
     positions, shares = (np.empty((parts, images * h * w * k), kind) for kind in (np.int32, np.float32))
     out = torch.empty(atoms, size * size * (x.shape[2] // (w + size - 1)) + 1)

@@ -30,7 +30,7 @@ class LayerData(LightningDataModule):
         seed: int,
         ask: Ask | None = None,
         patch_size: int = 1,
-        epochs: int = 1,
+        passes: int = 1,
         layer: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -40,7 +40,8 @@ class LayerData(LightningDataModule):
         self.seed = seed  # of this layer
         self.device = store.device
         self.ask = ask
-        self.patch_size, self.epochs = patch_size, epochs
+        self.patch_size = patch_size
+        self.passes = passes  # over the training images: the epochs, and those that make the next layer's views
         self.layer = layer  # that is trained on them
         self._room = Room(f"layer {len(stack) + 1}", store.config.gigabytes * 1e9 - store.bytes)
         self.known = dict[str, Known]()  # of the inputs, by name
@@ -52,7 +53,7 @@ class LayerData(LightningDataModule):
         seed = fold_seed(self.seed, epoch)
         if views:
             number = epoch % len(views)
-            known = self._known_of(f"view {number}", len(views[number])) if self.epochs > len(views) + number else None
+            known = self._known_of(f"view {number}", len(views[number])) if self.passes > len(views) + number else None
             return Batches(views[number], size, self.device, shuffle=True, seed=seed, known=known)
         images, layers, augmentation = self.store.data.train, self.stack.layers, self.store.data.augmentation
         known = None if layers else self._known_of_images()
@@ -62,7 +63,7 @@ class LayerData(LightningDataModule):
 
     def val_dataloader(self) -> Batches:
         """The validation images."""
-        known = self._known_of("validation", len(self.store.data.val)) if self.epochs > 1 else None
+        known = self._known_of("validation", len(self.store.data.val)) if self.passes > 1 else None
         above = [] if self.layer is None else [self.layer]
         if self.store.val:
             return Batches(self.store.val[0], 0, self.device, above=above, known=known)
@@ -78,8 +79,8 @@ class LayerData(LightningDataModule):
         """What is known of training images, augmented or not, where that pays."""
         images, augmentation = self.store.data.train, self.store.data.augmentation
         if not augmentation.changes:
-            return self._known_of("images", len(images)) if self.epochs > 1 else None
-        if self.ask is None or not KnownCrops.pays(augmentation, images.shape, self.patch_size, self.epochs):
+            return self._known_of("images", len(images)) if self.passes > 1 else None
+        if self.ask is None or not KnownCrops.pays(augmentation, images.shape, self.patch_size, self.passes):
             return None
         return self.known.setdefault("images", KnownCrops(self.ask, len(images), self._room, augmentation))
 

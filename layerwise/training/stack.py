@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -38,7 +39,9 @@ def train_stack(
     a loss is not finite, DamagedRun where a file of the run is not as it was written.
     """
     stack, records = FrozenStack(), list[LayerRecord]()
-    inputs = ViewStore(config.features, data, config.seed, device)
+    most = max((config.layer_at(number).optimizer.epochs for number in range(2, config.deepest + 1)), default=0)
+    features = replace(config.features, views=min(config.features.views, most))  # as no epoch sees another
+    inputs = ViewStore(features, data, config.seed, device)
     stop = None
     for number in range(1, config.deepest + 1):
         if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
@@ -79,8 +82,8 @@ def train_layer(
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes))
-    ask, epochs = layer.layer.embedding.ask, own.optimizer.epochs
-    batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, epochs, layer)
+    ask, passes = layer.layer.embedding.ask, own.optimizer.epochs + (inputs.wanted if number < config.deepest else 0)
+    batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, passes, layer)
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
     with memory.needed(f"layer {number}: training", f"give less than {own.optimizer.batch_size} for --{batch}"):
