@@ -12,7 +12,7 @@ HIDDEN = (
     "NUMBA_",
 )
 """how they begin"""
-KEPT = ("NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR", "NUMBA_CPU_")
+KEPT = ("NUMBA_CACHE_DIR", "NUMBA_CPU_")
 
 
 @contextmanager
@@ -28,6 +28,4 @@ def hidden() -> Iterator[None]:
 
 
 def _misleads(name: str, value: str) -> bool:
-    if name == "NUMBA_NUM_THREADS":
-        return not value.isdecimal() or int(value) == 0
     return name.startswith(HIDDEN) and not name.startswith(KEPT)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -182,7 +181,6 @@ def computed() -> dict[str, Tensor]:
 def main(arguments: list[str]) -> int:
     """Write or compare."""
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
     found = computed()
     if arguments == ["--write"]:
         save_file(found, FILE)

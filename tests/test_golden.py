@@ -7,7 +7,6 @@ AdamW goes by, may be decided otherwise.
 
 from collections.abc import Iterable, Iterator
 
-import numba
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,12 +22,10 @@ ABOVE = "weights 2", "logits"
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Sums then have one order, however many cores there are; for tensors so small it is also the fastest."""
-    before = torch.get_num_threads(), numba.get_num_threads()
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
     yield
-    torch.set_num_threads(before[0])
-    numba.set_num_threads(before[1])
+    torch.set_num_threads(before)
 
 
 def differing(found: Iterable[tuple[str, Tensor]], names: set[str]) -> list[str]:

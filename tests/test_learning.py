@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numba
 import torch
 from torch import Tensor
 
@@ -26,7 +25,6 @@ def test_digits__reach_what_readme_says__and_more_by_a_second_layer(command: Com
 def test_one_thread_and_two__give_the_same() -> None:
     def computed(threads: int) -> list[Tensor]:
         torch.set_num_threads(threads)
-        numba.set_num_threads(min(threads, most))
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(16, 3, 20, 20, generator=generator)
         scorer, maps = torch.randn(2, 76, 80, generator=generator)
@@ -36,10 +34,9 @@ def test_one_thread_and_two__give_the_same() -> None:
         centroids = kmeans(torch.randn(4000, 20, generator=generator), 30, 10, generator)
         return [out.detach(), gradient, ops.convolve(x, maps.detach(), 5, 3), centroids]
 
-    before, most = torch.get_num_threads(), numba.get_num_threads()
+    before = torch.get_num_threads()
     try:
         for a, b in zip(computed(1), computed(2), strict=True):
             assert float((a - b).abs().max() / a.abs().max()) < 1e-5
     finally:
         torch.set_num_threads(before)
-        numba.set_num_threads(most)

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numba
-import pytest
 import torch
 
 from layerwise.ops import cpu
@@ -11,7 +9,7 @@ from tests.conftest import Command
 
 PROGRAM = """if True:
     import sys, threading, warnings
-    import numba, torch
+    import torch
     from torch.utils.data import DataLoader
     import layerwise
 
@@ -28,14 +26,7 @@ PROGRAM = """if True:
         loader = DataLoader(Features(), 1, num_workers=2, timeout=60, multiprocessing_context="fork")
         return all(torch.equal(batch[0], there) for batch in loader)
 
-    if sys.argv[2] == "omp":
-        try:
-            forked()
-        except RuntimeError as error:
-            assert "multiprocessing_context='spawn'" in str(error), error
-            print("said")
-    else:
-        print(forked(), numba.threading_layer())
+    print(forked())
     results = []
     def work():
         results.extend(torch.equal(stack.transform(images), there) for _ in range(20))
@@ -47,29 +38,20 @@ PROGRAM = """if True:
 
 
 def test_workers_and_threads__get_the_same_numbers(finished: Path, process: Command) -> None:
-    done = process("-c", PROGRAM, str(finished), "default")
+    done = process("-c", PROGRAM, str(finished))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["True workqueue", "60 True"]
-
-
-def test_workers__with_a_threading_layer_that_cannot__are_told_what_to_do(
-    finished: Path, process: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NUMBA_THREADING_LAYER", "omp")
-    done = process("-c", PROGRAM, str(finished), "omp")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["said", "60 True"]
+    assert done.stdout.splitlines() == ["True", "60 True"]
 
 
 def test_compiled_loops__give_the_same_bits_with_any_number_of_threads(generator: torch.Generator) -> None:
     x, more = (torch.randn(shape, generator=generator) for shape in ((64, 3, 9, 9), (999, 77)))
     scorer, maps = torch.randn(2, 28, 33, generator=generator)
-    found, most = [], numba.get_num_threads()
+    found, before = [], torch.get_num_threads()
     try:
-        for threads in (1, min(3, most)):
-            numba.set_num_threads(threads)
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
             out, near = cpu.forward(x, scorer, maps, 3, 5, 2)
             found.append([out, near, cpu.backward(x, out, near, 3, 2), *cpu.lowest(more)])
     finally:
-        numba.set_num_threads(most)
+        torch.set_num_threads(before)
     assert all(torch.equal(one, several) for one, several in zip(*found, strict=True))

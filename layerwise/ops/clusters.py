@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from layerwise.ops.launch import parallel
@@ -12,22 +12,22 @@ BLOCK = 64  # scores that are compared at once
 
 
 @parallel
-def _lowest(scores, index, least):  # type: ignore[no-untyped-def]
+def _lowest(first, last, scores, index, least):  # type: ignore[no-untyped-def]
     """Compares as integers, in whose order that of floats is kept: a minimum of integers can be vectorised."""
     count = scores.shape[1]
-    last = np.int32(0x7FFFFFFF)
-    for i in prange(scores.shape[0]):
+    highest = np.int32(0x7FFFFFFF)
+    for i in range(first, last):
         bits = scores[i].view(np.int32)
-        best, where = last, 0
+        best, where = highest, 0
         for start in range(0, count, BLOCK):
-            lowest_here = last
+            lowest_here = highest
             for j in range(start, min(start + BLOCK, count)):
-                key = bits[j] ^ ((bits[j] >> np.int32(31)) & last)
+                key = bits[j] ^ ((bits[j] >> np.int32(31)) & highest)
                 lowest_here = min(lowest_here, key)
             if lowest_here < best:
                 best, where = lowest_here, start
         j = where
-        while j + 1 < count and bits[j] ^ ((bits[j] >> np.int32(31)) & last) != best:
+        while j + 1 < count and bits[j] ^ ((bits[j] >> np.int32(31)) & highest) != best:
             j += 1
         index[i] = j
         least[i] = scores[i, j]
@@ -45,7 +45,7 @@ def _add_up(points, index, sums, sizes):  # type: ignore[no-untyped-def]
 def lowest(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Index and score of the lowest score in each row; of equal ones the first."""
     index, least = torch.empty(len(scores), dtype=torch.long), torch.empty(len(scores))
-    _lowest(scores.numpy(), index.numpy(), least.numpy())
+    _lowest(len(scores), scores.numpy(), index.numpy(), least.numpy())
     return index, least
 
 

@@ -16,7 +16,6 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from numba import prange
 from torch import Tensor
 
 from layerwise.ops import prefilter, sparse
@@ -39,12 +38,12 @@ NONE = np.empty((0, 0, 0, 0), np.int32)
 
 
 @parallel
-def _mark(scores, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
+def _mark(first, last, scores, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
     """Write which k scores of each position, (b, h, w, N), are lowest: bits, or indices where there are no bits."""
-    images, h, w, atoms = scores.shape
-    for task in prange(images * h):
+    _, h, w, atoms = scores.shape
+    marks = np.zeros((atoms + 7) // 8 * 8, np.uint8)
+    for task in range(first, last):
         i, y = task // h, task % h
-        marks = np.zeros((atoms + 7) // 8 * 8, np.uint8)
         for x in range(w):
             marks[:] = 0
             mark_lowest(scores[i, y, x], k, quantile, np.uint8(1), marks[:atoms])
@@ -52,31 +51,31 @@ def _mark(scores, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _pool(x, size, bits, indices, maps, pool, out, which):  # type: ignore[no-untyped-def]
+def _pool(first, last, x, size, bits, indices, maps, pool, out, which):  # type: ignore[no-untyped-def]
     """Average the near atoms' maps, (N, width), or without maps the marks, over windows, (B, R, C, N).
 
     Where `which` is not empty, (B, R, C, M), out holds only the atoms that are near, and `which` says which those are.
     """
-    images, tall, wide, places = out.shape
+    _, tall, wide, places = out.shape
     _, h, w, _ = bits.shape if bits.shape[0] else indices.shape
     atoms, width = maps.shape
-    for task in prange(images * tall):
+    rows = np.empty((min(pool, h) if width else 0, w, width), np.float32)
+    table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
+    marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
+    words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
+    for task in range(first, last):
         i, r = task // tall, task % tall
         top, bottom = r * pool, min(r * pool + pool, h)
-        rows = np.empty((bottom - top if width else 0, w, width), np.float32)
-        table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
-        marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
-        words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
         if width:
-            cut(x[i], size, x.shape[2] // (w + size - 1), top, rows)
+            cut(x[i], size, x.shape[2] // (w + size - 1), top, rows[: bottom - top])
         for c in range(wide):
             window = top, c * pool, bottom, min(c * pool + pool, w)
             pooled = out[i, r, c]
             pooled[:] = 0
-            for first in range(0, pool * pool, 16):
-                n = choose(bits, indices, i, window, pool, first, marks, words, chosen)
+            for start in range(0, pool * pool, 16):
+                n = choose(bits, indices, i, window, pool, start, marks, words, chosen)
                 if width:
-                    subset_sums(rows, window, pool, first, table)
+                    subset_sums(rows, window, pool, start, table)
                     dots(table, marks, chosen, n, maps, which.shape[0] > 0, pooled)
                 else:
                     add_counts(marks, chosen, n, pooled)
@@ -90,16 +89,16 @@ def _pool(x, size, bits, indices, maps, pool, out, which):  # type: ignore[no-un
 
 
 @parallel
-def _add_gradient(x, size, bits, indices, grad, pool, total):  # type: ignore[no-untyped-def]
+def _add_gradient(first, last, x, size, bits, indices, grad, pool, total):  # type: ignore[no-untyped-def]
     """Write the gradient of the maps, (parts, N, width): each part of the batch adds up that of its images."""
     images, tall, wide, _ = grad.shape
     _, h, w, _ = bits.shape if bits.shape[0] else indices.shape
     parts, atoms, width = total.shape
-    for part in prange(parts):
-        rows = np.empty((min(pool, h), w, width), np.float32)
-        table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
-        marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
-        words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
+    rows = np.empty((min(pool, h), w, width), np.float32)
+    table = np.zeros((16 if pool <= 2 else 64, width), np.float32)
+    marks = np.zeros((2, (atoms + 7) // 8 * 8), np.uint8)
+    words, chosen = marks.view(np.uint64), np.empty(marks.shape[1] + 1, np.int32)
+    for part in range(first, last):
         total[part] = 0
         for i in range(part * images // parts, (part + 1) * images // parts):
             for r in range(tall):
@@ -108,17 +107,17 @@ def _add_gradient(x, size, bits, indices, grad, pool, total):  # type: ignore[no
                 for c in range(wide):
                     window = top, c * pool, bottom, min(c * pool + pool, w)
                     share = np.float32(1) / np.float32((bottom - top) * (window[3] - window[1]))
-                    for first in range(0, pool * pool, 16):
-                        n = choose(bits, indices, i, window, pool, first, marks, words, chosen)
-                        subset_sums(rows, window, pool, first, table)
+                    for start in range(0, pool * pool, 16):
+                        n = choose(bits, indices, i, window, pool, start, marks, words, chosen)
+                        subset_sums(rows, window, pool, start, table)
                         add_gradients(table, marks, chosen, n, grad[i, r, c], share, total[part])
                         clear(marks, chosen, n)
 
 
 @parallel
-def _add_parts(total, out):  # type: ignore[no-untyped-def]
+def _add_parts(first, last, total, out):  # type: ignore[no-untyped-def]
     """Add up the parts of a gradient, (parts, N, width), without what is beyond P+1: (N, P+1)."""
-    for j in prange(out.shape[0]):
+    for j in range(first, last):
         for q in range(out.shape[1]):
             out[j, q] = total[0, j, q]
         for part in range(1, total.shape[0]):
@@ -127,13 +126,13 @@ def _add_parts(total, out):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _rectify_and_pool(responses, pool, bits, indices, out):  # type: ignore[no-untyped-def]
+def _rectify_and_pool(first, last, responses, pool, bits, indices, out):  # type: ignore[no-untyped-def]
     """Write bits where a response is above 0, (b, h, w, S), and average those that are, (b, R, C, N)."""
-    images, h, w, atoms = responses.shape
+    _, h, w, atoms = responses.shape
     _, tall, wide, _ = out.shape
-    for task in prange(images * tall):
+    marks = np.zeros((atoms + 7) // 8 * 8, np.uint8)
+    for task in range(first, last):
         i, r = task // tall, task % tall
-        marks = np.zeros((atoms + 7) // 8 * 8, np.uint8)
         top, bottom = r * pool, min(r * pool + pool, h)
         for c in range(wide):
             left, right = c * pool, min(c * pool + pool, w)
@@ -163,7 +162,8 @@ def forward(
     """Pooled embedding of a batch, and what is near; see `layerwise.ops`. Without maps each near atom counts 1."""
     found = near(x, scorer, patch_size, neighbors) if known is None else known
     out = torch.empty(*_windows(found, pool), scorer.shape[1])
-    _pool(*_inputs(x, patch_size, found), _rows_of(maps, scorer.shape[1]), pool, out.numpy(), NONE)
+    inputs = *_inputs(x, patch_size, found), _rows_of(maps, scorer.shape[1]), pool
+    _pool(len(x) * out.shape[1], *inputs, out.numpy(), NONE)
     return out.permute(0, 3, 1, 2), found
 
 
@@ -174,7 +174,8 @@ def gather(
     found = near(x, scorer, patch_size, neighbors) if known is None else known
     out = torch.empty(*_windows(found, pool), places(scorer.shape[1], neighbors, pool))
     which = torch.empty(out.shape, dtype=torch.int32)
-    _pool(*_inputs(x, patch_size, found), _rows_of(maps, scorer.shape[1]), pool, out.numpy(), which.numpy())
+    inputs = *_inputs(x, patch_size, found), _rows_of(maps, scorer.shape[1]), pool
+    _pool(len(x) * out.shape[1], *inputs, out.numpy(), which.numpy())
     return out, which, found
 
 
@@ -185,10 +186,10 @@ def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     wanted = np.int32(neighbors), _quantile(neighbors, atoms)
     if prefilter.pays(len(scorer) - 1):
         for part, bounded in prefilter.times(x, scorer, patch_size):
-            prefilter.mark(*bounded, *wanted, *_views(found[part]))
+            prefilter.mark(len(bounded[0]) * found.shape[1], *bounded, *wanted, *_views(found[part]))
     else:
         for part, scores in times(x, scorer, patch_size):
-            _mark(scores, *wanted, *_views(found[part]))
+            _mark(len(scores) * found.shape[1], scores, *wanted, *_views(found[part]))
     return found
 
 
@@ -197,7 +198,7 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tenso
     found = _unknown(x, patch_size, maps.shape[1], maps.shape[1])
     out = torch.empty(*_windows(found, pool), maps.shape[1])
     for part, responses in times(x, maps, patch_size):
-        _rectify_and_pool(responses, pool, *_views(found[part]), out[part].numpy())
+        _rectify_and_pool(len(responses) * out.shape[1], responses, pool, *_views(found[part]), out[part].numpy())
     return out.permute(0, 3, 1, 2), found
 
 
@@ -215,8 +216,8 @@ def backward(
     width = -(-numbers // LANES) * LANES
     parts = max(1, min(PARTS, len(x), GRADIENTS // (4 * atoms * width)))
     total, out = torch.empty(parts, atoms, width), torch.empty(atoms, numbers)
-    _add_gradient(*_inputs(x, patch_size, near), pooled.numpy(), pool, total.numpy())
-    _add_parts(total.numpy(), out.numpy())
+    _add_gradient(parts, *_inputs(x, patch_size, near), pooled.numpy(), pool, total.numpy())
+    _add_parts(atoms, total.numpy(), out.numpy())
     return out.T
 
 

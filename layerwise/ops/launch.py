@@ -1,51 +1,54 @@
-"""Compiled loops over all cores that threads and forked processes can call, as the workers of a DataLoader are.
+"""Compiled loops over as many threads as torch uses, which threads and forked processes can call.
 
-Of Numba's threading layers GNU's OpenMP ends a forked process that uses it, and sets the number of torch's threads, on
-which sums depend in their last bits. Its own, the work queue, does neither, but ends a process in which two threads use
-it at once. So it is the work queue, one loop at a time.
+A kernel goes through tasks first … last-1, each of which writes what no other does, so that the result is the same
+whatever the number of threads. The calling thread takes its part: a thread of its own pool alone, woken for a few
+milliseconds, would often come to the core that another one is on.
 """
 
 import os
 from collections.abc import Callable
-from functools import wraps
-from threading import RLock
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, wraps
 from typing import Any
 
-from numba import config, njit
-from numba.np.ufunc.parallel import threading_layer
+import torch
+from numba import njit
 
-if not os.environ.get("NUMBA_THREADING_LAYER"):
-    config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
-
-_lock = RLock()
-_home = os.getpid()
+PIECES = 4
+"""that a thread has of a loop, so that one that is held up leaves its work to others"""
 
 
-def _forked() -> None:
-    global _lock
-    _lock = RLock()  # a thread that is not here may hold the other
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "layerwise")
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def parallel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile a loop with `prange`; RuntimeError where a forked process cannot run it."""
-    kernel = njit(parallel=True, cache=True)(function)
+    """Compile a kernel, of first, last and what it needs; call what this returns with the number of tasks instead."""
+    kernel = njit(nogil=True, cache=True)(function)
 
     @wraps(function)
-    def launch(*arguments: Any) -> None:
-        with _lock:
-            if os.getpid() != _home and _launched_with_openmp():
-                remedy = "start processes by spawn, as DataLoader does with multiprocessing_context='spawn'"
-                raise RuntimeError(f"Numba's OpenMP threads do not survive a fork; {remedy}")
-            kernel(*arguments)
+    def launch(tasks: int, *arguments: Any) -> None:
+        threads = min(torch.get_num_threads(), tasks)
+        if threads < 2:
+            kernel(0, tasks, *arguments)
+            return
+        count = min(tasks, PIECES * threads)
+        pieces = iter([(i * tasks // count, (i + 1) * tasks // count) for i in range(count)])
+
+        def work() -> None:
+            for first, last in pieces:  # each of which one thread gets
+                kernel(first, last, *arguments)
+
+        others = [_pool().submit(work) for _ in range(threads - 1)]
+        try:
+            work()
+        finally:
+            for other in others:
+                if not other.cancel():
+                    other.result()
 
     return launch
-
-
-def _launched_with_openmp() -> bool:
-    try:
-        return bool(threading_layer() == "omp")  # type: ignore[no-untyped-call]
-    except ValueError:  # none was launched yet
-        return False

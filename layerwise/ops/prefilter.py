@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from layerwise.ops.launch import parallel
@@ -59,20 +59,20 @@ def _listed(marks, chosen):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def mark(products, rows, scorer, offsets, slack, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
+def mark(first, last, products, rows, scorer, offsets, slack, k, quantile, bits, indices):  # type: ignore[no-untyped-def]
     """Write which k atoms have the lowest score, of equal ones those with the lowest index: bits, or indices.
 
     Products are (b, h, w, N), bfloat16 as int16; rows (b, h, w, width) and the scorer (N, width) float32; offsets and
     slack (N,), by how much an atom's product can be off for a patch of length 1.
     """
-    images, h, w, atoms = products.shape
+    _, h, w, atoms = products.shape
     patches = rows.reshape(-1, rows.shape[3])
-    for task in prange(images * h):
+    low, high, exact = np.empty(atoms, np.float32), np.empty(atoms, np.float32), np.empty(atoms, np.float32)
+    values, candidates = high.view(np.int32), np.empty(atoms + 1, np.int32)
+    marks = np.zeros((atoms + 7) // 8 * 8, np.uint8)
+    unsettled = np.zeros_like(marks)
+    for task in range(first, last):
         i, y = task // h, task % h
-        low, high, exact = np.empty(atoms, np.float32), np.empty(atoms, np.float32), np.empty(atoms, np.float32)
-        values, candidates = high.view(np.int32), np.empty(atoms + 1, np.int32)
-        marks = np.zeros((atoms + 7) // 8 * 8, np.uint8)
-        unsettled = np.zeros_like(marks)
         for x in range(w):
             patch = np.uintp(task * w + x)
             length = np.sqrt(dot(patches, (patch,), patches, patch))

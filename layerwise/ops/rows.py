@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numba import prange
 from torch import Tensor
 
 from layerwise.ops.bounded import NUMBERS
@@ -14,8 +13,8 @@ from layerwise.ops.windows import cut
 
 
 @parallel
-def _cut(x, size, channels, rows):  # type: ignore[no-untyped-def]
-    for i in prange(rows.shape[0]):
+def _cut(first, last, x, size, channels, rows):  # type: ignore[no-untyped-def]
+    for i in range(first, last):
         cut(x[i], size, channels, 0, rows[i])
 
 
@@ -45,7 +44,7 @@ def cut_rows(x: Tensor, patch_size: int, width: int, atoms: int) -> Iterator[tup
     for start in range(0, b, step):
         part = slice(start, min(start + step, b))
         some = rows[: part.stop - start]
-        _cut(images[part], patch_size, c, some.numpy())
+        _cut(len(some), images[part], patch_size, c, some.numpy())
         yield part, some
 
 

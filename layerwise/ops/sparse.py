@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from layerwise.ops.launch import parallel
@@ -47,7 +47,7 @@ def _slots(indices, i, window, slots, places):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _sort_by_atom(indices, grad, pool, images, starts, positions, shares):  # type: ignore[no-untyped-def]
+def _sort_by_atom(begins, ends, indices, grad, pool, images, starts, positions, shares):  # type: ignore[no-untyped-def]
     """Sort the near atoms of all positions, (B, h, w, k), by atom: for each part of so many images in itself.
 
     Writes where an atom's begin, starts (parts, N+1), and of each, (parts, images·h·w·k), its position in the part and
@@ -55,7 +55,7 @@ def _sort_by_atom(indices, grad, pool, images, starts, positions, shares):  # ty
     """
     total, h, w, k = indices.shape
     atoms = starts.shape[1] - 1
-    for part in prange(starts.shape[0]):
+    for part in range(begins, ends):
         first, last = part * images, min((part + 1) * images, total)
         begin = starts[part]
         begin[:] = 0
@@ -86,7 +86,7 @@ def _sort_by_atom(indices, grad, pool, images, starts, positions, shares):  # ty
 
 
 @parallel
-def _add_by_atom(x, size, side, images, starts, positions, shares, out):  # type: ignore[no-untyped-def]
+def _add_by_atom(first, last, x, size, side, images, starts, positions, shares, out):  # type: ignore[no-untyped-def]
     """Write the gradient of the maps, (N, P+1): of each atom, its shares times the patches at its positions.
 
     x is (B, H, W·C), `side` the positions (h, w).
@@ -94,7 +94,7 @@ def _add_by_atom(x, size, side, images, starts, positions, shares, out):  # type
     h, w = side
     atoms, channels = out.shape[0], x.shape[2] // (w + size - 1)
     run = size * channels
-    for block in prange(RANGES):
+    for block in range(first, last):
         for j in range(block * atoms // RANGES, (block + 1) * atoms // RANGES):
             out[j] = 0
         for part in range(starts.shape[0]):
@@ -110,9 +110,9 @@ def _add_by_atom(x, size, side, images, starts, positions, shares, out):  # type
 
 
 @parallel
-def _combine(values, atoms, weight, out):  # type: ignore[no-untyped-def]
+def _combine(first, last, values, atoms, weight, out):  # type: ignore[no-untyped-def]
     """Write to out, (n, D), the rows of weight, (N, D), of a window's atoms, (n, M), times its values."""
-    for i in prange(out.shape[0]):
+    for i in range(first, last):
         out[i] = 0
         for m in range(values.shape[1]):
             if values[i, m] != 0:
@@ -120,10 +120,10 @@ def _combine(values, atoms, weight, out):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _combine_backward(values, atoms, weight, grad, of_values, of_weight):  # type: ignore[no-untyped-def]
+def _combine_backward(first, last, values, atoms, weight, grad, of_values, of_weight):  # type: ignore[no-untyped-def]
     """Write the gradients of values, (n, M), and of weight, (parts, N, D), each part that of its windows."""
     windows, parts = len(values), len(of_weight)
-    for part in prange(parts):
+    for part in range(first, last):
         of_weight[part] = 0
         for i in range(part * windows // parts, (part + 1) * windows // parts):
             for m in range(values.shape[1]):
@@ -141,8 +141,8 @@ def gradient(x: np.ndarray, size: int, near: np.ndarray, grad: np.ndarray, pool:
     starts = np.empty((parts, atoms + 1), np.int64)
     positions, shares = (np.empty((parts, images * h * w * k), kind) for kind in (np.int32, np.float32))
     out = torch.empty(atoms, size * size * (x.shape[2] // (w + size - 1)) + 1)
-    _sort_by_atom(near, grad, pool, images, starts, positions, shares)
-    _add_by_atom(x, size, (h, w), images, starts, positions, shares, out.numpy())
+    _sort_by_atom(parts, near, grad, pool, images, starts, positions, shares)
+    _add_by_atom(RANGES, x, size, (h, w), images, starts, positions, shares, out.numpy())
     return out
 
 
@@ -153,7 +153,7 @@ class _Combined(torch.autograd.Function):
         ctx.save_for_backward(values, atoms, padded)
         ctx.width = weight.shape[1]
         out = torch.empty(len(values), padded.shape[1])
-        _combine(values.numpy(), atoms.numpy(), padded.numpy(), out.numpy())
+        _combine(len(values), values.numpy(), atoms.numpy(), padded.numpy(), out.numpy())
         return out[:, : ctx.width]
 
     @staticmethod
@@ -161,7 +161,7 @@ class _Combined(torch.autograd.Function):
         values, atoms, weight = ctx.saved_tensors
         of_values, of_weight = torch.empty_like(values), torch.empty(PARTS, *weight.shape)
         inputs = values.numpy(), atoms.numpy(), weight.numpy(), _padded(grad).numpy()
-        _combine_backward(*inputs, of_values.numpy(), of_weight.numpy())
+        _combine_backward(PARTS, *inputs, of_values.numpy(), of_weight.numpy())
         return of_values, None, of_weight.sum(0)[:, : ctx.width]
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numba
 import torch
 from torch import nn
 
@@ -90,7 +89,7 @@ def _train(
 
 def measure_threads(quick: bool) -> list[str]:
     """A step of layers 1 and 2 of the recipe on known gates, with all of the CPU's threads and with one."""
-    threads = torch.get_num_threads(), numba.get_num_threads()
+    threads = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     lines, device = [], torch.device("cpu")
     for number, shape in (QUICK if quick else SHAPES).items():
@@ -104,8 +103,7 @@ def measure_threads(quick: bool) -> list[str]:
         try:
             seconds = alternate(tasks, 1 if quick else 5, device)
         finally:
-            torch.set_num_threads(threads[0])
-            numba.set_num_threads(threads[1])
+            torch.set_num_threads(threads)
         lines.append(
             f"layer {number} of image_folder, a step: {cores} threads ÷ 1: {seconds['1'] / seconds[str(cores)]:.2f}"
         )
@@ -114,7 +112,6 @@ def measure_threads(quick: bool) -> list[str]:
 
 def _with_threads(count: int, task: Callable[[], object]) -> None:
     torch.set_num_threads(count)
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     task()
 
 
