@@ -9,8 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor, nn
 
-from layerwise.data.images import Augmentation, Drawn, Images, to_input
-from layerwise.data.known import Known
+from layerwise.data.images import Augmentation, Drawn, Images, moved, to_input
+from layerwise.data.known import Chosen, Known
 from layerwise.nn.layer import most_numbers
 
 TOGETHER = 256
@@ -93,25 +93,28 @@ class Batches:
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator)]
         order = order[: len(self) * self.size]
-        augmentation = self._drawn(len(order), generator)
+        plan = Chosen(order, self._drawn(len(order), generator)).known_to(self.device)
         for start in range(0, len(order), self.size):
-            part = slice(start, start + self.size)
-            index, logits, pixels, drawn = order[part], None, torch.empty(0), None
+            chosen, logits, pixels = plan.part(slice(start, start + self.size)), None, torch.empty(0)
             if isinstance(self.source, View):
-                some = self.source.subset(index)
-                x, logits = some.features.to(self.device).float(), some.logits.to(self.device)
+                x = self._taken(self.source.features, chosen).float()
+                logits = self._taken(self.source.logits, chosen)
             else:
-                pixels = shown = self.source.pixels[index.to(self.source.pixels.device)]
-                if self.augmentation and augmentation:
-                    drawn = augmentation.part(part)
-                    shown = self.augmentation(pixels, drawn)
-                x = self.pixels(shown.to(self.device))
+                here = chosen.beside(self.source.pixels)
+                pixels = shown = self.source.pixels[here.index]
+                if self.augmentation and here.drawn:
+                    shown = self.augmentation(pixels, here.drawn)
+                x = self.pixels(moved(shown, self.device))
             for layer in self.layers:
                 with torch.no_grad():
                     x, logits = layer(x, logits)
-            labels = self.source.labels[index.to(self.source.labels.device)].to(self.device)
-            near = None if self.known is None else self.known(index, x, pixels, drawn)
+            labels = self._taken(self.source.labels, chosen)
+            near = None if self.known is None else self.known(chosen, x, pixels)
             yield x, logits, labels, near
+
+    def _taken(self, values: Tensor, chosen: Chosen) -> Tensor:
+        """Those of the chosen, where the batches go."""
+        return moved(values[chosen.beside(values).index], self.device)
 
     def _drawn(self, count: int, generator: torch.Generator) -> Drawn | None:
         """How so many images are augmented: drawn for a batch at a time, if shuffled, else whatever a batch's size."""

@@ -56,6 +56,13 @@ class Images:
         names = self.names and [self.names[i] for i in index.tolist()]
         return Images(pixels, self.labels[index], names)
 
+    def placed(self, device: torch.device) -> "Images":
+        """The same, where a device that computes with them has them at hand, if it has room (`place_for`)."""
+        if device.type == "cpu":
+            return self
+        pixels = self.pixels.to(place_for(self.pixels.numel(), device))
+        return Images(pixels, self.labels.to(device), self.names)
+
 
 def allocate(
     shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: int = 1, device: torch.device | str = "cpu"
@@ -79,6 +86,13 @@ def place_for(size: int, device: torch.device) -> torch.device:
     """Where to keep so many bytes that a device will need again: on it, if half of what is free there suffices."""
     fits = device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2
     return device if fits else torch.device("cpu")
+
+
+def moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """Values on a device. What comes from the CPU comes by pinned memory, so that no step waits for it."""
+    if values.device.type == "cpu" and torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 @PIXELS("input")
@@ -119,9 +133,13 @@ class Drawn:
     flipped: Tensor
     """(B, 1) bool"""
 
-    def part(self, index: slice) -> "Drawn":
+    def part(self, index: slice | Tensor) -> "Drawn":
         """What becomes of some of them."""
         return Drawn(self.shift[:, index], self.flipped[index])
+
+    def to(self, device: torch.device | str) -> "Drawn":
+        """The same on a device."""
+        return Drawn(self.shift.to(device), self.flipped.to(device))
 
 
 @dataclass(frozen=True)
@@ -146,15 +164,14 @@ class Augmentation:
         return Drawn(shift, (torch.rand(count, 1, generator=generator) < 0.5) & self.flip)
 
     def __call__(self, pixels: Tensor, drawn: "Drawn") -> Tensor:
-        """Augment (B, C, H, W) as was drawn."""
-        h, w = pixels.shape[2:]
-        rows = drawn.shift[0] + torch.arange(h)
-        columns = drawn.shift[1] + torch.where(drawn.flipped, torch.arange(w).flip(0), torch.arange(w))
-        return self._taken(pixels, rows, columns)
+        """Augment (B, C, H, W) as was drawn, which lies where they do."""
+        h, w = (torch.arange(side, device=pixels.device) for side in pixels.shape[2:])
+        columns = drawn.shift[1] + torch.where(drawn.flipped, w.flip(0), w)
+        return self._taken(pixels, drawn.shift[0] + h, columns)
 
     def bordered(self, pixels: Tensor, flipped: Tensor) -> Tensor:
         """All that can be seen of (B, C, H, W), with what may enter at the borders, mirrored where `flipped` (B, 1)."""
-        h, w = (torch.arange(-self.crop, side + self.crop) for side in pixels.shape[2:])
+        h, w = (torch.arange(-self.crop, side + self.crop, device=pixels.device) for side in pixels.shape[2:])
         return self._taken(pixels, h.expand(len(pixels), -1), torch.where(flipped, w.flip(0), w))
 
     def _taken(self, pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -162,5 +179,4 @@ class Augmentation:
         pixels, rows, columns = BORDERS[self.border](pixels, rows, columns, self.crop)
         image = torch.arange(len(pixels), device=pixels.device)[:, None, None, None]
         channel = torch.arange(pixels.shape[1], device=pixels.device)[:, None, None]
-        rows, columns = rows.to(pixels.device), columns.to(pixels.device)
         return pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]

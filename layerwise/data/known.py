@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerwise.data.images import Augmentation, Drawn, allocate, place_for, to_input
+from layerwise.data.images import Augmentation, Drawn, allocate, moved, place_for, to_input
 
 Ask = Callable[[Tensor], Tensor]
 """from a layer's input (B, C, H, W) to which atoms are near each patch, (B, h, w, S)"""
@@ -43,10 +43,39 @@ class Room:
         return None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Which images there are, in which order, and what becomes of them: on the CPU, which decides, and on a device."""
+
+    index: Tensor
+    """(B,) int64"""
+    drawn: Drawn | None = None
+    """None where nothing does"""
+    elsewhere: "Chosen | None" = None
+    """the same on the device that computes; None where that is the CPU"""
+
+    def known_to(self, device: torch.device | str) -> "Chosen":
+        """The same, on a device, too: at once for all, so that no step waits for its part."""
+        if torch.device(device).type == "cpu":
+            return self
+        there = Chosen(self.index.to(device), self.drawn and self.drawn.to(device))
+        return Chosen(self.index, self.drawn, there)
+
+    def part(self, some: slice | Tensor) -> "Chosen":
+        """Some of them."""
+        drawn, elsewhere = self.drawn and self.drawn.part(some), self.elsewhere and self.elsewhere.part(some)
+        return Chosen(self.index[some], drawn, elsewhere)
+
+    def beside(self, values: Tensor) -> "Chosen":
+        """The same, on the device of `values` alone."""
+        return self.elsewhere if self.elsewhere is not None and values.device.type != "cpu" else self
+
+
 class Known:
     """Which atoms are near, of n inputs that are always the same; of one that comes for the first time it is asked.
 
-    It may lie elsewhere than the inputs do, and comes to where they are; `index` and what is drawn are a CPU's.
+    It may lie elsewhere than the inputs do, and comes to where they are. Which inputs have come the CPU keeps, so that
+    no step waits for a device's answer.
     """
 
     def __init__(self, ask: Ask, count: int, room: Room) -> None:
@@ -55,26 +84,36 @@ class Known:
         self._seen = torch.zeros(count, dtype=torch.bool)
         self._full = False
 
-    def __call__(self, index: Tensor, x: Tensor, pixels: Tensor, drawn: Drawn | None) -> Tensor | None:
-        """What is near in `x`, the inputs at `index` (B,): (B, h, w, S); None where there is no room for it."""
-        new = ~self._seen[index]
-        if new.any() and not self._full:
-            self._keep(index[new], self.ask(x[new]))
-        return None if self._near is None else self._near[index].to(x.device)
+    def __call__(self, chosen: Chosen, x: Tensor, pixels: Tensor) -> Tensor | None:
+        """What is near in `x`, the inputs that are `chosen`: (B, h, w, S); None where there is no room for it."""
+        new = self._new(chosen)
+        if len(new):
+            self._keep(chosen.index[new], self.ask(x[moved(new, x.device)]))
+        if self._near is None:
+            return None
+        return moved(self._near[chosen.beside(self._near).index], x.device)
 
     @property
     def bytes(self) -> int:
         """What it takes."""
         return 0 if self._near is None else self._near.numel() * self._near.itemsize
 
-    def _keep(self, index: Tensor, near: Tensor) -> None:
+    def _new(self, chosen: Chosen) -> Tensor:
+        """Which of the chosen come for the first time, if there is room for more, as positions, (m,)."""
+        return torch.empty(0, dtype=torch.long) if self._full else (~self._seen[self._places(chosen)]).nonzero()[:, 0]
+
+    def _places(self, chosen: Chosen) -> Tensor:
+        """Where each is kept, (B,), on the device of `chosen`."""
+        return chosen.index
+
+    def _keep(self, places: Tensor, near: Tensor) -> None:
         """Keep what has been asked, the first time with room for all, of `count` inputs."""
         if self._near is None:
             self._near = self.room.allocate((self.count, *near.shape[1:]), near.dtype, near.device)
             self._full = self._near is None
         if self._near is not None:
-            self._near[index] = near.to(self._near.device)
-            self._seen[index] = True
+            self._near[moved(places, self._near.device)] = near.to(self._near.device)
+            self._seen[places] = True
 
 
 class KnownCrops(Known):
@@ -87,23 +126,32 @@ class KnownCrops(Known):
         super().__init__(ask, 2 * count if augmentation.flip else count, room)
         self.augmentation, self.images = augmentation, count
 
-    def __call__(self, index: Tensor, x: Tensor, pixels: Tensor, drawn: Drawn | None) -> Tensor | None:
-        """What is near in the images (B, C, H, W) at `index` once they are augmented as was `drawn`."""
-        assert drawn is not None
-        places = index + self.images * drawn.flipped[:, 0]
-        new = ~self._seen[places]
-        if new.any() and not self._full:
-            bordered = self.augmentation.bordered(pixels[new], drawn.flipped[new])
-            self._keep(places[new], self.ask(to_input(bordered.to(x.device))))
-        if self._near is None:
-            return None
-        crop = self.augmentation.crop
-        h, w = (side - 2 * crop for side in self._near.shape[1:3])
-        tops = crop + drawn.shift[0, :, 0]
-        lefts = crop + torch.where(drawn.flipped[:, 0], -drawn.shift[1, :, 0], drawn.shift[1, :, 0])
-        parts = zip(places.tolist(), tops.tolist(), lefts.tolist(), strict=True)
-        near = torch.stack([self._near[i, top : top + h, left : left + w] for i, top, left in parts])
-        return near.to(x.device)
+    def __call__(self, chosen: Chosen, x: Tensor, pixels: Tensor) -> Tensor | None:
+        """What is near in the images (B, C, H, W) that are `chosen` once they are augmented as was drawn."""
+        new = self._new(chosen)
+        if len(new):
+            there = moved(new, pixels.device)
+            drawn = chosen.beside(pixels).drawn
+            assert drawn is not None
+            bordered = self.augmentation.bordered(pixels[there], drawn.flipped[there])
+            self._keep(self._places(chosen)[new], self.ask(to_input(moved(bordered, x.device))))
+        return None if self._near is None else moved(self._cropped(chosen.beside(self._near), self._near), x.device)
+
+    def _cropped(self, chosen: Chosen, near: Tensor) -> Tensor:
+        """The part of what is near, (n, H, W, S), that each of the chosen sees: (B, h, w, S)."""
+        assert chosen.drawn is not None
+        (_, height, width, _), crop, drawn = near.shape, self.augmentation.crop, chosen.drawn
+        h, w = (torch.arange(side - 2 * crop, device=near.device) for side in (height, width))
+        tops = crop + drawn.shift[0]
+        lefts = crop + torch.where(drawn.flipped, -drawn.shift[1], drawn.shift[1])
+        rows = self._places(chosen)[:, None] * height + tops + h
+        positions = rows[:, :, None] * width + (lefts + w)[:, None]
+        return near.flatten(0, 2).index_select(0, positions.flatten()).view(*positions.shape, -1)
+
+    def _places(self, chosen: Chosen) -> Tensor:
+        """The mirror images come after all images."""
+        assert chosen.drawn is not None
+        return chosen.index + self.images * chosen.drawn.flipped[:, 0]
 
     @staticmethod
     def pays(augmentation: Augmentation, shape: tuple[int, int, int], patch_size: int, passes: int) -> bool:

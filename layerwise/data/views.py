@@ -47,6 +47,12 @@ class ViewStore:
     known: dict[str, Known] = field(default_factory=dict, init=False)
     """what the layer that was trained on these inputs has asked of them, as `LayerData` names it"""
 
+    def __post_init__(self) -> None:
+        self.images = self.data.train.placed(self.device)
+        """those of `data` to train on, and"""
+        self.val_images = self.data.val.placed(self.device)
+        """to validate with, where the device has them at hand if it has room"""
+
     def raise_to(self, stack: FrozenStack) -> None:
         """Make the views that the layer above `stack` is trained on; none for the first layer, or if views is 0."""
         if self.train and self.depth == len(stack):
@@ -59,9 +65,9 @@ class ViewStore:
         if count:
             what = f"layer {len(stack) + 1}: features"
             names = [f"view {number}" if self.train else "images" for number in range(count)]
-            self.train = list(self._pushed(stack, self.data.train, self.train, names, torch.float16, what))
+            self.train = list(self._pushed(stack, self.images, self.train, names, torch.float16, what))
             names, what = ["validation"], f"{what} for validation"
-            self.val = list(self._pushed(stack, self.data.val, self.val, names, torch.float32, what))
+            self.val = list(self._pushed(stack, self.val_images, self.val, names, torch.float32, what))
             self.depth = len(stack)
         self.known.clear()
 

@@ -86,7 +86,7 @@ def gather(
 
 def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     """Which k atoms are near each patch, (B, C, H, W) to (B, h, w, S), as `embed` finds it by itself."""
-    found: Tensor = backend(x).near(x, scorer, patch_size, neighbors)
+    found: Tensor = _near(x, scorer, patch_size, neighbors)
     return found
 
 
@@ -101,6 +101,19 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:
 def _by_pixel(x: Tensor) -> Tensor:
     """The order that every backend reads, once for both passes."""
     return x.detach().contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("layerwise::near", mutates_args=())
+def _near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+    found: Tensor = backend(x).near(x, scorer, patch_size, neighbors)
+    return found
+
+
+@_near.register_fake
+def _(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+    h, w = (side - patch_size + 1 for side in x.shape[2:])
+    size, dtype = layout(scorer.shape[1], neighbors)
+    return x.new_empty(x.shape[0], h, w, size, dtype=dtype)
 
 
 @torch.library.custom_op("layerwise::embed", mutates_args=())

@@ -55,7 +55,7 @@ class LayerData(LightningDataModule):
             number = epoch % len(views)
             known = self._known_of(f"view {number}", len(views[number])) if self.passes > len(views) + number else None
             return Batches(views[number], size, self.device, shuffle=True, seed=seed, known=known)
-        images, layers, augmentation = self.store.data.train, self.stack.layers, self.store.data.augmentation
+        images, layers, augmentation = self.store.images, self.stack.layers, self.store.data.augmentation
         known = None if layers else self._known_of_images()
         return Batches(
             images, size, self.device, layers, shuffle=True, augmentation=augmentation, seed=seed, known=known
@@ -67,7 +67,7 @@ class LayerData(LightningDataModule):
         above = [] if self.layer is None else [self.layer]
         if self.store.val:
             return Batches(self.store.val[0], 0, self.device, above=above, known=known)
-        return Batches(self.store.data.val, 0, self.device, self.stack.layers, above, known=known)
+        return Batches(self.store.val_images, 0, self.device, self.stack.layers, above, known=known)
 
     def _known_of(self, what: str, count: int) -> Known | None:
         """What is known of so many inputs that come again just as they are."""
@@ -99,7 +99,7 @@ def sample_inputs(
     Takes up to 16 patches an image, so that few images have to go through the stack where nothing is stored. The
     generator is a CPU's; `pixels` names one of `PIXELS`.
     """
-    images = store.data.train
+    images = store.images
     _, h, w = stack.shape(images.shape)
     each = min(16, (h - patch_size + 1) * (w - patch_size + 1))
     chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values

@@ -13,13 +13,13 @@ from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 @OPTIMIZERS("adamw")
 def adamw(groups: list[dict[str, Any]], settings: config.Optimizer) -> Optimizer:
     """AdamW."""
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=_on_cpu(groups))
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=_fused(groups))
 
 
 @OPTIMIZERS("sgd")
 def sgd(groups: list[dict[str, Any]], settings: config.Optimizer) -> Optimizer:
     """Stochastic gradient descent with momentum."""
-    fused = _on_cpu(groups)
+    fused = _fused(groups)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused)
 
 
@@ -38,6 +38,6 @@ def steps(optimizer: Optimizer, settings: config.Optimizer, steps: int) -> LRSch
     return MultiStepLR(optimizer, [steps // 2, steps * 3 // 4], gamma=0.1)
 
 
-def _on_cpu(groups: list[dict[str, Any]]) -> bool | None:
-    """Whether to take all steps of an update in one pass, which elsewhere torch decides."""
-    return True if all(p.device.type == "cpu" for group in groups for p in group["params"]) else None
+def _fused(groups: list[dict[str, Any]]) -> bool | None:
+    """Whether to take all steps of an update in one pass, without waiting for a GPU; elsewhere torch decides."""
+    return True if all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"]) else None

@@ -12,7 +12,7 @@ from layerwise import memory, ops
 from layerwise.config.choices import BORDERS
 from layerwise.data import known
 from layerwise.data.images import Augmentation, to_input
-from layerwise.data.known import Known, KnownCrops, Room
+from layerwise.data.known import Chosen, Known, KnownCrops, Room
 
 SCORER = torch.randn(19, 40, generator=torch.Generator().manual_seed(1))
 
@@ -38,7 +38,7 @@ def test_known_crops__are_those_of_the_augmented_images(border: str, flip: bool,
         index = torch.randperm(6, generator=generator)[:4]
         drawn = augmentation.draw(4, generator)
         x = to_input(augmentation(pixels[index], drawn))
-        near = crops(index, x, pixels[index], drawn)
+        near = crops(Chosen(index, drawn), x, pixels[index])
         assert near is not None and torch.equal(near, ops.near(x, SCORER, 3, 4))
     assert ask.images == (12 if flip else 6)  # each once, and once mirrored
 
@@ -48,7 +48,7 @@ def test_known__asks_of_each_input_once(generator: torch.Generator) -> None:
     own = Known(ask, 10, Room("layer 2", 1e9))
     for index in ([3, 1, 4], [1, 5, 9], [9, 3, 1], [0, 2, 6, 7, 8]):
         rows = torch.tensor(index)
-        near = own(rows, inputs[rows], torch.empty(0), None)
+        near = own(Chosen(rows), inputs[rows], torch.empty(0))
         assert near is not None and torch.equal(near, ops.near(inputs[rows], SCORER, 3, 4))
     assert ask.images == 10
 
@@ -69,7 +69,7 @@ def test_known__comes_to_where_the_inputs_are__wherever_it_is_kept(
     plain, moved = to_input(images[index]).cuda(), to_input(augmentation(images[index], drawn)).cuda()
     for own, x in ((Known(ask, 9, room), plain), (KnownCrops(ask, 9, room, augmentation), moved)):
         for _ in range(2):
-            near = own(index, x, images[index], drawn)
+            near = own(Chosen(index, drawn).known_to(x.device), x, images[index])
             assert near is not None and near.device == x.device and torch.equal(near, ask(x))
 
 
@@ -81,7 +81,7 @@ def test_known__where_there_is_no_room__says_so_once_and_knows_nothing(
     for limit, known_of in ((size, [True, False]), (size - 1, [False, False])):
         room, found = Room("layer 2", limit), []
         for own in (Known(ask, 10, room), Known(ask, 10, room)):
-            first, again = (own(torch.arange(3), inputs[:3], torch.empty(0), None) for _ in range(2))
+            first, again = (own(Chosen(torch.arange(3)), inputs[:3], torch.empty(0)) for _ in range(2))
             assert (first is None) == (again is None)
             found.append(first is not None)
         assert found == known_of
@@ -97,13 +97,13 @@ def test_known__where_a_file_finds_no_room__goes_on_without(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
     try:
-        found = Known(Asked(), 3, Room("layer 3", 1e9))(torch.arange(3), inputs, torch.empty(0), None)
+        found = Known(Asked(), 3, Room("layer 3", 1e9))(Chosen(torch.arange(3)), inputs, torch.empty(0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert found is None
     out = capsys.readouterr().out
     assert out.count("\n") == 1 and f"there is no room for them ({os.strerror(errno.EFBIG)})" in out
-    found = Known(Asked(), 3, Room("layer 3", 1e9))(torch.arange(3), inputs, torch.empty(0), None)
+    found = Known(Asked(), 3, Room("layer 3", 1e9))(Chosen(torch.arange(3)), inputs, torch.empty(0))
     assert found is not None and torch.equal(found, ops.near(inputs, SCORER, 3, 4))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from layerwise.config import Features, Layer
 from layerwise.data.images import Augmentation, Images, to_input
-from layerwise.data.known import Known, Room
+from layerwise.data.known import Chosen, Known, Room
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
@@ -82,7 +82,7 @@ def known_of(store: ViewStore, ask: Callable[[torch.Tensor], torch.Tensor]) -> d
     sources = {f"view {i}": view for i, view in enumerate(store.train)} | {"validation": store.val[0]}
     known = {name: Known(ask, len(view), Room("layer", 1e9)) for name, view in sources.items()}
     for name, view in sources.items():
-        known[name](torch.arange(len(view)), view.features.float(), torch.empty(0), None)
+        known[name](Chosen(torch.arange(len(view))), view.features.float(), torch.empty(0))
     return known
 
 
