@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from layerwise import console, memory
@@ -25,8 +25,8 @@ from layerwise.errors import DamagedRun, SettingError, TrainingFailed
 from layerwise.version import VERSION
 
 VERBS = ["train", "plan", "runs", "evaluate", "report", "predict", "features", "export"]
-VERBS += ["paper", "theorem", "patches", "benchmark", "selftest"]
-RESUMING = {"train", "paper", "theorem"}
+VERBS += ["paper", "theorem", "patches", "benchmark", "check-gpu", "selftest"]
+RESUMING = {"train", "paper", "theorem", "check-gpu"}
 """verbs that go on where they were stopped"""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LIMIT = 20.0
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     if verb in ("--help", "-h"):
         print("usage: layerwise VERB [OPTIONS]\n\nTrain deep patch-based networks, one layer at a time.\n")
         for name in VERBS:
-            print(f"  {name:10} {import_module(f'layerwise.cli.{name}').__doc__}")
+            print(f"  {name:10} {_module(name).__doc__}")
         print("\nlayerwise VERB --help lists the options of a verb, layerwise --version the version.")
         return 0
     if verb == "--version":
@@ -66,6 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def _module(verb: str) -> ModuleType:
+    """The file of a verb."""
+    return import_module(f"layerwise.cli.{verb.replace('-', '_')}")
+
+
 def _run(verb: str, arguments: list[str]) -> int:
     """Do what a verb does; its exit code."""
     try:
@@ -76,7 +81,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         # there are two pools of threads, torch's and Numba's: the one that waits is to leave its cores to the other
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         with hidden():
-            import_module(f"layerwise.cli.{verb}").main(arguments)
+            _module(verb).main(arguments)
     except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, SettingError) else 1

@@ -6,7 +6,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from layerwise.ops import cuda, reference  # noqa: E402
+from layerwise.experiments.gpu.kernels import disagreements  # noqa: E402
+from layerwise.ops import cuda  # noqa: E402
 from layerwise.ops.cuda import dense, gates, sparse, tiles  # noqa: E402
 from layerwise.ops.near import layout, mask_of  # noqa: E402
 
@@ -24,36 +25,7 @@ def gates_of_scores(scores: Tensor, k: int) -> Tensor:
 
 
 def agree(shape: tuple[int, int, int, int], size: int, atoms: int, k: int, pool: int) -> bool:
-    """Compare what is near, embedding and gradient; fails where they differ.
-
-    Pixels have 13 bits, more than one product of the matrix units takes; scorers have 3, so that scores are exact in
-    float32, many of them are equal, and the same atoms are to be near.
-    """
-    generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(shape, generator=generator) * 1024).round().clamp(-4096, 4096) / 1024
-    x[0, :, :3] = 0.5
-    scorer, maps = torch.randn(2, size * size * shape[1] + 1, atoms, generator=generator)
-    scorer = (scorer * 2).round().clamp(-4, 4)
-    scorer[:, -1] = scorer[:, 0]
-    x_there, scorer_there, maps_there = (a.to(DEVICE) for a in (x, scorer, maps))
-    exact = maps.double().requires_grad_()
-    expected = reference.embed(x.double(), scorer.double(), exact, size, k, pool)
-    out, near = cuda.forward(x_there, scorer_there, maps_there, size, k, pool)
-    assert torch.equal(near.cpu(), reference.near(x.double(), scorer.double(), size, k))
-    assert torch.equal(near, cuda.near(x_there, scorer_there, size, k))
-    torch.testing.assert_close(out.cpu().double(), expected.detach(), atol=1e-4, rtol=1e-4)
-    not_asked = torch.full_like(scorer_there, torch.nan)
-    assert torch.equal(cuda.forward(x_there, not_asked, maps_there, size, k, pool, near)[0], out)
-
-    hard, _ = cuda.forward(x_there, scorer_there, None, size, k, pool)
-    expected_hard = reference.embed(x.double(), scorer.double(), None, size, k, pool)
-    torch.testing.assert_close(hard.cpu().double(), expected_hard, atol=1e-6, rtol=1e-6)
-
-    grad = torch.randn(out.shape, generator=generator)
-    gradient = cuda.backward(x_there, grad.to(DEVICE), near, size, pool)
-    (expected_gradient,) = torch.autograd.grad(expected, exact, grad.double())
-    torch.testing.assert_close(gradient.cpu().double(), expected_gradient, atol=1e-4, rtol=1e-4)
-    assert torch.equal(cuda.backward(x_there, grad.to(DEVICE), near, size, pool), gradient)
+    assert disagreements(shape, size, atoms, k, pool, torch.device(DEVICE)) == []
     return True
 
 
