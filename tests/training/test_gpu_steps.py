@@ -107,7 +107,7 @@ def test_step__of_images__waits_for_nothing(kind: str, tmp_path: Path, monkeypat
         data, layer = made(KINDS[kind], [], 0, MOVED, True)
         assert data.store.images.pixels.is_cuda
         assert waits(gpu, data, layer, tmp_path, "sgd" if kind == "indices" else "adamw") == []
-        assert bool(data._known) == (kind not in ("relu", "soft"))
+        assert bool(data.known) == (kind not in ("relu", "soft"))
 
 
 @pytest.mark.parametrize("ask", [True, False])
@@ -118,7 +118,7 @@ def test_step__upon_layers__waits_for_nothing(
     with on(1 << 40, monkeypatch) as gpu:
         data, layer = made(FEW, [FEW], views, STILL, ask)
         assert waits(gpu, data, layer, tmp_path) == []
-        assert bool(data._known) == (ask and views > 0)
+        assert bool(data.known) == (ask and views > 0)
 
 
 @pytest.mark.parametrize("augmentation", [MOVED, STILL])
