@@ -29,10 +29,6 @@ from layerwise.ops.windows import add_counts, add_gradients, choose, clear, cut,
 
 __all__ = ["add_up", "backward", "convolve", "forward", "gather", "lowest", "near"]
 
-PARTS = 8
-"""of a batch, whose gradients are added up apart: the same whatever the number of threads"""
-GRADIENTS = 1 << 26
-"""bytes, at most, of more than one of them"""
 NONE = np.empty((0, 0, 0, 0), np.int32)
 """where all atoms have their place"""
 
@@ -186,10 +182,10 @@ def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     wanted = np.int32(neighbors), _quantile(neighbors, atoms)
     if prefilter.pays(len(scorer) - 1):
         for part, bounded in prefilter.times(x, scorer, patch_size):
-            prefilter.mark(len(bounded[0]) * found.shape[1], *bounded, *wanted, *_views(found[part]))
+            prefilter.mark(len(bounded[0]) * bounded[0].shape[1], *bounded, *wanted, *_views(found[part]))
     else:
         for part, scores in times(x, scorer, patch_size):
-            _mark(len(scores) * found.shape[1], scores, *wanted, *_views(found[part]))
+            _mark(len(scores) * scores.shape[1], scores, *wanted, *_views(found[part]))
     return found
 
 
@@ -197,8 +193,9 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tenso
     """As `forward`, where the maps' own sign is the gate."""
     found = _unknown(x, patch_size, maps.shape[1], maps.shape[1])
     out = torch.empty(*_windows(found, pool), maps.shape[1])
-    for part, responses in times(x, maps, patch_size):
-        _rectify_and_pool(len(responses) * out.shape[1], responses, pool, *_views(found[part]), out[part].numpy())
+    for (images, rows), responses in times(x, maps, patch_size, pool):
+        pooled = out[images, rows.start // pool : -(-rows.stop // pool)]
+        _rectify_and_pool(len(pooled) * pooled.shape[1], responses, pool, *_views(found[images, rows]), pooled.numpy())
     return out.permute(0, 3, 1, 2), found
 
 
@@ -214,7 +211,7 @@ def backward(
     pooled = grad.permute(0, 2, 3, 1).contiguous()
     atoms, numbers = grad.shape[1], patch_size * patch_size * x.shape[1] + 1
     width = -(-numbers // LANES) * LANES
-    parts = max(1, min(PARTS, len(x), GRADIENTS // (4 * atoms * width)))
+    parts = min(len(x), sparse.parts(atoms * width))
     total, out = torch.empty(parts, atoms, width), torch.empty(atoms, numbers)
     _add_gradient(parts, *_inputs(x, patch_size, near), pooled.numpy(), pool, total.numpy())
     _add_parts(atoms, total.numpy(), out.numpy())

@@ -17,7 +17,7 @@ from numba import njit
 from torch import Tensor
 
 from layerwise.ops.launch import parallel
-from layerwise.ops.rows import aligned, cut_rows
+from layerwise.ops.rows import Part, aligned, cut_rows
 from layerwise.ops.selection import mark_lowest, select
 from layerwise.ops.vectors import dot
 from layerwise.ops.windows import keep
@@ -34,8 +34,8 @@ def pays(patch: int) -> bool:
     return patch >= LONG and any(test() for test in tests if test is not None)
 
 
-def times(x: Tensor, scorer: Tensor, patch_size: int) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
-    """Multiply the patches of (B, C, H, W) with a scorer (P+1, N): yield a slice of the batch and what `mark` takes."""
+def times(x: Tensor, scorer: Tensor, patch_size: int) -> Iterator[tuple[Part, tuple[np.ndarray, ...]]]:
+    """Multiply the patches of (B, C, H, W) with a scorer (P+1, N): yield positions of the batch, what `mark` takes."""
     patch, atoms = len(scorer) - 1, scorer.shape[1]
     exact, weight = aligned(scorer), scorer[:-1].bfloat16().T.contiguous().T
     # a row's length is at least 1, by the 1 in it, so that what adding an offset rounds is held, too

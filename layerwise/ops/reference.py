@@ -14,6 +14,9 @@ from torch import Tensor
 from layerwise.ops.bounded import NUMBERS
 from layerwise.ops.near import mask_of, near_of
 
+TOGETHER = 1 << 25
+"""elements (images, positions, atoms) that are computed at once, unless one image has more: 128 MiB of float32"""
+
 
 def extract_patches(x: Tensor, size: int) -> Tensor:
     """Cut every patch of every image, at stride 1 and without padding: (B, C, H, W) to (B, h, w, P), s ≤ min(H, W)."""
@@ -83,6 +86,13 @@ def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neigh
     return _pooled(nearest_mask(affine(patches, scorer), neighbors), patches, maps, pool)
 
 
+def _parts(x: Tensor, patch_size: int, atoms: int) -> list[slice]:
+    """Images of a batch that are computed together."""
+    h, w = (side - patch_size + 1 for side in x.shape[2:])
+    step = max(1, TOGETHER // (h * w * atoms))
+    return [slice(start, start + step) for start in range(0, len(x), step)]
+
+
 def forward(
     x: Tensor,
     scorer: Tensor,
@@ -93,33 +103,48 @@ def forward(
     near: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pooled embedding of a batch, and what is near; see `layerwise.ops`. Without maps each near atom counts 1."""
-    patches = extract_patches(x, patch_size)
-    if near is not None:
-        return _pooled(mask_of(near, scorer.shape[1]), patches, maps, pool), near
-    gate = nearest_mask(affine(patches, scorer), neighbors)
-    return _pooled(gate, patches, maps, pool), near_of(gate, neighbors)
+    atoms, pooled, found = scorer.shape[1], list[Tensor](), list[Tensor]()
+    for part in _parts(x, patch_size, atoms):
+        patches = extract_patches(x[part], patch_size)
+        gate = nearest_mask(affine(patches, scorer), neighbors) if near is None else mask_of(near[part], atoms)
+        pooled.append(_pooled(gate, patches, maps, pool))
+        found += [near_of(gate, neighbors)] if near is None else []
+    return torch.cat(pooled), torch.cat(found) if near is None else near
 
 
 def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
-    return near_of(nearest_mask(affine(extract_patches(x, patch_size), scorer), neighbors), neighbors)
+    patches = (extract_patches(x[part], patch_size) for part in _parts(x, patch_size, scorer.shape[1]))
+    return torch.cat([near_of(nearest_mask(affine(some, scorer), neighbors), neighbors) for some in patches])
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:
     """As `forward`, where the maps' own sign is the gate."""
-    patches = extract_patches(x, patch_size)
-    gate = affine(patches, maps) > 0
-    return _pooled(gate, patches, maps, pool), near_of(gate, gate.shape[3])
+    pooled, found = list[Tensor](), list[Tensor]()
+    # an exported program takes batches of any size, whose parts it cannot count
+    for part in [slice(None)] if torch.compiler.is_exporting() else _parts(x, patch_size, maps.shape[1]):
+        patches = extract_patches(x[part], patch_size)
+        gate = affine(patches, maps) > 0
+        pooled.append(_pooled(gate, patches, maps, pool))
+        found.append(near_of(gate, gate.shape[3]))
+    return torch.cat(pooled), torch.cat(found)
 
 
 def backward(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) -> Tensor:
     """Gradient of the maps, (P+1, N); see `layerwise.ops`."""
-    patches = extract_patches(x, patch_size)
+    atoms = grad.shape[1]
+    total = x.new_zeros(patch_size * patch_size * x.shape[1] + 1, atoms)
+    for part in _parts(x, patch_size, atoms):
+        total += _backward(extract_patches(x[part], patch_size), grad[part], mask_of(near[part], atoms), pool)
+    return total
+
+
+def _backward(patches: Tensor, grad: Tensor, gate: Tensor, pool: int) -> Tensor:
     h, w = patches.shape[1:3]
-    tall, wide = (torch.arange(0, side, pool, device=x.device).neg().add(side).clamp_max(pool) for side in (h, w))
+    tall, wide = (torch.arange(0, side, pool, device=grad.device).neg().add(side).clamp_max(pool) for side in (h, w))
     shares = grad / (tall[:, None] * wide)  # what each position of a window has of its average
     spread = shares.repeat_interleave(pool, 2).repeat_interleave(pool, 3)[:, :, :h, :w].permute(0, 2, 3, 1)
-    mapped = (mask_of(near, grad.shape[1]) * spread).flatten(0, 2)
+    mapped = (gate * spread).flatten(0, 2)
     return torch.cat([patches.flatten(0, 2).T @ mapped, mapped.sum(0)[None]])
 
 

@@ -11,41 +11,49 @@ from layerwise.ops.launch import parallel
 from layerwise.ops.vectors import LANES
 from layerwise.ops.windows import cut
 
+Part = tuple[slice, slice]
+"""images of a batch, and rows of their positions: several images come with all their rows"""
+MOST = 1 << 25
+"""numbers that are made of an image at once, at most, unless a row of windows is more: 128 MiB of float32"""
+
 
 @parallel
-def _cut(first, last, x, size, channels, rows):  # type: ignore[no-untyped-def]
+def _cut(first, last, x, size, channels, top, rows):  # type: ignore[no-untyped-def]
     for i in range(first, last):
-        cut(x[i], size, channels, 0, rows[i])
+        cut(x[i], size, channels, top, rows[i])
 
 
-def times(x: Tensor, weight: Tensor, patch_size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Apply an affine map (P+1, N) to the patches of (B, C, H, W): yield a slice of the batch and (b, h, w, N).
+def times(x: Tensor, weight: Tensor, patch_size: int, pool: int = 1) -> Iterator[tuple[Part, np.ndarray]]:
+    """Apply an affine map (P+1, N) to the patches of (B, C, H, W): yield positions of the batch and (b, h, w, N).
 
-    The numbers are overwritten by the next.
+    The numbers are overwritten by the next. Windows of side `pool` stay whole.
     """
-    products, weight = None, weight.T.contiguous().T  # the layout that matrix products are faster with
-    for part, rows in cut_rows(x, patch_size, *weight.shape):
-        if products is None:
-            products = torch.empty(*rows.shape[:3], weight.shape[1])
-        product = products[: len(rows)]
-        torch.mm(rows.flatten(0, 2), weight, out=product.flatten(0, 2))
-        yield part, product.numpy()
+    products, weight = torch.empty(0), weight.T.contiguous().T  # the layout that matrix products are faster with
+    for part, rows in cut_rows(x, patch_size, *weight.shape, pool):
+        count = rows.shape[:3].numel()
+        if not len(products):
+            products = torch.empty(count, weight.shape[1])
+        product = torch.mm(rows.flatten(0, 2), weight, out=products[:count])
+        yield part, product.view(*rows.shape[:3], -1).numpy()
 
 
-def cut_rows(x: Tensor, patch_size: int, width: int, atoms: int) -> Iterator[tuple[slice, Tensor]]:
-    """Cut the patches of (B, C, H, W): yield a slice of the batch, and each patch, a 1, and zeros, (b, h, w, width).
+def cut_rows(x: Tensor, patch_size: int, width: int, atoms: int, pool: int = 1) -> Iterator[tuple[Part, Tensor]]:
+    """Cut the patches of (B, C, H, W): yield positions, and their patches, each with a 1 and zeros, (b, h, w, width).
 
-    The numbers are overwritten by the next. As many images at a time as suit products with N atoms.
+    The numbers are overwritten by the next. As many images at a time as suit products with N atoms; of an image whose
+    products with them are too many, some rows of positions, which do not cut windows of side `pool`.
     """
     b, c, *sides = x.shape
     h, w = (side - patch_size + 1 for side in sides)
     step = max(1, min(b, NUMBERS // (h * w * atoms)))
-    rows, images = torch.empty(step, h, w, width), by_pixel(x)
+    tall = h if h * w * atoms <= MOST else max(1, MOST // (w * atoms * pool)) * pool
+    images, rows = by_pixel(x), torch.empty(step, min(tall, h), w, width)
     for start in range(0, b, step):
-        part = slice(start, min(start + step, b))
-        some = rows[: part.stop - start]
-        _cut(len(some), images[part], patch_size, c, some.numpy())
-        yield part, some
+        for top in range(0, h, tall):
+            part = slice(start, min(start + step, b)), slice(top, min(top + tall, h))
+            some = rows[: part[0].stop - start, : part[1].stop - top]
+            _cut(len(some), images[part[0]], patch_size, c, top, some.numpy())
+            yield part, some
 
 
 def by_pixel(x: Tensor) -> np.ndarray:

@@ -23,7 +23,14 @@ TOGETHER = 1 << 18
 RANGES = 32
 """of atoms, of which each is one thread's"""
 PARTS = 8
-"""of the windows, whose gradients are added up apart: the same whatever the number of threads"""
+"""of a batch, whose gradients are added up apart: the same whatever the number of threads"""
+GRADIENTS = 1 << 26
+"""bytes, at most, of more than one of them"""
+
+
+def parts(numbers: int) -> int:
+    """Into how many parts a batch is divided whose gradient has so many numbers: few where they are many."""
+    return max(1, min(PARTS, GRADIENTS // (4 * numbers)))
 
 
 @njit(cache=True)
@@ -136,12 +143,12 @@ def _combine_backward(first, last, values, atoms, weight, grad, of_values, of_we
 def gradient(x: np.ndarray, size: int, near: np.ndarray, grad: np.ndarray, pool: int, atoms: int) -> Tensor:
     """Gradient of the maps, (N, P+1), from that of what `gather` gives, (B, R, C, M); x is (B, H, W·C)."""
     b, h, w, k = near.shape
-    parts = -(-b // max(1, min(b, TOGETHER // (x.shape[1] * x.shape[2]))))
-    images = -(-b // parts)  # as many in each, for threads that share them
-    starts = np.empty((parts, atoms + 1), np.int64)
-    positions, shares = (np.empty((parts, images * h * w * k), kind) for kind in (np.int32, np.float32))
+    count = -(-b // max(1, min(b, TOGETHER // (x.shape[1] * x.shape[2]))))
+    images = -(-b // count)  # as many in each, for threads that share them
+    starts = np.empty((count, atoms + 1), np.int64)
+    positions, shares = (np.empty((count, images * h * w * k), kind) for kind in (np.int32, np.float32))
     out = torch.empty(atoms, size * size * (x.shape[2] // (w + size - 1)) + 1)
-    _sort_by_atom(parts, near, grad, pool, images, starts, positions, shares)
+    _sort_by_atom(count, near, grad, pool, images, starts, positions, shares)
     _add_by_atom(RANGES, x, size, (h, w), images, starts, positions, shares, out.numpy())
     return out
 
@@ -159,9 +166,9 @@ class _Combined(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         values, atoms, weight = ctx.saved_tensors
-        of_values, of_weight = torch.empty_like(values), torch.empty(PARTS, *weight.shape)
+        of_values, of_weight = torch.empty_like(values), torch.empty(parts(weight.numel()), *weight.shape)
         inputs = values.numpy(), atoms.numpy(), weight.numpy(), _padded(grad).numpy()
-        _combine_backward(PARTS, *inputs, of_values.numpy(), of_weight.numpy())
+        _combine_backward(len(of_weight), *inputs, of_values.numpy(), of_weight.numpy())
         return of_values, None, of_weight.sum(0)[:, : ctx.width]
 
 

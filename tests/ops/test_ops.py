@@ -3,6 +3,7 @@
 import itertools
 import sys
 import warnings
+from collections.abc import Callable
 from statistics import NormalDist
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from layerwise import ops
 from layerwise.nn.dictionary import learn_dictionary
-from layerwise.ops import cpu, extract_patches, reference, rows, selection
+from layerwise.ops import cpu, extract_patches, prefilter, reference, rows, selection
 from layerwise.ops.near import layout, mask_of, near_of
 
 
@@ -185,6 +186,47 @@ def test_embed__is_the_same_in_chunks(generator: torch.Generator, monkeypatch: p
     monkeypatch.setattr(rows, "NUMBERS", 1500)
     torch.testing.assert_close(cpu.forward(x, scorer, maps, 3, 4, 2)[0], whole)
     torch.testing.assert_close(cpu.backward(x, whole, gates, 3, 2), gradient)
+
+
+@pytest.mark.parametrize("patch_size, numbers, sizes", [(3, 960, [4, 2]), (3, 959, [2, 2, 2]), (2, 1, [2, 2, 2, 1])])
+def test_near__of_images_whose_scores_are_too_many_is_found_by_rows_of_positions(
+    patch_size: int, numbers: int, sizes: list[int], generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(2, 40, 8, 8, generator=generator)
+    scorer, maps = torch.randn(2, 40 * patch_size**2 + 1, 40, generator=generator)
+    run: dict[str, Callable[[], Tensor]] = {
+        "indices": lambda: cpu.near(x, scorer, patch_size, 1),
+        "bits": lambda: cpu.near(x, scorer, patch_size, 4),
+        "averages": lambda: cpu.convolve(x, maps, patch_size, 2)[0],
+        "signs": lambda: cpu.convolve(x, maps, patch_size, 2)[1],
+    }
+    whole = {name: task() for name, task in run.items()}
+    monkeypatch.setattr(rows, "NUMBERS", 1)
+    monkeypatch.setattr(rows, "MOST", numbers)
+    parts = [part for part, _ in rows.cut_rows(x, patch_size, 368, 40, 2)]
+    assert [part.stop - part.start for _, part in parts] == 2 * sizes
+    for halved in (False, True):
+        monkeypatch.setattr(prefilter, "pays", lambda patch, halved=halved: halved)
+        for name, task in run.items():
+            torch.testing.assert_close(task(), whole[name])
+
+
+def test_reference__is_the_same_a_few_images_at_a_time(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(5, 2, 8, 8, generator=generator)
+    scorer, maps = torch.randn(2, 19, 10, generator=generator)
+
+    def run() -> list[Tensor]:
+        out, gates = reference.forward(x, scorer, maps, 3, 4, 2)
+        known, _ = reference.forward(x, scorer, maps, 3, 4, 2, gates)
+        own = [reference.near(x, scorer, 3, 4), *reference.convolve(x, maps, 3, 2)]
+        return [out, gates, known, reference.backward(x, out, gates, 3, 2), *own]
+
+    whole = run()
+    monkeypatch.setattr(reference, "TOGETHER", 2 * 36 * 10)
+    for ours, theirs in zip(run(), whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
