@@ -12,7 +12,9 @@ from torch import Tensor
 from layerwise.ops import backend, chunks
 from layerwise.ops.bounded import NUMBERS
 
-SUBSET = 1 << 16  # points, at most, that a start is sought on
+SUBSET = 1 << 16  # points, at most, that a start is sought on, and
+FEWEST = 4  # of them for each centroid, at least
+ROWS = 512  # points that are compared with centroids at once, at least: matrix products of fewer rows are slower
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
@@ -37,12 +39,20 @@ def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     half_norms = centroids.square().sum(1) / 2
     index = torch.empty(len(points), dtype=torch.long, device=points.device)
     score = torch.empty(len(points), dtype=points.dtype, device=points.device)
-    rows = max(1, NUMBERS // len(centroids))
-    scores = points.new_empty(min(rows, len(points)), len(centroids))
+    rows = max(ROWS, NUMBERS // len(centroids))
+    columns = min(len(centroids), max(1, NUMBERS // rows))
+    scores = points.new_empty(min(rows, len(points)) * columns)
     for start in range(0, len(points), rows):
-        chunk = points[start : start + rows]
-        torch.addmm(half_norms, chunk, centroids.T, alpha=-1, out=scores[: len(chunk)])
-        index[start : start + rows], score[start : start + rows] = backend(points).lowest(scores[: len(chunk)])
+        chunk, own = points[start : start + rows], slice(start, start + rows)
+        for first in range(0, len(centroids), columns):
+            part = slice(first, first + columns)
+            some = scores[: len(chunk) * len(half_norms[part])].view(len(chunk), -1)
+            torch.addmm(half_norms[part], chunk, centroids[part].T, alpha=-1, out=some)
+            found, least = backend(points).lowest(some)
+            if first:  # of equally near ones the first stays
+                closer = least < score[own]
+                found, least = torch.where(closer, found + first, index[own]), torch.where(closer, least, score[own])
+            index[own], score[own] = found, least
     return index, score
 
 
@@ -81,9 +91,12 @@ def begin(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
     Spread starts find every one of well separated clusters. In whitened patches, whose tails are heavy, they waste
     centroids on outliers, which random ones do not. Works on random subsets of at most 16 points a centroid, so that
-    it costs less than a few rounds on all points.
+    it costs less than a few rounds on all points; where such a subset has too few a centroid to tell, as of more than
+    16,384 centroids, the start is random.
     """
-    size = max(min(16 * count, SUBSET), count)
+    if FEWEST * count > SUBSET:
+        return at_random(points, count, generator)
+    size = min(16 * count, SUBSET)
     order = torch.randperm(len(points), generator=generator).to(points.device)
     subset = points[order[:size]]
     starts = [start(subset, count, generator) for start in (at_random, spread)]

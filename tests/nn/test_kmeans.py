@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from layerwise.nn.kmeans import _drawn, _rounds, at_random, kmeans, nearest, spread
+from layerwise.nn.kmeans import _drawn, _rounds, at_random, begin, kmeans, nearest, spread
 
 
 def inertia(points: torch.Tensor, centroids: torch.Tensor) -> float:
@@ -12,7 +12,8 @@ def inertia(points: torch.Tensor, centroids: torch.Tensor) -> float:
 
 
 def test_nearest__agrees_with_brute_force(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerwise.nn.kmeans.NUMBERS", 100)  # many chunks, the last one not full
+    monkeypatch.setattr("layerwise.nn.kmeans.ROWS", 30)
+    monkeypatch.setattr("layerwise.nn.kmeans.NUMBERS", 100)  # many chunks, of 3 centroids, the last ones not full
     points, centroids = torch.randn(99, 5, generator=generator), torch.randn(7, 5, generator=generator)
     index, distance = nearest(points, centroids)
     brute = torch.cdist(points, centroids).square()
@@ -20,8 +21,12 @@ def test_nearest__agrees_with_brute_force(generator: torch.Generator, monkeypatc
     torch.testing.assert_close(distance, brute.min(1).values, atol=1e-5, rtol=1e-5)
 
 
-def test_nearest__takes_the_first_of_equals() -> None:
-    assert nearest(torch.zeros(2, 1), torch.tensor([[2.0], [1.0], [-1.0]]))[0].tolist() == [1, 1]
+@pytest.mark.parametrize("together", [1, 2, 3, 1000])
+def test_nearest__takes_the_first_of_equals(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerwise.nn.kmeans.ROWS", 1)
+    monkeypatch.setattr("layerwise.nn.kmeans.NUMBERS", together)
+    centroids = torch.tensor([[2.0], [1.0], [-1.0], [1.0], [2.0]])
+    assert nearest(torch.zeros(2, 1), centroids)[0].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("clustered", [True, False])
@@ -98,6 +103,16 @@ def test_drawn__is_in_proportion_to_the_mass() -> None:
     mass, draws = torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0]), torch.tensor([0.0, 0.2499, 0.25, 0.999]).double()
     assert _drawn(mass, draws).tolist() == [1, 1, 3, 3]
     assert _drawn(torch.zeros(5), draws).tolist() == [4] * 4  # nowhere is as good as anywhere
+
+
+def test_kmeans__of_too_many_centroids_to_seek_a_start_begins_at_random(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerwise.nn.kmeans.SUBSET", 79)
+    points, state = torch.randn(1000, 3, generator=generator), generator.get_state()
+    found = begin(points, 20, generator)
+    assert torch.equal(found, at_random(points, 20, generator.set_state(state)))
+    assert len(begin(points, 19, generator)) == 19
 
 
 def test_spread__takes_far_points_one_after_another(generator: torch.Generator) -> None:
