@@ -29,7 +29,7 @@ def times(x: Tensor, weight: Tensor, patch_size: int, pool: int = 1) -> Iterator
     The numbers are overwritten by the next. Windows of side `pool` stay whole.
     """
     products, weight = torch.empty(0), weight.T.contiguous().T  # the layout that matrix products are faster with
-    for part, rows in cut_rows(x, patch_size, *weight.shape, pool):
+    for part, rows in cut_rows(x, patch_size, len(weight), weight.shape[1], pool):
         count = rows.shape[:3].numel()
         if not len(products):
             products = torch.empty(count, weight.shape[1])
