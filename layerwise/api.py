@@ -7,13 +7,14 @@ from os import PathLike
 
 import torch
 
-from layerwise import ahead
+from layerwise import ahead, processes
 from layerwise import config as settings
 from layerwise.config import Config, SettingError
 from layerwise.config.identity import default_run_dir
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
 from layerwise.parsing import parse
+from layerwise.processes import agreed, by_first, in_turn
 from layerwise.report.listener import Figures
 from layerwise.report.summary import rows, summarize
 from layerwise.report.tracking import Tracking, described
@@ -22,7 +23,7 @@ from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 from layerwise.training.depth import check_fit
 from layerwise.training.evaluation import evaluate
-from layerwise.training.listeners import tell
+from layerwise.training.listeners import Listener, tell
 from layerwise.training.stack import train_stack
 
 
@@ -62,33 +63,55 @@ def train(
         raise SettingError(f"data: {type(data).__name__} is none; give layerwise.dataset(images, labels), or None")
     if restart_from is not None and not (isinstance(restart_from, int) and 1 <= restart_from <= config.deepest):
         raise SettingError(f"restart_from: {restart_from} is not one of the layers 1 to {config.deepest}")
-    device = device_of(config.trainer)
+    with processes.together(config.trainer):
+        return _train(config, run_dir, data, restart_from)
+
+
+def _train(config: Config, run_dir: str | PathLike[str] | None, given: DataSet | None, restart_from: int | None) -> Run:
+    """Do what `train` does, in each of the processes that there are."""
+    device = agreed(device_of, config.trainer)
     if device.type == "cpu":
-        ahead.finish()
-    data = data or load_data(config.data, config.seed)
+        in_turn(ahead.finish)
+    data = in_turn(lambda: given or load_data(config.data, config.seed))
     config = replace(config, data=data.settings)
-    check_fit(config, data.shape, len(data.train))
+    agreed(check_fit, config, data.shape, len(data.train))
+    agreed(_check_divided, config, data, by_first(lambda: data.digest))
     run = Run(run_dir or config.run_dir or default_run_dir(config, digest=data.digest))
-    run.check(config, data, restart_from)
+    by_first(run.check, config, data, restart_from)
     counts = f"{len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images"
     shape = "×".join(map(str, data.shape))
     print(f"data: {config.data.name}, {counts}, {shape}, {len(data.classes)} classes", flush=True)
     with contextlib.ExitStack() as ending:
         ending.callback(run.release)
-        run.start(config, data, restart_from)
+        by_first(run.start, config, data, restart_from)
         tracker = Tracker(config.wandb, run.path, described(config, data))
         ending.push(lambda error, *_: tracker.close(0 if error is None else 1))
-        listeners = Figures(run, data, device), Tracking(tracker, run, data, device, config.deepest)
+        listeners: tuple[Listener, ...] = ()
+        if processes.rank() == 0:
+            listeners = Figures(run, data, device), Tracking(tracker, run, data, device, config.deepest)
         stack, records, stopped = train_stack(config, data, run, device, listeners)
-        tested = evaluate(stack, data.test, device)  # the only time that they are looked at
-        summary = summarize(records, tested, data, stopped)
-        write_json(run.path / "summary.json", summary)
-        tell(listeners, "stack_finished", stack, records, tested, summary)
-        print()
-        print_table(rows(summary))
-        print(f"\ntest accuracy at depth {summary['depth']}: {summary['test_accuracy']:.2%}")
-        print(f"run directory: {run.path}\nreport: {run.path / 'report.html'}\nW&B: {tracker.place}")
+
+        def finish() -> None:
+            tested = evaluate(stack, data.test, device)  # the only time that they are looked at
+            summary = summarize(records, tested, data, stopped)
+            write_json(run.path / "summary.json", summary)
+            tell(listeners, "stack_finished", stack, records, tested, summary)
+            print()
+            print_table(rows(summary))
+            print(f"\ntest accuracy at depth {summary['depth']}: {summary['test_accuracy']:.2%}")
+            print(f"run directory: {run.path}\nreport: {run.path / 'report.html'}\nW&B: {tracker.place}")
+
+        by_first(finish)
     return run
+
+
+def _check_divided(config: Config, data: DataSet, digest: str) -> None:
+    """Refuse more processes than there is work for, and images that are not those of the first process."""
+    if (count := config.trainer.processes) > len(data.val):
+        few = f"{len(data.val)} validation images, of which each needs one"
+        raise SettingError(f"trainer.devices: {count} processes, but {few}; give fewer, or more of --data.validation")
+    if data.digest != digest:
+        raise SettingError(f"data: process {processes.rank()} has other images than the first; give all the same")
 
 
 def recipe(name: str, *options: str) -> Config:

@@ -6,12 +6,14 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 T = TypeVar("T")
+_muted = False
 
 
 class _Lasting(io.FileIO):
@@ -47,6 +49,32 @@ def secure() -> None:
         setattr(sys, f"__{name}__", lasting)
 
 
+@contextmanager
+def mute(whether: bool = True) -> Iterator[None]:
+    """Show nothing of this process within, as of one of several that train together, but for its errors."""
+    global _muted
+    before, _muted = _muted, whether or _muted
+    try:
+        if not whether:
+            yield
+            return
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
+    finally:
+        _muted = before
+
+
+def is_muted() -> bool:
+    """Whether this process is to show nothing."""
+    return _muted
+
+
+def silence_lightning() -> None:
+    """Keep it from noting what machine this is."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def bar(what: str, total: int | None) -> "tqdm[Any]":
     """A bar of one line, gone at its end: what, how much of it is done, and how long it will take."""
     from tqdm import tqdm  # which reads variables when it is imported
@@ -57,7 +85,7 @@ def bar(what: str, total: int | None) -> "tqdm[Any]":
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Pass the items on, showing how far a step such as "layer 2: k-means" is; `total` if they have no length."""
-    if not sys.stderr.isatty():
+    if _muted or not sys.stderr.isatty():
         print(what, flush=True)
         yield from items
         return

@@ -9,6 +9,10 @@ class RunInUse(SettingError):
     """Another process is training in the run directory."""
 
 
+TOLD_ELSEWHERE = "another process of the same training tells this"
+"""a note to an error, that the command which is ended by it does not print it"""
+
+
 class DamagedRun(RuntimeError):
     """A file of a run directory is not what was written; the message names it and says what to do."""
 

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from layerwise import console, memory
 from layerwise.environment import hidden
-from layerwise.errors import DamagedRun, SettingError, TrainingFailed
+from layerwise.errors import TOLD_ELSEWHERE, DamagedRun, SettingError, TrainingFailed
 from layerwise.version import VERSION
 
 VERBS = ["train", "plan", "runs", "evaluate", "report", "predict", "features", "export"]
@@ -83,7 +83,8 @@ def _run(verb: str, arguments: list[str]) -> int:
         with hidden():
             _module(verb).main(arguments)
     except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if TOLD_ELSEWHERE not in getattr(error, "__notes__", ()):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, SettingError) else 1
     except (MemoryError, RuntimeError) as error:
         if not memory.is_lacking(error):
@@ -117,6 +118,8 @@ class _Stop:
         restarting = any(word.partition("=")[0] == "--restart_from" for word in self.arguments)
         same = "the same command without --restart_from" if restarting else "the same command"
         then = "goes on from here" if self.verb in RESUMING else "begins anew"
+        if console.is_muted():
+            raise SystemExit(code)
         with suppress(OSError):  # and no print, which this may have interrupted
             os.write(2, f"\nstopped by {signal.Signals(number).name}; {same} {then}\n".encode())
         raise SystemExit(code)

@@ -71,7 +71,15 @@ def without_data(config: Config, number: int) -> dict[str, Any]:
 
 def decisive(config: Config) -> dict[str, Any]:
     """The settings that decide what comes out at a depth, by names with dots: none of where, and how it is shown."""
-    aside = ["wandb.", "trainer.accelerator", "trainer.devices", "run_dir", "depth", "data.download"]
+    aside = [
+        "wandb.",
+        "trainer.accelerator",
+        "trainer.devices",
+        "trainer.num_nodes",
+        "run_dir",
+        "depth",
+        "data.download",
+    ]
     aside += ["data.root"] * (config.data.name != "image_folder")
     return {name: value for name, value in flat(plain(config)) if not name.startswith(tuple(aside))}
 

@@ -72,7 +72,7 @@ class Optimizer:
     epochs: int = setting(10, at_least(1))
     """passes over the training images, for each layer"""
     batch_size: int = setting(64, at_least(2))
-    """images a step; batch normalization needs 2"""
+    """images a step, of all processes together; batch normalization needs 2"""
     learning_rate: float = setting(0.003, number(0.003))
     """highest learning rate"""
     momentum: float = setting(0.9, number(0.9, below=1, zero=True))
@@ -108,10 +108,17 @@ class Trainer:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """processor"""
-    devices: int = setting(1, lambda n: None if n == 1 else "devices are not supported yet; give 1")
-    """how many of them"""
+    devices: int = setting(1, at_least(1))
+    """how many of them on each machine, a process for each; on the CPU processes that share its cores"""
+    num_nodes: int = setting(1, at_least(1))
+    """how many machines, on each of which the same command is started, as by torchrun or srun"""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """number format of the products that do not decide a gate"""
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,13 @@ class Config:
         for i in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
             if conflict := self.layer_at(i).conflict():
                 raise SettingError(f"{self.name_of(i, conflict[0])}: {conflict[1]}")
+            size, processes = self.layer_at(i).optimizer.batch_size, self.trainer.processes
+            if size % processes:
+                name = self.name_of(i, "optimizer.batch_size")
+                raise SettingError(
+                    f"{name}: {size} images cannot be divided among {processes} processes, which is --trainer.devices "
+                    f"times --trainer.num_nodes; give a multiple of {processes}"
+                )
 
     @property
     def deepest(self) -> int:

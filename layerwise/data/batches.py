@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor, nn
 
+from layerwise import processes
 from layerwise.data.images import Augmentation, Drawn, Images, moved, to_input
 from layerwise.data.known import Chosen, Known
 from layerwise.nn.layer import most_numbers
@@ -79,6 +80,8 @@ class Batches:
     """what is known of the inputs"""
     chosen: Tensor | None = None
     """the images that are passed over, (m,) int64; None for all"""
+    divided: bool = False
+    """each of several processes has its part of every batch"""
 
     def __post_init__(self) -> None:
         self.size = self.size or images_in_room(most_numbers([*self.layers, *self.above], self.source.shape))
@@ -93,9 +96,14 @@ class Batches:
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator)]
         order = order[: len(self) * self.size]
-        plan = Chosen(order, self._drawn(len(order), generator)).known_to(self.device)
+        drawn = self._drawn(len(order) if self.shuffle else len(self.source), generator)
+        if drawn and self.chosen is not None and not self.shuffle:
+            drawn = drawn.part(order)  # as they are drawn of all
+        plan = Chosen(order, drawn).known_to(self.device)
+        own = processes.own_part(self.size) if self.divided else slice(0, self.size)
         for start in range(0, len(order), self.size):
-            chosen, logits, pixels = plan.part(slice(start, start + self.size)), None, torch.empty(0)
+            part = slice(start + own.start, start + own.stop)
+            chosen, logits, pixels = plan.part(part), None, torch.empty(0)
             if isinstance(self.source, View):
                 x = self._taken(self.source.features, chosen).float()
                 logits = self._taken(self.source.logits, chosen)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwise import memory
+from layerwise import memory, processes
 from layerwise.config.choices import BORDERS, PIXELS
 from layerwise.errors import SettingError
 
@@ -80,6 +80,14 @@ def allocate(
     if hasattr(os, "posix_fallocate"):  # an error now, where the disk is too small, and no SIGBUS later
         os.posix_fallocate(file.fileno(), 0, size)
     return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)
+
+
+def allocate_for_all(shape: tuple[int, ...], dtype: torch.dtype, count: int, device: torch.device) -> Tensor:
+    """As `allocate`, of what all processes of this machine make and read: of several, in a file that they share.
+
+    All of them have to call it. What a GPU needs of such a file comes to it anew with each batch.
+    """
+    return allocate(shape, dtype, count, device) if processes.count() == 1 else processes.shared(shape, dtype)
 
 
 def place_for(size: int, device: torch.device) -> torch.device:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerwise.data.images import Augmentation, Drawn, allocate, moved, place_for, to_input
+from layerwise import processes
+from layerwise.data.images import Augmentation, Drawn, allocate_for_all, moved, place_for, to_input
 
 Ask = Callable[[Tensor], Tensor]
 """from a layer's input (B, C, H, W) to which atoms are near each patch, (B, h, w, S)"""
@@ -31,7 +32,7 @@ class Room:
         reason = f"more than what --features.gigabytes leaves, {max(0.0, self.limit) / 1e9:.2g}"
         if size <= self.limit:
             try:
-                room = allocate(shape, dtype, 1, place_for(size, device))
+                room = allocate_for_all(shape, dtype, 1, place_for(size, device))
                 self.limit -= size
                 return room
             except OSError as error:
@@ -75,7 +76,8 @@ class Known:
     """Which atoms are near, of n inputs that are always the same; of one that comes for the first time it is asked.
 
     It may lie elsewhere than the inputs do, and comes to where they are. Which inputs have come the CPU keeps, so that
-    no step waits for a device's answer.
+    no step waits for a device's answer. Several processes of a machine share it: what one has asked for another knows
+    in the next epoch.
     """
 
     def __init__(self, ask: Ask, count: int, room: Room) -> None:
@@ -111,6 +113,8 @@ class Known:
         if self._near is None:
             self._near = self.room.allocate((self.count, *near.shape[1:]), near.dtype, near.device)
             self._full = self._near is None
+            if self._near is not None and processes.count() > 1:
+                self._seen = processes.shared((self.count,), torch.bool)
         if self._near is not None:
             self._near[moved(places, self._near.device)] = near.to(self._near.device)
             self._seen[places] = True

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from layerwise import processes
 from layerwise.config import Features
 from layerwise.console import progress
 from layerwise.data.batches import Batches, View, images_in_room
-from layerwise.data.images import Images, allocate, place_for
+from layerwise.data.images import Images, allocate_for_all, place_for
 from layerwise.data.known import Known
 from layerwise.data.splits import DataSet
 from layerwise.errors import TrainingFailed
-from layerwise.nn.layer import most_numbers
+from layerwise.nn.layer import ProbedLayer, most_numbers
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
 
@@ -61,7 +62,8 @@ class ViewStore:
         if len(self.train) < count or not count:
             self.depth, self.train, self.val = 0, [], []
         if len(stack) != self.depth + 1 or not self._fits(stack, count):
-            self.known.clear()
+            self.known = {}
+        self.known = {name: one for name, one in self.known.items() if one.bytes}
         if count:
             what = f"layer {len(stack) + 1}: features"
             names = [f"view {number}" if self.train else "images" for number in range(count)]
@@ -69,7 +71,8 @@ class ViewStore:
             names, what = ["validation"], f"{what} for validation"
             self.val = list(self._pushed(stack, self.val_images, self.val, names, torch.float32, what))
             self.depth = len(stack)
-        self.known.clear()
+            processes.agreed(lambda: None)  # what the others have computed is there now
+        self.known = {}
 
     @property
     def bytes(self) -> int:
@@ -108,23 +111,30 @@ class ViewStore:
     ) -> Iterator[View]:
         """Push views through the layers that they have not seen yet; those in `below` are let go one by one.
 
-        Of each, what is known has a name.
+        Of each, what is known has a name. Each process of a machine does so with its part of the images, in the batches
+        that one alone would make.
         """
         count = len(names)
         shape = (len(images), *stack.layers[-1].shape)
         place = place_for(count * math.prod(shape) * dtype.itemsize, self.device)  # for all views
         given, layers = (below[0] if below else images).shape, stack.layers[self.depth :]
         together = images_in_room(most_numbers(layers[:1], given))
-        steps = iter(progress(range(count * -(-len(images) // together)), what))
+        mine = processes.machine_share(len(images), math.lcm(together, *_together(layers, given)))
+        steps = iter(progress(range(count * -(-len(mine) // together)), what))
         for number, name in enumerate(names):
             logits_shape = (len(images), len(self.data.classes))
-            stored = allocate(shape, dtype, count, place), allocate(logits_shape, torch.float32, count, place)
-            view = View(*stored, images.labels)
+            features = allocate_for_all(shape, dtype, count, place)
+            view = View(features, allocate_for_all(logits_shape, torch.float32, count, place), images.labels)
             augmentation = self.data.augmentation if dtype == torch.float16 and not below else None
             source = below.pop(0) if below else images
             seed, start, own = fold_seed(self.seed, number, 1), 0, given
-            known = self.known.get(name)
-            batches = Batches(source, together, self.device, augmentation=augmentation, seed=seed, known=known)
+            batches = Batches(
+                *(source, together, self.device),
+                augmentation=augmentation,
+                seed=seed,
+                known=self.known.get(name),
+                chosen=mine,
+            )
             parts: Pushed = (
                 (x, _or_empty(logits, x), _or_empty(near, x))
                 for (x, logits, _, near), _ in zip(batches, steps, strict=False)
@@ -132,8 +142,8 @@ class ViewStore:
             for i, layer in enumerate(layers, self.depth + 1):
                 parts, own = _through(parts, i, layer, own, dtype), layer.shape
             for x, logits, _ in parts:
-                view.features[start : start + len(x)] = x.to(dtype)
-                view.logits[start : start + len(x)] = logits
+                where = mine[start : start + len(x)].to(features.device)
+                features[where], view.logits[where] = x.to(features.device, dtype), logits.to(features.device)
                 start += len(x)
             yield view
         next(steps, None)
@@ -141,6 +151,13 @@ class ViewStore:
 
 def _or_empty(known: Tensor | None, x: Tensor) -> Tensor:
     return x.new_empty(len(x), 0) if known is None else known
+
+
+def _together(layers: Sequence[ProbedLayer], shape: tuple[int, int, int]) -> Iterator[int]:
+    """How many images each of several layers, one upon another, takes at a time, from an input (C, H, W)."""
+    for layer in layers:
+        yield images_in_room(most_numbers([layer], shape))
+        shape = layer.shape
 
 
 def _through(parts: Pushed, number: int, layer: nn.Module, shape: tuple[int, int, int], dtype: torch.dtype) -> Pushed:

@@ -16,7 +16,7 @@ from layerwise.config import Layer
 from layerwise.config.choices import EMBEDDINGS, GATES, NORMS, PROBES, RESIDUALS
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.embedding import Embedding
-from layerwise.nn.projection import Sparse, can_be_one, projected
+from layerwise.nn.projection import Sparse, can_be_one, normalized, projected
 
 
 @NORMS("batch")
@@ -65,7 +65,8 @@ class PatchLayer(nn.Module):
             embedded = self.embedding(x.float(), *known) if gathered is None else Sparse(*gathered)
         if one:
             return self.residual(projected(self.norm, self.projection, embedded), x)
-        return self.residual(self.projection(self.norm(embedded)), x)
+        assert isinstance(embedded, Tensor)
+        return self.residual(self.projection(normalized(self.norm, embedded)), x)
 
 
 class ProbedLayer(nn.Module):

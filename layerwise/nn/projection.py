@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerwise import processes
 from layerwise.ops.sparse import combine
 
 
@@ -54,9 +55,37 @@ def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse)
     return out.view(*rows.shape[:3], projection.out_channels).permute(0, 3, 1, 2)
 
 
+def normalized(norm: nn.Module, embedded: Tensor) -> Tensor:
+    """What a norm makes of (B, N, h', w'), of which B may be one process's part of a batch."""
+    if processes.count() == 1 or type(norm) is not nn.BatchNorm2d or not norm.training or embedded.is_meta:
+        out: Tensor = norm(embedded)
+        return out
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    mean = processes.averaged(embedded.mean((0, 2, 3)))
+    centered = embedded - mean[:, None, None]
+    variance = processes.averaged(centered.square().mean((0, 2, 3)))
+    _remember(norm, mean, variance, embedded[:, 0].numel())
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return centered * scale[:, None, None] + norm.bias[:, None, None]
+
+
+@torch.no_grad()
+def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, windows: int) -> None:
+    """Keep the moments of a batch, of which so many windows are this process's, for when there is none."""
+    total = windows * processes.count()
+    norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr, arg-type]
+    norm.running_var.lerp_(variance * (total / (total - 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
+
+
 def _of_batch(norm: nn.BatchNorm2d, embedded: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each atom, (N,) each, over (B, N, h', w'); they are remembered."""
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    if processes.count() > 1:
+        variance, own = torch.var_mean(embedded, (0, 2, 3), correction=0)
+        mean = processes.averaged(own)
+        variance = processes.averaged(variance + (own - mean).square())
+        _remember(norm, mean, variance, embedded[:, 0].numel())
+        return mean, variance
     return torch.batch_norm_update_stats(embedded, norm.running_mean, norm.running_var, norm.momentum)  # type: ignore[arg-type]
 
 
@@ -65,14 +94,12 @@ def _of_few(norm: nn.BatchNorm2d, embedded: Sparse) -> tuple[Tensor, Tensor]:
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     values, atoms = embedded.values.flatten(), embedded.atoms.flatten()
     windows, zeros = embedded.values[..., 0].numel(), values.new_zeros(norm.num_features)
-    mean = zeros.index_add(0, atoms, values) / windows
+    mean = processes.averaged(zeros.index_add(0, atoms, values) / windows)
     # each window where an atom is not near deviates by the mean
     others = windows - zeros.index_add(0, atoms, torch.ones_like(values))
     squares = zeros.index_add(0, atoms, (values - mean.index_select(0, atoms)).square())
-    variance = (squares + others * mean.square()) / windows
-    with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr, arg-type]
-        norm.running_var.lerp_(variance * (windows / (windows - 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
+    variance = processes.averaged((squares + others * mean.square()) / windows)
+    _remember(norm, mean, variance, windows)
     return mean, variance
 
 
@@ -108,7 +135,10 @@ class _Normalized(torch.autograd.Function):
         of_shift = weight.T @ of_bias
         of_scale = (of_product * weight).sum(0) - mean * of_shift
         of_weight = of_product * scale + torch.outer(of_bias, shift)
-        slope = -of_scale * gamma * inverse**3 / len(rows)
-        constant = -scale * of_shift / len(rows) - slope * mean
+        # mean and variance are those of all processes' rows, which all have a part in them
+        all_scale, all_shift = processes.summed(torch.stack([of_scale, of_shift]))
+        total = len(rows) * processes.count()
+        slope = -all_scale * gamma * inverse**3 / total
+        constant = -scale * all_shift / total - slope * mean
         of_rows = torch.addcmul(constant, slope, rows).addmm_(grad, weight * scale)
         return of_rows, of_scale * inverse, of_shift, of_weight, of_bias, None, None, None

@@ -1,8 +1,9 @@
 """One layer's training: a fresh Lightning Trainer, a checkpoint after every epoch, resume from it."""
 
 import io
-import logging
+import signal
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -16,12 +17,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from tqdm import tqdm
 
-from layerwise import config, memory
-from layerwise.console import bar
-from layerwise.environment import hidden
+from layerwise import config, memory, processes
+from layerwise.console import bar, silence_lightning
+from layerwise.environment import OTHERS, hidden
 from layerwise.errors import DamagedRun
 from layerwise.run.files import commit
 from layerwise.training.inputs import LayerData
@@ -47,6 +49,9 @@ class CommittedCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
         """Read a checkpoint, or raise DamagedRun; nothing in it can run code."""
+        return processes.by_first(self._read, path, map_location)
+
+    def _read(self, path: str | Path, map_location: Any) -> Any:
         try:
             with zipfile.ZipFile(path) as archive:
                 if (damaged := archive.testzip()) is not None:  # torch.load by itself accepts a flipped bit
@@ -112,11 +117,22 @@ class _Shown(Callback):
             print(f"{self.name}: {epoch}, validation accuracy {accuracy:.2%}", flush=True)
 
 
+class _Signals(Callback):
+    """Leaves signals to those who had them: of several processes Lightning's handler waits for what may never come."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)
+
+
 class _Pace(Callback):
     """Logs the learning rate of steps, and of each epoch the training accuracy and what it costs."""
 
-    def __init__(self, data: LayerData, every: int) -> None:
-        self.data = data
+    def __init__(self, data: LayerData, best: BestEpoch, every: int) -> None:
+        self.data, self.best = data, best
         self.every = every  # steps, which are logged
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -134,7 +150,7 @@ class _Pace(Callback):
         assert trainer.logger is not None
         images, on_gpu = int(trainer.num_training_batches) * self.data.batch_size, self.data.device.type == "cuda"
         values = {
-            "train_accuracy": float(pl_module.train_accuracy.compute()),
+            "train_accuracy": self.best.epochs[-1]["train_accuracy"],
             "epoch_seconds": time.perf_counter() - self.began,
             "images_per_second": images / max(self.trained - self.began, 1e-9),
             "memory_gb": (torch.cuda.max_memory_allocated(self.data.device) if on_gpu else memory.peak()) / 1e9,
@@ -164,17 +180,22 @@ def fit_layer(
     best = BestEpoch()
     shown = _Shown(f"layer {number}" + (f"/{depth}" if depth else ""), (depth or number) - number)
     last = folder / "last.ckpt"
+    resumed = processes.by_first(last.exists)
     every = max(1, len(data.store.data.train) // data.batch_size // 10)  # ten times an epoch
     # monitor=None and one file: after every epoch last.ckpt is replaced
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    if last.exists():
+    if resumed:
         print(f"layer {number}: resuming after its last finished epoch")
-    for name in ("lightning.pytorch", "lightning.fabric"):  # which note what machine this is
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with hidden():
+    silence_lightning()
+    several, listening = processes.count() > 1, [_Pace(data, best, every)] if listeners else []
+    with hidden(OTHERS) if several else hidden():
         fitting = Trainer(
             accelerator="gpu" if data.device.type == "cuda" else "cpu",
-            devices=trainer.devices,
+            devices=trainer.devices if several else 1,
+            num_nodes=trainer.num_nodes if several else 1,
+            # what is frozen is no part of the module, and buffers are the same everywhere: nothing to send of them
+            strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+            use_distributed_sampler=False,  # batches are divided already
             precision=trainer.precision,
             max_epochs=optimizer.epochs,
             reload_dataloaders_every_n_epochs=1,
@@ -182,12 +203,18 @@ def fit_layer(
             log_every_n_steps=every,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[best, checkpoint, shown, *([_Pace(data, every)] if listeners else [])],
+            callbacks=[
+                best,
+                checkpoint,
+                *([shown] if processes.rank() == 0 else []),
+                *listening,
+                *([_Signals()] * several),
+            ],
             logger=_Told(number, listeners) if listeners else False,
             plugins=[
                 CommittedCheckpoints(identity),
-                LightningEnvironment(),
-            ],  # one process, whatever a scheduler started
+                processes.cluster() or LightningEnvironment(),  # one process, whatever a scheduler started
+            ],
             default_root_dir=folder,
         )
     module = LayerModule(layer, number, len(data.store.data.classes), optimizer)
@@ -196,8 +223,9 @@ def fit_layer(
         warnings.filterwarnings("ignore", "(?s).*Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", "(?s)The dirpath has changed")  # as a run may be moved
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*`broadcast_buffers` is deprecated.*")  # as torch 2.11 knows no other
         try:
-            fitting.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+            fitting.fit(module, datamodule=data, ckpt_path=last if resumed else None)
         finally:
             if shown.bar is not None:
                 shown.bar.close()

@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from layerwise import ops
+from layerwise import ops, processes
 from layerwise.config.choices import PIXELS
 from layerwise.console import progress
 from layerwise.data.batches import Batches
@@ -16,7 +16,8 @@ from layerwise.seeds import fold_seed
 
 class LayerData(LightningDataModule):
     """The inputs of one layer: stored views of the training images, one an epoch in turn, or without a stored view the
-    images augmented anew and pushed through the stack in each step; validation images as they are.
+    images augmented anew and pushed through the stack in each step; validation images as they are. Of several processes
+    each has its part of every batch, which together are those of one alone.
 
     The stack of layers below is kept here, outside the module that is trained, so that nothing can write to it. Which
     atoms are near is asked of the layer once for each input that comes again, if `ask` tells it, at first sight.
@@ -54,20 +55,26 @@ class LayerData(LightningDataModule):
         if views:
             number = epoch % len(views)
             known = self._known_of(f"view {number}", len(views[number])) if self.passes > len(views) + number else None
-            return Batches(views[number], size, self.device, shuffle=True, seed=seed, known=known)
+            return Batches(views[number], size, self.device, shuffle=True, seed=seed, known=known, divided=True)
         images, layers, augmentation = self.store.images, self.stack.layers, self.store.data.augmentation
         known = None if layers else self._known_of_images()
         return Batches(
-            images, size, self.device, layers, shuffle=True, augmentation=augmentation, seed=seed, known=known
+            *(images, size, self.device, layers),
+            shuffle=True,
+            augmentation=augmentation,
+            seed=seed,
+            known=known,
+            divided=True,
         )
 
     def val_dataloader(self) -> Batches:
         """The validation images."""
         known = self._known_of("validation", len(self.store.data.val)) if self.passes > 1 else None
         above = [] if self.layer is None else [self.layer]
+        own = processes.own_share(len(self.store.data.val))
         if self.store.val:
-            return Batches(self.store.val[0], 0, self.device, above=above, known=known)
-        return Batches(self.store.val_images, 0, self.device, self.stack.layers, above, known=known)
+            return Batches(self.store.val[0], 0, self.device, above=above, known=known, chosen=own)
+        return Batches(self.store.val_images, 0, self.device, self.stack.layers, above, known=known, chosen=own)
 
     def _known_of(self, what: str, count: int) -> Known | None:
         """What is known of so many inputs that come again just as they are."""

@@ -12,11 +12,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from layerwise import processes
 from layerwise.config import Optimizer
 from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 from layerwise.data.batches import Batch
 from layerwise.errors import TrainingFailed
 from layerwise.run.record import best_epoch
+
+FINITE = 1 << 62
+"""stands for the step at which the loss was not finite, where it always was"""
 
 
 class LayerModule(LightningModule):
@@ -42,7 +46,7 @@ class LayerModule(LightningModule):
         self.train_accuracy.update(logits, labels)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every == 0:  # what is not passed on costs as much
-            self.log("train_loss", loss, on_step=True, on_epoch=False)
+            self.log("train_loss", loss, on_step=True, on_epoch=False, sync_dist=True)
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -54,13 +58,13 @@ class LayerModule(LightningModule):
         features, below, labels, near = batch
         _, logits = self.layer(features, below, *(() if near is None else (near,)))
         self.val_accuracy(logits, labels)
-        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), sync_dist=True)
         self.log("val_accuracy", self.val_accuracy, batch_size=len(labels))
 
     def on_validation_start(self) -> None:
         """Stop before a broken state is measured or saved."""
-        step = int(self.failed_step)
-        if step >= 0:
+        step = int(processes.lowest(torch.where(self.failed_step < 0, FINITE, self.failed_step)))
+        if step < FINITE:
             raise self.failure(f"the loss is not finite at step {step}")
 
     def failure(self, what: str) -> TrainingFailed:

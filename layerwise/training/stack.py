@@ -17,6 +17,7 @@ from layerwise.errors import TrainingFailed
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.layer import build_layer
 from layerwise.nn.stack import FrozenStack
+from layerwise.processes import by_first
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.seeds import fold_seed
@@ -46,7 +47,7 @@ def train_stack(
     for number in range(1, config.deepest + 1):
         if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
             break
-        if record := run.record(number):
+        if record := by_first(run.record, number):
             print(f"layer {number}: already trained, validation accuracy {record.val_accuracy:.2%}", flush=True)
         else:
             record = train_layer(config, number, stack, inputs, run, listeners)
@@ -54,7 +55,7 @@ def train_stack(
         if stop:
             break
         # what is stacked upon is what was saved, whether by this process or an earlier one
-        stack = stack.with_layer(run.layer(number).load(record)).to(device)
+        stack = stack.with_layer(by_first(run.layer(number).load, record)).to(device)
         records.append(record)
         tell(listeners, "layer_finished", stack, records)
     if stop:
@@ -68,16 +69,20 @@ def train_layer(
     """Train layer `number` on top of a stack and save it; a layer begun earlier goes on from its last epoch."""
     own, folder, seed = config.layer_at(number), run.layer(number), fold_seed(config.seed, number)
     data, shape = inputs.data, stack.shape(inputs.data.shape)
-    settings = settings_of(config, number, data.digest, run.layer(number - 1).identity())
+    settings = settings_of(config, number, data.digest, by_first(run.layer(number - 1).identity))
 
     start = time.perf_counter()
     with memory.needed(f"layer {number}: features", f"give less than {config.features.views} for --features.views"):
         inputs.raise_to(stack)
-    dictionary = folder.dictionary()
-    if dictionary is None:
+
+    def dictionary_of_run() -> PatchDictionary:
+        if (found := folder.dictionary()) is not None:
+            return found
         sample = f"give less than {own.sample} for --{config.name_of(number, 'sampling.patches')}, or fewer atoms"
         with memory.needed(f"layer {number}: dictionary", sample):
-            dictionary = folder.save_dictionary(learn(own, number, stack, inputs, seed), settings)
+            return folder.save_dictionary(learn(own, number, stack, inputs, seed), settings)
+
+    dictionary = by_first(dictionary_of_run)  # so that it does not depend on the number of processes
     prepared = time.perf_counter() - start
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
@@ -92,22 +97,26 @@ def train_layer(
 
     inputs.known = batches.known  # since the next layer's views are made from the same inputs
     layer.load_state_dict(history.weights)
-    some = torch.arange(len(data.train))[:: -(-len(data.train) // SOME)]
-    record = LayerRecord(
-        layer=number,
-        atoms=own.atoms,
-        val_accuracy=history.best["val_accuracy"],
-        epochs=history.epochs,
-        input_shape=list(shape),
-        output_shape=list(layer.shape),
-        classes=data.classes,
-        seconds=round(prepared + history.seconds, 3),
-        settings=settings,
-        val_images=len(data.val),
-        statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train, some, inputs.device),
-        dimmest=int(data.train.pixels.flatten(1).amax(1).float().quantile(0.01)),
-    )
-    return folder.save(layer, record)
+
+    def saved() -> LayerRecord:
+        some = torch.arange(len(data.train))[:: -(-len(data.train) // SOME)]
+        record = LayerRecord(
+            layer=number,
+            atoms=own.atoms,
+            val_accuracy=history.best["val_accuracy"],
+            epochs=history.epochs,
+            input_shape=list(shape),
+            output_shape=list(layer.shape),
+            classes=data.classes,
+            seconds=round(prepared + history.seconds, 3),
+            settings=settings,
+            val_images=len(data.val),
+            statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train, some, inputs.device),
+            dimmest=int(data.train.pixels.flatten(1).amax(1).float().quantile(0.01)),
+        )
+        return folder.save(layer, record)
+
+    return by_first(saved)
 
 
 def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, seed: int) -> PatchDictionary:
