@@ -10,6 +10,7 @@ each has such a file, and computes all of it, which costs no traffic.
 import math
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import threading
@@ -31,7 +32,7 @@ from layerwise.errors import TOLD_ELSEWHERE, SettingError, TrainingFailed
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
-"""for which the others wait, since the first may learn a dictionary for hours; one that has ended is noticed at once"""
+"""for which others wait for the first, which may learn a dictionary for hours; that it has ended is noticed at once"""
 LAUNCHER = "LAYERWISE_LAUNCHER"
 """the variable that tells processes which one has started them"""
 LIMIT = 60.0
@@ -39,6 +40,7 @@ LIMIT = 60.0
 
 _environment: Any = None  # Lightning's, by which the processes know each other; None of one alone
 _devices = 1  # processes on each machine
+_words: Any = None  # torch's group of all, by which they tell each other what is no tensor of a device
 
 
 def count() -> int:
@@ -68,27 +70,29 @@ def together(trainer: config.Trainer) -> Iterator[None]:
     What is within is done by all of them. One alone is left as it is. Raises SettingError where there are no such
     processes, TrainingFailed where another one is lost.
     """
-    global _environment, _devices
+    global _environment, _devices, _words
     if trainer.processes == 1:
         yield
         return
     launcher = int(os.environ.get(LAUNCHER, 0))
+    if launched := launcher == os.getppid():
+        threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
     try:
-        _environment, _devices = _joined(trainer), trainer.devices
+        with _ended_by_signals():
+            _environment = _joined(trainer)
+            _words = dist.new_group(backend="gloo", timeout=PATIENCE)
+        _devices = trainer.devices
     except SettingError as error:
         if number_on_machine():
             error.add_note(TOLD_ELSEWHERE)
         raise
-    launched = launcher == os.getppid()
-    if launched:
-        threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
     try:
         with console.mute(rank() > 0):
             yield
-            dist.barrier()
+            agreed(lambda: None)  # none ends before the others
     except BaseException as error:
         _leave()
-        if launched:
+        if launched and TOLD_ELSEWHERE in getattr(error, "__notes__", ()):
             time.sleep(LIMIT)  # Lightning's launcher kills itself once one that it has started has failed
         if isinstance(error, RuntimeError) and _tells_of_a_loss(error):
             lost = f"one of {trainer.processes} processes has ended; the same command goes on from the last epoch"
@@ -113,7 +117,7 @@ def _joined(trainer: config.Trainer) -> Any:
                 accelerator="gpu" if gpu else "cpu",
                 devices=trainer.devices,
                 num_nodes=trainer.num_nodes,
-                strategy=DDPStrategy(timeout=PATIENCE),
+                strategy=DDPStrategy(),
             )
         environment = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
         if isinstance(environment, LightningEnvironment) and not environment.creates_processes_externally:
@@ -132,9 +136,25 @@ def _joined(trainer: config.Trainer) -> Any:
     return environment
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Leave signals to the system, as long as this waits for other processes, when no handler of Python's is called."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if not all(map(callable, handlers.values())) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        for number in handlers:
+            signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def _leave() -> None:
-    global _environment, _devices
-    _environment, _devices = None, 1
+    global _environment, _devices, _words
+    _environment, _devices, _words = None, 1, None
     dist.destroy_process_group()
 
 
@@ -165,7 +185,7 @@ def agreed(task: Callable[..., T], *given: Any) -> T:
     except Exception as error:
         own = error
     errors: list[Exception | None] = [None] * count()
-    dist.all_gather_object(errors, _sendable(own))
+    dist.all_gather_object(errors, _sendable(own), _words)
     _raise(next((error for error in errors if error is not None), None))
     return outcome  # type: ignore[no-any-return]
 
@@ -182,7 +202,7 @@ def by_first(task: Callable[..., T], *given: Any) -> T:
         except Exception as raised:
             error = raised
     told = [outcome, _sendable(error)]
-    dist.broadcast_object_list(told)
+    dist.broadcast_object_list(told, group=_words)
     _raise(error or told[1])
     return told[0]  # type: ignore[no-any-return]
 
@@ -236,7 +256,7 @@ def shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     size, first = max(1, math.prod(shape) * dtype.itemsize), _number() == 0
     file = agreed(lambda: _room(size) if first else None)
     paths: list[Any] = [None] * count()
-    dist.all_gather_object(paths, (cluster().node_rank(), file and file.name))
+    dist.all_gather_object(paths, (cluster().node_rank(), file and file.name), _words)
     path = next(path for machine, path in paths if path and machine == cluster().node_rank())
     held = agreed(lambda: np.memmap(path, np.uint8, "r+", shape=size))
     if file is not None:
