@@ -129,6 +129,11 @@ class LayerwiseClassifier(
 
     @api.as_torch_begins()
     def _train(self, config: Config, data: DataSet) -> None:
+        if config.trainer.processes > 1:
+            asked = f"{config.trainer.processes} processes"
+            raise SettingError(
+                f"trainer.devices: {asked}, but an estimator is fitted by one; use layerwise.train for more"
+            )
         config = lowered(replace(config, data=data.settings), data.shape, len(data.train))
         device = api.device_of(config.trainer)
         check_fit(config, data.shape, len(data.train))

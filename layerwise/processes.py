@@ -58,6 +58,12 @@ def cluster() -> Any:
     return _environment
 
 
+def share_cores(devices: int) -> None:
+    """Use as many threads as one of so many processes on this machine will."""
+    if devices > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+
+
 def _number() -> int:
     """Which of those on this machine this is, from 0."""
     return 0 if _environment is None else int(_environment.local_rank())
@@ -91,7 +97,7 @@ def together(trainer: config.Trainer) -> Iterator[None]:
             yield
             agreed(lambda: None)  # none ends before the others
     except BaseException as error:
-        _leave()
+        _leave(dist.get_backend() == "gloo")  # NCCL would wait for the others
         if launched and TOLD_ELSEWHERE in getattr(error, "__notes__", ()):
             time.sleep(LIMIT)  # Lightning's launcher kills itself once one that it has started has failed
         if isinstance(error, RuntimeError) and _tells_of_a_loss(error):
@@ -128,7 +134,7 @@ def _joined(trainer: config.Trainer) -> Any:
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # the command itself ends, and goes on, on a signal
         fabric.launch()
-    except Exception as error:
+        except Exception as error:
         if isinstance(error, dist.DistError):
             raise
         asked = f"{trainer.devices}, with --trainer.num_nodes {trainer.num_nodes}"
@@ -152,10 +158,11 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _leave() -> None:
+def _leave(orderly: bool = True) -> None:
     global _environment, _devices, _words
     _environment, _devices, _words = None, 1, None
-    dist.destroy_process_group()
+    if orderly:
+        dist.destroy_process_group()
 
 
 def _end_with(launcher: int) -> None:

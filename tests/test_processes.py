@@ -16,11 +16,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from layerwise.experiments.selftest.command import Ended, Started
+from layerwise import processes
+from layerwise.config.run import Trainer
+from layerwise.experiments.selftest.command import SERVER, Ended, Started
+from layerwise.nn.projection import normalized, projected
 from tests.conftest import QUIET, ROOT, SMALL, Command, environment
+from tests.nn.test_projection import modules, sparse
 from tests.run.test_run import hashes
 
 STEADY = ["--optimizer.name=sgd", "--optimizer.schedule=steps", "--optimizer.learning_rate=0.05"]
@@ -37,11 +41,15 @@ def launched(rank: int, devices: int, nodes: int, port: int) -> Iterator[None]:
     yield
 
 
-def started(folder: Path, *arguments: str, devices: int = 2, nodes: int = 1) -> list[Started]:
-    """The processes of a training, each forked from one that has imported everything."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def started(folder: Path, *arguments: str, devices: int = 2, nodes: int = 1) -> list[Started]:
+    """The processes of a training, each forked from one that has imported everything."""
+    port = free_port()
     given = ["train", *arguments, f"--trainer.devices={devices}", f"--trainer.num_nodes={nodes}"]
     return [
         Started(folder, given, within=partial(launched, rank, devices, nodes, port)) for rank in range(devices * nodes)
@@ -99,6 +107,60 @@ def test_two_processes__train_what_one_does__and_the_first_alone_writes_and_spea
     assert difference(tmp_path / "two", tmp_path / "one", 2) < 1e-4
 
 
+FORMS = ["dense", "sparse", "apart"]
+"""how a norm and a projection are computed: in one pass, in one pass without zeros, one after the other"""
+
+
+def embedding() -> tuple[Tensor, Tensor]:
+    """A batch (6, 40, 4, 3) with zeros, whose second half is other than the first, and factors for the outputs."""
+    torch.manual_seed(0)
+    a = torch.randn(6, 40, 4, 3) + torch.arange(6)[:, None, None, None]
+    return a * (torch.rand(a.shape) < 0.2), torch.randn(6, 7, 4, 3)
+
+
+def moments(rank: int, port: int, folder: Path) -> None:
+    """Train on half of a batch by the other process's moments, too, and leave what came out."""
+    with launched(rank, 2, 1, port), processes.together(Trainer("cpu", 2)):
+        half, factor = (torch.split(whole, 3)[rank] for whole in embedding())
+        for form in FORMS:
+            norm, projection = modules("batch")
+            x = half.clone().requires_grad_()
+            if form == "apart":
+                out = projection(normalized(norm, x))
+            else:
+                out = projected(norm, projection, x if form == "dense" else sparse(x))
+            (out * factor).sum().backward()
+            left = {"out": out.detach(), "x": x.grad} | {f"b{i}": b.float() for i, b in enumerate(norm.buffers())}
+            left |= {f"p{i}": p.grad for i, p in enumerate([*norm.parameters(), *projection.parameters()])}
+            save_file({name: value.contiguous() for name, value in left.items()}, folder / f"{form}{rank}")
+
+
+def test_a_norm__sees_the_whole_batch__and_so_does_its_gradient(tmp_path: Path) -> None:
+    port = free_port()
+    both = [SERVER.Process(target=moments, args=(rank, port, tmp_path)) for rank in (0, 1)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(60)
+        assert each.exitcode == 0
+    a, factor = embedding()
+    x = a.clone().requires_grad_()
+    norm, projection = modules("batch")
+    out = projection(norm(x))
+    (out * factor).sum().backward()
+    for form in FORMS:
+        first, second = (load_file(tmp_path / f"{form}{rank}") for rank in (0, 1))
+        torch.testing.assert_close(torch.cat([first["out"], second["out"]]), out, rtol=1e-4, atol=1e-5)
+        where = a != 0 if form == "sparse" else torch.ones_like(a).bool()
+        assert x.grad is not None
+        torch.testing.assert_close(torch.cat([first["x"], second["x"]])[where], x.grad[where], rtol=1e-4, atol=1e-4)
+        for i, parameter in enumerate([*norm.parameters(), *projection.parameters()]):
+            torch.testing.assert_close(first[f"p{i}"] + second[f"p{i}"], parameter.grad, rtol=1e-4, atol=1e-4)
+        for i, buffer in enumerate(norm.buffers()):
+            assert torch.equal(first[f"b{i}"], second[f"b{i}"])
+            torch.testing.assert_close(first[f"b{i}"], buffer.float(), rtol=1e-4, atol=1e-6)
+
+
 def killed(folder: Path, which: int, *arguments: str) -> list[Ended]:
     """Kill one of two processes once an epoch is done."""
     both, last = started(folder, *arguments), folder / "r" / "layer-1" / "last.ckpt"
@@ -144,3 +206,57 @@ def test_a_mistake__is_told_once__and_all_end_with_its_code(arguments: list[str]
         f"error: {message}"
     )
     assert not (tmp_path / "r").exists()
+
+
+SCRIPT = """if True:
+    import layerwise, sys
+    run = layerwise.train(layerwise.recipe("plain_digits", *sys.argv[2:]), sys.argv[1])
+    print(run, len(run.records))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["train.py", "-m", "layerwise", "script"])
+def test_lightning_starts_the_others__whatever_the_program_is(how: str, process: Command, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    given = [*QUIET, "--trainer.devices=2"]
+    first = {
+        "train.py": [str(ROOT / "train.py")],
+        "-m": ["-m", "layerwise", "train"],
+        "layerwise": [str(Path(sys.executable).with_name("layerwise")), "train"],
+        "script": ["script.py", "r"],
+    }[how]
+    done = process(*first, *(option for option in given if how != "script" or not option.startswith("--run_dir")))
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr and done.stdout.count("layer 1/1: epoch 1/2") == 1
+    assert done.stdout.count("Run('r') 1") == (2 if how == "script" else 0)
+    assert len(list((tmp_path / "r").glob("layer-1/layer.json"))) == 1
+
+
+@pytest.mark.slow
+def test_torchrun__on_two_machines_of_two(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    given = [str(ROOT / "train.py"), *QUIET, "--depth=2", "--trainer.devices=2", "--trainer.num_nodes=2"]
+    machines = [
+        subprocess.Popen(
+            [*command, f"--node-rank={rank}", *given],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    printed = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0]
+    assert "test accuracy at depth 2" in printed[0]
+    assert printed[1] == "starting: loading torch and lightning\n"
+
+
+@pytest.mark.slow
+def test_a_program_that_is_no_file__is_told_so(process: Command) -> None:
+    program = "import layerwise; layerwise.train(layerwise.recipe('plain_digits', '--trainer.devices=2'))"
+    done = process("-c", program)
+    assert done.returncode == 1 and "SettingError: trainer.devices: 2, " in done.stderr
+    assert done.stderr.endswith("start the program again, and this is none; put it into a file\n")

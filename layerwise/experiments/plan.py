@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from layerwise import ahead
+from layerwise import ahead, processes
 from layerwise.api import device_of
 from layerwise.config import Config, Features, SingleLayer
 from layerwise.console import in_words, print_table, progress
@@ -110,6 +110,7 @@ def plan(config: Config) -> list[Planned]:
     check_fit(config, data.shape, len(data.train))
     if device.type == "cpu":
         ahead.finish()
+        processes.share_cores(config.trainer.devices)
     few, stack, layers, paces = _few(config, data), FrozenStack(), list[Planned](), list[_Pace]()
     store = ViewStore(Features(views=1), few, config.seed, device)
     for number in progress(range(1, config.deepest + 1), "rehearsing"):
@@ -122,6 +123,7 @@ def plan(config: Config) -> list[Planned]:
     _print(layers)
     ending = len(data.test) * sum(pace.shown for pace in paces)
     total = in_words(starting + sum(one.seconds for one in layers) + ending)
+    total += f", {config.trainer.processes} processes" if config.trainer.processes > 1 else ""
     memory = _gigabytes(max(one.sample_bytes for one in layers))
     print(f"\nall of it: {total}, for {len(data.train)} training images; up to {memory} GB for sampled patches")
     print("MFLOP: in a step, for one image; views: GB of stored inputs; gates: GB of which atoms are near to those")
@@ -148,7 +150,8 @@ def _rehearsed(
     store.raise_to(stack)
     dictionary, pace.learning = _learned(own, stack, store, shape, images)
     layer = build_layer(own, dictionary, shape, classes).to(store.device)
-    ask, batch = layer.layer.embedding.ask, own.optimizer.batch_size
+    # one process's part of a batch
+    ask, batch = layer.layer.embedding.ask, own.optimizer.batch_size // config.trainer.processes
     inputs = LayerData(stack, store, batch, config.seed, ask, own.patch_size, EPOCHS, layer)
     pace.images = len(store.data.train) // batch * batch, len(store.data.val)
     x = torch.zeros(batch, *shape, device=store.device)
@@ -156,9 +159,8 @@ def _rehearsed(
         training_step(layer, x, classes, own.optimizer, near)()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        fit_layer(
-            layer, number, inputs, replace(own.optimizer, epochs=EPOCHS), config.trainer, Path(folder), [pace], number
-        )
+        optimizer, alone = replace(own.optimizer, epochs=EPOCHS), replace(config.trainer, devices=1, num_nodes=1)
+        fit_layer(layer, number, inputs, optimizer, alone, Path(folder), [pace], number)
     store.known = inputs.known
     (pace.computed, pace.shown), *later = [
         (training / pace.images[0], checking / pace.images[1]) for training, checking in pace.epochs
@@ -204,7 +206,11 @@ def _planned(
     paces: Sequence[_Pace],
     data: DataSet,
 ) -> Planned:
-    """One layer, above those that are planned already, at their paces."""
+    """One layer, above those that are planned already, at their paces.
+
+    Of several processes each has its part of a batch and of what its machine stores; the first learns the dictionary,
+    and what they tell each other is left out.
+    """
     own, epochs, n = config.layer_at(number), config.layer_at(number).optimizer.epochs, len(data.train)
     shape, changes = below[-1].output_shape if below else data.shape, data.augmentation.changes
     h, w = (side - own.patch_size + 1 for side in shape[1:])
@@ -235,7 +241,8 @@ def _planned(
     if views:
         remembered = below[-1].near_bytes and below[-1].near_bytes + view <= config.features.gigabytes * 1e9
         making = (views * n + len(data.val)) * (paces[-1].shown_again if remembered else paces[-1].shown)
-    seconds = pace.learning + n * training + len(data.val) * checking + making + epochs * pace.between
+    shared = (n * training + len(data.val) * checking) / config.trainer.processes + making / config.trainer.devices
+    seconds = pace.learning + shared + epochs * pace.between
     seconds += min(n, SOME) * (through + pace.shown)
 
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]

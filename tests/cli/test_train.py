@@ -40,7 +40,11 @@ BAD = [
     (["--layers.1.optimizer.weight_decay=-1"], r"layers\.1\.optimizer\.weight_decay: -1\.0 is out of range; give 0 or"),
     (["--optimizer.batch_size=5000"], r"optimizer\.batch_size: 5000 is more than the 1294"),
     (["--layers.1.optimizer.batch_size=5000"], r"layers\.1\.optimizer\.batch_size: 5000 is more than the 1294"),
-    (["--trainer.devices=2"], r"trainer\.devices: 2"),
+    (["--trainer.devices=0"], r"trainer\.devices: 0 is too small"),
+    (
+        ["--trainer.devices=3"],
+        r"optimizer\.batch_size: 64 images cannot be divided among 3 processes.* a multiple of 3",
+    ),
     (["--config=nowhere.yaml"], r"config: nowhere\.yaml is not a file; .*digits"),
     (["--data.name=image_folder", "--data.root=nowhere"], r"data\.root: nowhere is not a folder"),
     (["--data.name=cifar10", "--data.download=false"], r"data\.root: data does not hold cifar10"),

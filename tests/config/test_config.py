@@ -61,7 +61,9 @@ RANGES = [
     ({"optimizer": Optimizer(warmup=0)}, "optimizer.warmup: 0 is out of range; give a number between 0 and 1"),
     ({"features": Features(views=-1)}, "features.views: -1 is too small"),
     ({"features": Features(gigabytes=0)}, "features.gigabytes: 0 is out of range; give a positive number"),
-    ({"trainer": Trainer(devices=2)}, "trainer.devices: 2 devices are not supported yet; give 1"),
+    ({"trainer": Trainer(devices=0)}, "trainer.devices: 0 is too small"),
+    ({"trainer": Trainer(num_nodes=0)}, "trainer.num_nodes: 0 is too small"),
+    ({"trainer": Trainer(devices=3)}, "optimizer.batch_size: 64 images cannot be divided among 3 processes"),
     ({"layers": {0: SingleLayer()}}, "layers.0: there is no such layer; they are numbered from 1"),
 ]
 

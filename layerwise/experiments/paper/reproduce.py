@@ -86,6 +86,10 @@ def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[s
         if not argument.startswith("--"):  # a value
             continue
         name = argument.split("=")[0].removeprefix("--")
+        if name in ("trainer.devices", "trainer.num_nodes"):
+            raise SettingError(
+                f"{name}: each run here is one process's; omit it, or use layerwise train for a single run"
+            )
         everywhere = re.sub(r"^layers(\.\d+)?(?=\.|$)", "layer", name)
         # a whole group, such as layer={...}, would set what is in it
         if any(f"{setting}.".startswith((f"{name}.", f"{everywhere}.")) for setting in ("seed", "run_dir", *own)):
