@@ -134,7 +134,7 @@ def _joined(trainer: config.Trainer) -> Any:
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False  # the command itself ends, and goes on, on a signal
         fabric.launch()
-        except Exception as error:
+    except Exception as error:
         if isinstance(error, dist.DistError):
             raise
         asked = f"{trainer.devices}, with --trainer.num_nodes {trainer.num_nodes}"
