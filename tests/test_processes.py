@@ -34,7 +34,12 @@ STEADY = ["--optimizer.name=sgd", "--optimizer.schedule=steps", "--optimizer.lea
 @contextmanager
 def launched(rank: int, devices: int, nodes: int, port: int) -> Iterator[None]:
     """What torchrun tells process `rank` of those that it starts."""
-    given = {"RANK": rank, "LOCAL_RANK": rank % devices, "GROUP_RANK": rank // devices, "WORLD_SIZE": devices * nodes}
+    given: dict[str, object] = {
+        "RANK": rank,
+        "LOCAL_RANK": rank % devices,
+        "GROUP_RANK": rank // devices,
+        "WORLD_SIZE": devices * nodes,
+    }
     given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
     os.environ |= {name: str(value) for name, value in given.items()} | environment()
     torch.set_num_threads(1)
