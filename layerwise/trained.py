@@ -17,8 +17,9 @@ from torch import Tensor
 
 from layerwise.data.batches import images_in_room
 from layerwise.data.given import Given
-from layerwise.data.images import Images, allocate
+from layerwise.data.images import Images
 from layerwise.data.reading import each, labeled_files
+from layerwise.data.rows import allocate, kept
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.nn.layer import most_numbers
 from layerwise.nn.stack import FrozenStack
@@ -182,12 +183,10 @@ class TrainedStack:
         if len(lost) == len(files):
             raise SettingError(f"images: no file under {folder} is a readable image ({lost[0]})")
         read = [row for row, reason in enumerate(told) if not reason]
-        for place, row in enumerate(read if lost else ()):  # in place, as a second copy may not fit
-            pixels[place] = pixels[row]
         labels, names = zip(
             *((files[row][1], files[row][0].relative_to(folder).as_posix()) for row in read), strict=True
         )
-        return Images(pixels[: len(read)], torch.tensor(labels), list(names)), lost
+        return Images(kept(pixels, read), torch.tensor(labels), list(names)), lost
 
     def _gathered(self, images: Any, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """What is computed of all images, (n, …), in room that is taken once, where it is known how many there are."""

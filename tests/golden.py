@@ -168,7 +168,7 @@ def recipes() -> Iterator[tuple[str, Tensor]]:
         yield f"{name}: epochs", torch.tensor(epochs)
         for i, top in enumerate(stack.layers, 1):
             yield f"{name}: weights {i}", torch.cat([p.flatten() for p in top.parameters()])
-        logits = stack(test.pixels.float() / 127.5 - 1)[1]
+        logits = stack(test.pixels[:].float() / 127.5 - 1)[1]
         assert logits is not None
         yield f"{name}: logits", logits
 

@@ -174,9 +174,11 @@ def test_validation__takes_of_each_class_its_share__never_its_last_image() -> No
     data = _divided(images, labels, labels, parse(["--config=plain_digits"])[0])
     assert torch.bincount(data.val.labels, minlength=4).tolist() == [4, 1, 1, 0]
     assert torch.bincount(data.train.labels).tolist() == [36, 9, 1, 1]
-    assert sorted([*data.train.pixels[:, 0, 0, 0].tolist(), *data.val.pixels[:, 0, 0, 0].tolist()]) == list(range(53))
+    assert sorted([*data.train.pixels[:][:, 0, 0, 0].tolist(), *data.val.pixels[:][:, 0, 0, 0].tolist()]) == list(
+        range(53)
+    )
     singles = _divided(images[:3], np.arange(3), np.arange(3), parse(["--config=plain_digits"])[0])
-    assert torch.equal(singles.train.pixels, singles.val.pixels) and len(singles.train) == 3
+    assert torch.equal(singles.train.pixels[:], singles.val.pixels[:]) and len(singles.train) == 3
 
 
 REFUSED: dict[str, tuple[dict[str, Any], Array, Any]] = {

@@ -135,7 +135,7 @@ def test_everything_added__is_trained_on_together(used: list[str], tmp_path: Pat
     assert torch.equal(embedding.dictionary.atoms, CORNERS)
 
     # the whole of it, by formulas
-    x = to_input(load_data(settings.data, 0).test.pixels)
+    x = to_input(load_data(settings.data, 0).test.pixels[:])
     whitened = embedding.dictionary.whiten(x[:, :, 0, 0])
     far = torch.zeros(100, 4)
     opposite = [int(2 * (a < 0) + (b < 0)) for a, b in whitened.tolist()]  # the corner of the other signs

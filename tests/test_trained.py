@@ -24,7 +24,7 @@ def test_load__transforms_and_predicts_as_the_run_did(trained: Path) -> None:
     predicted = stack.predict(test.pixels)
     summary = json.loads((trained / "summary.json").read_text())
     assert float((predicted == test.labels).float().mean()) == pytest.approx(summary["test_accuracy"], abs=1e-6)
-    as_floats = (test.pixels / 255).numpy()
+    as_floats = (test.pixels[:] / 255).numpy()
     assert torch.equal(stack.predict(as_floats), predicted)
     assert stack.predict(test.pixels[:2]).shape == (2,)
 
@@ -53,7 +53,7 @@ def test_load__refuses_other_images(images: npt.NDArray[Any], message: str, trai
 
 def test_transform__gives_all_layers_side_by_side__pooled_and_scaled(trained: Path) -> None:
     stack, data = layerwise.load(trained), load_data(Data(), 0)
-    x = to_input(data.train.pixels)
+    x = to_input(data.train.pixels[:])
     lower, upper = (stack.transform(data.train.pixels, layer=i, flatten=False, pool=None) for i in (1, 2))
     torch.testing.assert_close(lower, stack.stack.layers[0](x)[0])
     torch.testing.assert_close(upper, stack.stack.layers[1](lower)[0])
@@ -109,7 +109,7 @@ def test_images__of_every_kind_are_the_same(kind: str, trained: Path) -> None:
 
 
 def test_images__as_files_are_as_in_memory__of_any_size(trained: Path, tmp_path: Path) -> None:
-    stack, image = layerwise.load(trained), load_data(Data(), 0).test.pixels[7, 0].numpy()
+    stack, image = layerwise.load(trained), load_data(Data(), 0).test.pixels[:][7, 0].numpy()
     large = Image.fromarray(image.repeat(3, 0).repeat(3, 1))
     large.save(tmp_path / "a.png")
     Image.fromarray(image).save(tmp_path / "b.png")

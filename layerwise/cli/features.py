@@ -25,11 +25,12 @@ def main(arguments: list[str]) -> None:
     if pool == 0 or pool is None and given.pool != "none":
         raise SettingError(f"pool: {given.pool} is no side of a grid; give a number from 1, or none")
 
+    import numpy as np
     import torch
 
     from layerwise.console import progress
-    from layerwise.data.images import allocate
     from layerwise.data.reading import pictures_in
+    from layerwise.data.rows import allocate
     from layerwise.features import FORMATS, pyarrow
     from layerwise.run.files import check_writable
     from layerwise.trained import load
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> None:
             features[len(kept)] = row
             kept.append(picture)
     files, classes = [file for file, _ in kept], [label for _, label in kept]
-    FORMATS[out.suffix](out, features[: len(kept)].numpy(), files, classes)
+    FORMATS[out.suffix](out, np.asarray(features)[: len(kept)], files, classes)
     print(f"{out}: {features.shape[1]} features of each of {len(kept)} images")
     for reason in lost:
         print(reason, file=sys.stderr)

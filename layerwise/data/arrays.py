@@ -14,7 +14,8 @@ from torch import Tensor
 
 from layerwise.config import Data, SettingError
 from layerwise.config.checks import check_ranges
-from layerwise.data.images import Images, allocate
+from layerwise.data.images import Images
+from layerwise.data.rows import allocate
 from layerwise.data.splits import DataSet, RawData, prepared
 
 CHUNK = 1024

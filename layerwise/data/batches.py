@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from layerwise import processes
 from layerwise.data.images import Augmentation, Drawn, Images, moved, to_input
 from layerwise.data.known import Chosen, Known
+from layerwise.data.rows import Rows, Stored
 from layerwise.nn.layer import most_numbers
 
 TOGETHER = 256
@@ -32,9 +33,9 @@ def images_in_room(numbers: int) -> int:
 class View:
     """Every image as it comes out of a stack, in one view of it."""
 
-    features: Tensor
+    features: Tensor | Stored
     """(n, C, H, W), float16 for training and float32 for validation"""
-    logits: Tensor
+    logits: Tensor | Stored
     """(n, classes) float32"""
     labels: Tensor
     """(n,)"""
@@ -47,10 +48,6 @@ class View:
         """(C, H, W) of an image."""
         c, h, w = self.features.shape[1:]
         return c, h, w
-
-    def subset(self, index: Tensor) -> "View":
-        """The images at `index`, (m,) int64."""
-        return View(*(values[index.to(values.device)] for values in (self.features, self.logits, self.labels)))
 
 
 @dataclass(eq=False)
@@ -120,7 +117,7 @@ class Batches:
             near = None if self.known is None else self.known(chosen, x, pixels)
             yield x, logits, labels, near
 
-    def _taken(self, values: Tensor, chosen: Chosen) -> Tensor:
+    def _taken(self, values: Tensor | Rows, chosen: Chosen) -> Tensor:
         """Those of the chosen, where the batches go."""
         return moved(values[chosen.beside(values).index], self.device)
 

@@ -44,11 +44,9 @@ def content_of(splits: dict[str, Images]) -> Content:
     """Hash every label and pixel of the splits."""
     images, names = list[bytes](), list[bytes]()
     for split, own in splits.items():
-        labels = own.labels.numpy()
-        for chunk in np.split(np.arange(len(own)), range(1024, len(own), 1024)):
-            pixels = own.pixels[chunk[0] : chunk[-1] + 1].numpy() if len(chunk) else ()
-            for i, image in zip(chunk, pixels, strict=True):
-                images.append(_hash(f"{labels[i]}\0".encode(), np.ascontiguousarray(image)))
+        labels = iter(own.labels.tolist())
+        for pixels in own.parts():
+            images += [_hash(f"{next(labels)}\0".encode(), np.ascontiguousarray(image)) for image in pixels.numpy()]
         names += [_hash(os.fsencode(f"{split}\0{name}")) for name in own.names or ()]
     return Content(*(torch.from_numpy(np.frombuffer(b"".join(v), np.int64).copy()) for v in (images, names)))
 

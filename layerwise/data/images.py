@@ -1,37 +1,38 @@
-"""Images as one uint8 tensor, how pixels become a first layer's input, and augmentation.
+"""Images as uint8, in memory or not, how pixels become a first layer's input, and augmentation.
 
 Shapes: n images, B batch, C channels, H W image side.
 """
 
-import math
-import os
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layerwise import memory, processes
+from layerwise import processes
 from layerwise.config.choices import BORDERS, PIXELS
+from layerwise.data.rows import Rows, Stored, allocate
 from layerwise.errors import SettingError
+
+TOGETHER = 1024
+"""images that are gone through at a time"""
 
 
 @dataclass(frozen=True)
 class Images:
     """Images and their classes; SettingError where they are of another kind."""
 
-    pixels: Tensor
-    """(n, C, H, W) uint8"""
+    pixels: Tensor | Rows
+    """(n, C, H, W) uint8; `pixels[:]` is a tensor wherever they lie"""
     labels: Tensor
     """(n,) int64, from 0"""
     names: list[str] | None = None
     """class/path of each: what is held out then follows from the name, and one more image moves no other"""
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
-            found = f"{self.pixels.ndim} dimensions of {self.pixels.dtype}"
+        if self.pixels.dtype != torch.uint8 or len(self.pixels.shape) != 4:
+            found = f"{len(self.pixels.shape)} dimensions of {self.pixels.dtype}"
             raise SettingError(f"images: {found}; give (n, C, H, W) of uint8, from 0 to 255")
         if self.labels.dtype != torch.int64 or len(self.labels) != len(self.pixels):
             found = f"{len(self.labels)} of {self.labels.dtype} for {len(self.pixels)} images"
@@ -50,39 +51,29 @@ class Images:
 
     def subset(self, index: Tensor) -> "Images":
         """The images at `index`, (m,) int64."""
-        pixels = allocate((len(index), *self.pixels.shape[1:]))
-        for start in range(0, len(index), 1024):
-            pixels[start : start + 1024] = self.pixels[index[start : start + 1024]]
         names = self.names and [self.names[i] for i in index.tolist()]
+        if isinstance(self.pixels, Rows):
+            return Images(self.pixels.at(index), self.labels[index], names)
+        pixels = allocate((len(index), *self.shape))
+        for start in range(0, len(index), TOGETHER):
+            pixels[start : start + TOGETHER] = self.pixels[index[start : start + TOGETHER]]
         return Images(pixels, self.labels[index], names)
 
     def placed(self, device: torch.device) -> "Images":
         """The same, where a device that computes with them has them at hand, if it has room (`place_for`)."""
         if device.type == "cpu":
             return self
-        pixels = self.pixels.to(place_for(self.pixels.numel(), device))
+        pixels = self.pixels
+        if isinstance(pixels, Tensor):
+            pixels = pixels.to(place_for(pixels.numel(), device))
         return Images(pixels, self.labels.to(device), self.names)
 
-
-def allocate(
-    shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: int = 1, device: torch.device | str = "cpu"
-) -> Tensor:
-    """An uninitialized tensor, in memory; where `count` of them would take over a quarter of that, in a temporary file.
-
-    The file has no name once it is open, so that it is gone with the process, however that ends.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if torch.device(device).type != "cpu":
-        return torch.empty(shape, dtype=dtype, device=device)
-    if count * size <= memory.total() // 4:
-        return torch.empty(shape, dtype=dtype)
-    file = tempfile.TemporaryFile()  # noqa: SIM115  (the mapping keeps it open)
-    if hasattr(os, "posix_fallocate"):  # an error now, where the disk is too small, and no SIGBUS later
-        os.posix_fallocate(file.fileno(), 0, size)
-    return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=size)).view(dtype).view(shape)
+    def parts(self, size: int = TOGETHER) -> Iterator[Tensor]:
+        """The pixels of all images in order, so many at a time."""
+        return (self.pixels[start : start + size] for start in range(0, len(self), size))
 
 
-def allocate_for_all(shape: tuple[int, ...], dtype: torch.dtype, count: int, device: torch.device) -> Tensor:
+def allocate_for_all(shape: tuple[int, ...], dtype: torch.dtype, count: int, device: torch.device) -> Tensor | Stored:
     """As `allocate`, of what all processes of this machine make and read: of several, in a file that they share.
 
     All of them have to call it. What a GPU needs of such a file comes to it anew with each batch.

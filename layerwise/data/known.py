@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layerwise import processes
 from layerwise.data.images import Augmentation, Drawn, allocate_for_all, moved, place_for, to_input
+from layerwise.data.rows import Rows, Stored
 
 Ask = Callable[[Tensor], Tensor]
 """from a layer's input (B, C, H, W) to which atoms are near each patch, (B, h, w, S)"""
@@ -26,7 +27,7 @@ class Room:
     """the bytes that are left"""
     told: bool = False
 
-    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor | Stored | None:
         """Room for what a device will need: on it, in memory or in a temporary file; None where there is none."""
         size = torch.Size(shape).numel() * dtype.itemsize
         reason = f"more than what --features.gigabytes leaves, {max(0.0, self.limit) / 1e9:.2g}"
@@ -67,7 +68,7 @@ class Chosen:
         drawn, elsewhere = self.drawn and self.drawn.part(some), self.elsewhere and self.elsewhere.part(some)
         return Chosen(self.index[some], drawn, elsewhere)
 
-    def beside(self, values: Tensor) -> "Chosen":
+    def beside(self, values: Tensor | Rows) -> "Chosen":
         """The same, on the device of `values` alone."""
         return self.elsewhere if self.elsewhere is not None and values.device.type != "cpu" else self
 
@@ -82,7 +83,7 @@ class Known:
 
     def __init__(self, ask: Ask, count: int, room: Room) -> None:
         self.ask, self.count, self.room = ask, count, room
-        self._near: Tensor | None = None
+        self._near: Tensor | Stored | None = None
         self._seen = torch.zeros(count, dtype=torch.bool)
         self._full = False
 
@@ -141,14 +142,17 @@ class KnownCrops(Known):
             self._keep(self._places(chosen)[new], self.ask(to_input(moved(bordered, x.device))))
         return None if self._near is None else moved(self._cropped(chosen.beside(self._near), self._near), x.device)
 
-    def _cropped(self, chosen: Chosen, near: Tensor) -> Tensor:
+    def _cropped(self, chosen: Chosen, near: Tensor | Stored) -> Tensor:
         """The part of what is near, (n, H, W, S), that each of the chosen sees: (B, h, w, S)."""
         assert chosen.drawn is not None
         (_, height, width, _), crop, drawn = near.shape, self.augmentation.crop, chosen.drawn
         h, w = (torch.arange(side - 2 * crop, device=near.device) for side in (height, width))
         tops = crop + drawn.shift[0]
         lefts = crop + torch.where(drawn.flipped, -drawn.shift[1], drawn.shift[1])
-        rows = self._places(chosen)[:, None] * height + tops + h
+        places = self._places(chosen)
+        if isinstance(near, Stored):
+            near, places = near[places], torch.arange(len(places))
+        rows = places[:, None] * height + tops + h
         positions = rows[:, :, None] * width + (lefts + w)[:, None]
         return near.flatten(0, 2).index_select(0, positions.flatten()).view(*positions.shape, -1)
 

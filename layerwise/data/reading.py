@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import IO, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,19 +26,40 @@ ORIENTATION = 0x0112
 
 BITS = 0x0102
 """the TIFF tag that says how many bits a channel has"""
+TOGETHER = 64
+"""items, at most, that a thread is given at once"""
 NO_IMAGES = {"thumbs.db", "desktop.ini"}
 """files that systems leave in folders"""
 
 
-def read_header(path: Path) -> tuple[tuple[int, int], bool]:
-    """((width, height), whether it is gray) of the upright picture, undecoded; what is none raises any exception."""
-    with _opened(path) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= 5
-        size = (image.height, image.width) if turned else (image.width, image.height)
-        return size, image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+class Header(NamedTuple):
+    """What a picture is, once upright."""
+
+    size: tuple[int, int]
+    """(width, height)"""
+    is_gray: bool
 
 
-def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Image:
+class Place(Protocol):
+    """Where the bytes of a picture are: a `Path`, or a part of a file; `str` names it."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """A stream of them."""
+
+
+def read_header(place: Place) -> Header:
+    """What the header of a picture says, undecoded; what is none raises any exception."""
+    with _opened(place) as image:
+        return _header(image)
+
+
+def read_both(place: Place, mode: str) -> tuple[Header, Image.Image]:
+    """What the header of a picture says, and the picture, in one reading; what is none raises any exception."""
+    with _opened(place) as image:
+        return _header(image), upright(image, mode)
+
+
+def read_picture(place: Place, mode: str, shorter: int | None = None) -> Image.Image:
     """Decode a picture, as `upright` says, of several frames the first.
 
     It is shrunk until its shorter side is `shorter` pixels long, and a JPEG file is then decoded no finer than that
@@ -48,7 +70,7 @@ def read_picture(path: Path, mode: str, shorter: int | None = None) -> Image.Ima
         share = shorter / min(image.size)
         return max(1, round(image.width * share)), max(1, round(image.height * share))
 
-    with _opened(path) as image:
+    with _opened(place) as image:
         if shorter is not None:
             image.draft(mode, shrunk(image, shorter))  # a JPEG decoder can skip what would be shrunk away
         picture = upright(image, mode)
@@ -149,22 +171,32 @@ def is_visible(path: Path, folder: Path) -> bool:
 def each(what: str, read: Callable[[T], S], items: Sequence[T]) -> list[S]:
     """Call `read` on every item in threads, behind a progress bar."""
     with ThreadPoolExecutor() as pool:
+        # several at once, as handing over one takes about as long as decoding a small image does
+        size = max(1, min(TOGETHER, len(items) // (16 * pool._max_workers)))
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
         try:
-            return list(progress(pool.map(read, items), what, total=len(items)))
+            done = pool.map(lambda part: [read(item) for item in part], parts)
+            return list(progress(chain.from_iterable(done), what, total=len(items)))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # whoever is stopped does not wait for the rest
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    if not path.is_file() and not path.is_dir() and (path.exists() or path.is_symlink()):
+def _opened(place: Place) -> Iterator[Image.Image]:
+    if isinstance(place, Path) and not place.is_file() and not place.is_dir() and os.path.lexists(place):
         raise ValueError("it is no file")
     # as a stream: from a path, Pillow maps an uncompressed TIFF into memory, and garbles one that is to be turned
-    with path.open("rb") as file, Image.open(file) as image:
+    with place.open("rb") as file, Image.open(file) as image:
         _check_range(image)
         if image.format == "TIFF":
             image.load()  # which turns it
         yield image
+
+
+def _header(image: Image.Image) -> Header:
+    turned = image.getexif().get(ORIENTATION, 1) >= 5
+    size = (image.height, image.width) if turned else (image.width, image.height)
+    return Header(size, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
 
 
 def _highest(image: Image.Image) -> int:

@@ -85,7 +85,7 @@ def answers_picture(stack: FrozenStack, images: Images, width: int = 960) -> Pix
         for image in found:
             row, column = divmod(int(where[atom, image]), columns)
             y, x_ = min(step * row, h - size), min(step * column, w - size)
-            tiles.append(images.pixels[image, :, y : y + size, x_ : x_ + size])
+            tiles.append(images.pixels[image][:, y : y + size, x_ : x_ + size])
     stacked = torch.stack(tiles).permute(0, 2, 3, 1)
     shown = stacked.expand(-1, -1, -1, 3) if c == 1 else stacked[..., :3]
     each = chosen.shape[1]
@@ -107,7 +107,7 @@ def usage(stack: FrozenStack, images: Images) -> Tensor:
     below, top = stack.below(len(stack)), stack.layers[-1].layer.embedding
     total = torch.zeros(0)
     with torch.no_grad():
-        for pixels in torch.split(images.pixels, _together(stack, images)):
+        for pixels in images.parts(_together(stack, images)):
             x = to_input(pixels).to(next(top.buffers()).device)
             shares = top.usage(below(x)[0]).cpu() * len(x) / len(images)
             total = shares if not len(total) else total + shares

@@ -112,7 +112,7 @@ def train_layer(
             settings=settings,
             val_images=len(data.val),
             statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train, some, inputs.device),
-            dimmest=int(data.train.pixels.flatten(1).amax(1).float().quantile(0.01)),
+            dimmest=data.dimmest,
         )
         return folder.save(layer, record)
 

@@ -128,7 +128,7 @@ def test_evaluate__with_mirror_images__adds_the_logits_of_left_and_right(command
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "e.json").read_text())
     stack, test = layerwise.load(tmp_path / "r").stack, load_data(Data(), 0).test
-    x = torch.from_numpy(test.pixels.numpy().astype(np.float32)) * 2 / 255 - 1
+    x = torch.from_numpy(test.pixels[:].numpy().astype(np.float32)) * 2 / 255 - 1
     for depth, line in enumerate(table(done.stdout), 1):
         part = stack.below(depth + 1)
         logits = {

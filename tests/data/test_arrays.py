@@ -48,7 +48,7 @@ def test_dataset__holds_the_pixels__whatever_the_layout(kind: str) -> None:
     data = layerwise.dataset(change(PIXELS), LABELS, (change(pixels[:4]), LABELS[:4]), (change(pixels[4:]), LABELS[4:]))
     for split, expected in ((data.train, pixels), (data.val, pixels[:4]), (data.test, pixels[4:])):
         assert split.shape == (channels, 6, 8) and split.pixels.dtype == torch.uint8
-        assert torch.equal(split.pixels, torch.from_numpy(expected))
+        assert torch.equal(split.pixels[:], torch.from_numpy(expected))
     assert data.train.labels.tolist() == LABELS.tolist()
 
 
@@ -57,7 +57,7 @@ def test_dataset__does_not_warn_of_what_cannot_be_written__and_rounds(recwarn: p
     images.flags.writeable = False
     given = images[:5], [0, 1, 0, 1, 0]
     data = layerwise.dataset(images, [0, 1] * 10, given, given)
-    assert data.test.pixels[:, 0, 0, 0].tolist() == [0, 26, 128, 230, 255]  # 25.5 and 127.5 go to the even number
+    assert data.test.pixels[:][:, 0, 0, 0].tolist() == [0, 26, 128, 230, 255]  # 25.5 and 127.5 go to the even number
     assert not recwarn.list
 
 
@@ -107,7 +107,7 @@ def test_dataset__holds_out_shares_by_seed() -> None:
     splits = first.train, first.val, first.test
     assert sorted(label for split in splits for label in split.labels.tolist()) == NUMBERS.tolist()
     for split in splits:
-        assert torch.equal(split.pixels, torch.from_numpy(PIXELS)[split.labels])
+        assert torch.equal(split.pixels[:], torch.from_numpy(PIXELS)[split.labels])
     assert first.digest == again.digest
     assert not torch.equal(first.test.labels, other.test.labels)
 

@@ -71,7 +71,7 @@ def test_batches__augment_by_their_seed__and_in_order_whatever_their_size() -> N
         return torch.cat([x for x, _, _, _ in Batches(source, size, augmentation=Augmentation(True, 0), seed=seed)])
 
     generator, expected, flips = torch.Generator().manual_seed(5), [], Augmentation(True, 0)
-    for part in torch.split(source.pixels, 256):  # in order, nothing else is drawn
+    for part in torch.split(source.pixels[:], 256):  # in order, nothing else is drawn
         expected.append(to_input(flips(part, flips.draw(len(part), generator))))
     assert torch.equal(pixels(5), torch.cat(expected))
     for size in (7, 256, 300):
@@ -145,7 +145,7 @@ def test_batches__are_pushed_through_frozen_layers(generator: torch.Generator) -
     torch.testing.assert_close(below, logits)
 
 
-def test_view__its_subset_is_of_all_it_holds() -> None:
-    some = view(10).subset(torch.tensor([7, 2]))
-    assert len(some) == 2
-    assert some.features.flatten().tolist() == some.logits.flatten().tolist() == some.labels.tolist() == [7, 2]
+def test_view__a_batch_is_of_all_it_holds() -> None:
+    ((x, logits, labels, _),) = Batches(view(10), 2, chosen=torch.tensor([7, 2]))
+    assert logits is not None
+    assert x.flatten().tolist() == logits.flatten().tolist() == labels.tolist() == [7, 2]

@@ -54,7 +54,7 @@ def test_displaced_digits__have_the_sizes_that_are_documented__always_the_same(r
     assert own.test is not None and own.val is not None and again.test is not None
     assert [len(images) for images in (own.train, own.val, own.test)] == [4600, 1152, 1436]
     assert own.train.shape == (1, 28, 28) and own.classes == list("0123456789") and not own.flip
-    assert torch.equal(own.train.pixels, again.train.pixels) and torch.equal(own.test.labels, again.test.labels)
+    assert torch.equal(own.train.pixels[:], again.train.pixels[:]) and torch.equal(own.test.labels, again.test.labels)
 
 
 def test_displaced_digits__show_a_whole_scan_of_their_class_somewhere__no_two_splits_the_same(raw: RawData) -> None:
@@ -73,7 +73,7 @@ def test_displaced_digits__show_a_whole_scan_of_their_class_somewhere__no_two_sp
 def test_displaced_digits__show_each_scan_four_times_elsewhere(raw: RawData) -> None:
     test = raw.test
     assert test is not None
-    found = [shown(image[0].numpy()) for image in test.pixels]
+    found = [shown(image[0].numpy()) for image in test.pixels[:]]
     numbers = [number for number, _, _ in found]
     assert numbers == numbers[:359] * 4 and len(set(numbers)) == 359
     assert len(set(found)) > 1400  # of 169 places four are seldom the same
@@ -82,7 +82,7 @@ def test_displaced_digits__show_each_scan_four_times_elsewhere(raw: RawData) -> 
 def outside(images: Images) -> list[Pixels]:
     """What of each image lies outside its digit; the digit is 0."""
     rest = []
-    for image in images.pixels[:300, 0].numpy():
+    for image in images.pixels[:][:300, 0].numpy():
         _, row, column = shown(image)
         left = image.copy()
         left[row : row + 16, column : column + 16] = 0

@@ -1,12 +1,10 @@
-import os
-import tempfile
-from pathlib import Path
-
 import pytest
 import torch
 
 from layerwise.config.choices import PIXELS
-from layerwise.data.images import Images, allocate, to_input
+from layerwise.data import rows
+from layerwise.data.images import Images, to_input
+from layerwise.data.rows import allocate
 
 
 def test_pixels__range_from_minus_1_to_1__or_from_0() -> None:
@@ -24,35 +22,16 @@ def test_subset__holds_pixels_and_labels_together() -> None:
     subset = some.subset(index)
     assert subset.shape == some.shape == (2, 3, 4) and len(subset) == 2500
     assert torch.equal(subset.labels, index)
-    assert torch.equal(subset.pixels, some.pixels[index])
+    assert torch.equal(subset.pixels[:], some.pixels[:][index])
 
 
-def test_allocate__beyond_a_quarter_of_memory__is_a_file_without_a_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(os, "sysconf", lambda name: 64)  # a machine of 4 KiB
-    values = allocate((300, 2), torch.float16, 2)
-    values[:] = torch.arange(300)[:, None]
-    assert values.shape == (300, 2) and values[299].tolist() == [299, 299]
-    assert not list(tmp_path.iterdir())
-    mapped = Path("/proc/self/maps")
-    if mapped.exists():
-        assert any(str(tmp_path) in line and "(deleted)" in line for line in mapped.read_text().splitlines())
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="a system without it")
-def test_allocate__fails_at_once_where_the_disk_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def full(file: int, offset: int, size: int) -> None:
-        asked.append((offset, size))
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "sysconf", lambda name: 64)  # a machine of 4 KiB, a quarter of which is 1,024 bytes
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    assert allocate((128, 2), torch.float16, 2).shape == (128, 2)
-    for shape, count in (((128, 2), 3), ((257, 2), 1)):
-        with pytest.raises(OSError, match="No space left"):
-            allocate(shape, torch.float16, count)
-    assert asked == [(0, 512), (0, 1028)]
+def test_subset__of_images_in_a_file__is_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "HELD", 0)
+    pixels = allocate((40, 2, 3, 4))
+    pixels[:] = torch.arange(40).byte()[:, None, None, None].expand(-1, 2, 3, 4)
+    some = Images(pixels, torch.arange(40), [f"{i}" for i in range(40)]).subset(torch.tensor([31, 4, 5]))
+    again = some.subset(torch.tensor([2, 0]))
+    assert again.names == ["5", "31"] and again.labels.tolist() == [5, 31] and again.shape == (2, 3, 4)
+    pixels[5] = torch.full((2, 3, 4), 77)
+    assert again.pixels[:].amax((1, 2, 3)).tolist() == again.pixels[:].amin((1, 2, 3)).tolist() == [77, 31]
+    assert [len(part) for part in some.parts(2)] == [2, 1]

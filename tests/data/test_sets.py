@@ -19,8 +19,8 @@ from layerwise.data.splits import DataSet, load_data
 def test_digits__are_split_by_seed__the_test_images_are_always_the_same() -> None:
     first, second = load_data(Data(), 0), load_data(Data(), 1)
     assert (len(first.train), len(first.val), len(first.test)) == (1294, 144, 359)
-    assert torch.equal(first.test.pixels, second.test.pixels)
-    assert not torch.equal(first.val.pixels, second.val.pixels)
+    assert torch.equal(first.test.pixels[:], second.test.pixels[:])
+    assert not torch.equal(first.val.pixels[:], second.val.pixels[:])
     assert first.shape == (1, 8, 8)
     assert not first.augmentation.flip
     assert first.digest == load_data(Data(), 0).digest != second.digest
@@ -35,7 +35,7 @@ def test_image_folder__holds_out_val_and_test(folder: Path) -> None:
     assert (len(data.train), len(data.val), len(data.test)) == (120 - len(test) - len(val), len(val), len(test))
     assert 5 < len(test) < 20 and 5 < len(val) < 20
     assert data.shape == (3, 8, 8)
-    bright = data.train.pixels.float().mean((1, 2, 3)) > 120
+    bright = data.train.pixels[:].float().mean((1, 2, 3)) > 120
     assert torch.equal(bright, data.train.labels == 0)
 
 
@@ -101,7 +101,7 @@ def hashed(salt: str, name: str) -> float:
 
 
 def content(images: Images) -> set[bytes]:
-    return {image.numpy().tobytes() for image in images.pixels}
+    return {image.numpy().tobytes() for image in images.pixels[:]}
 
 
 def test_image_folder__one_more_image_moves_no_other__another_seed_no_test_image(folder: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_data_set_of_ones_own__is_checked(told: str) -> None:
     with pytest.raises(SettingError, match=told):
         DataSet(**parts | WRONG[told])
     for pixels, labels, names, what in (
-        (ONE.pixels.float(), ONE.labels, None, "images: 4 dimensions of torch.float32; give"),
+        (ONE.pixels[:].float(), ONE.labels, None, "images: 4 dimensions of torch.float32; give"),
         (ONE.pixels[0], ONE.labels, None, "images: 3 dimensions of torch.uint8"),
         (ONE.pixels, ONE.labels.int(), None, "labels: 2 of torch.int32 for 2 images; give one int64"),
         (ONE.pixels, ONE.labels[:1], None, "labels: 1 of torch.int64 for 2 images"),
@@ -294,7 +294,7 @@ def test_image_folder__labels_of_every_split_are_positions_in_the_classes(folder
     data = load_data(Data(name="image_folder", root=str(folder)), 0)
     assert data.classes == ["bright", "dark", "middling"]
     for images, present in ((data.train, {0, 1, 2}), (data.val, {0, 2}), (data.test, {1, 2})):
-        level = images.pixels.float().mean((1, 2, 3))
+        level = images.pixels[:].float().mean((1, 2, 3))
         expected = torch.where(level > 140, 0, torch.where(level < 100, 1, 2))
         assert torch.equal(images.labels, expected) and set(expected.tolist()) == present
 

@@ -54,7 +54,7 @@ def test_torchvision_sets__are_channels_rows_columns__and_labels(name: str, monk
     assert raw.classes == (["x", "y", "z"] if name in ("cifar10", "cifar100", "fashion_mnist") else ["0", "1", "2"])
     expected = torch.from_numpy(PIXELS[:, :1] if name == "fashion_mnist" else PIXELS)
     for images in (raw.train, raw.test):
-        assert torch.equal(images.pixels, expected) and images.pixels.is_contiguous()
+        assert torch.equal(images.pixels[:], expected) and images.pixels[:].is_contiguous()
         assert images.labels.dtype == torch.int64 and images.labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
@@ -86,7 +86,7 @@ def test_hold_out__without_names_is_a_share_at_random__the_rest_stays() -> None:
     kept, held = hold_out(images, 0.3, 5, "data.validation")
     assert len(held) == 12 and sorted([*kept.labels.tolist(), *held.labels.tolist()]) == list(range(40))
     for part in (kept, held):
-        assert torch.equal(part.pixels, images.pixels[part.labels])
+        assert torch.equal(part.pixels[:], images.pixels[:][part.labels])
     again, other = (hold_out(images, 0.3, seed, "data.validation")[1] for seed in (5, 6))
     assert torch.equal(again.labels, held.labels) and not torch.equal(other.labels, held.labels)
     assert held.labels.tolist() != list(range(12)) != list(range(28, 40))
@@ -150,7 +150,7 @@ def test_digest__is_of_every_split_label_and_class() -> None:
     digests = {data.digest, changed(classes=["other", *data.classes[1:]])}
     for split in ("train", "val", "test"):
         images: Images = getattr(data, split)
-        pixels, labels = images.pixels.clone(), images.labels.clone()
+        pixels, labels = images.pixels[:].clone(), images.labels.clone()
         pixels[-1, 0, 5, 5] ^= 1
         labels[-1] -= 1
         digests |= {

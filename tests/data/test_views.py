@@ -51,15 +51,15 @@ def test_views__are_the_stack_s_output_on_augmented_images(data: DataSet, stack:
         pixels = torch.cat(
             [
                 data.augmentation(part, data.augmentation.draw(len(part), generator))
-                for part in torch.split(data.train.pixels, 256)
+                for part in torch.split(data.train.pixels[:], 256)
             ]
         )
         features, logits = stack(to_input(pixels))
-        torch.testing.assert_close(view.features.float(), features, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(view.features[:].float(), features, atol=5e-3, rtol=5e-3)
         torch.testing.assert_close(view.logits, logits, atol=1e-4, rtol=1e-4)
         assert torch.equal(view.labels, data.train.labels)
-    assert not torch.equal(store.train[0].features, store.train[1].features)
-    features, logits = stack(to_input(data.val.pixels))
+    assert not torch.equal(store.train[0].features[:], store.train[1].features[:])
+    features, logits = stack(to_input(data.val.pixels[:]))
     torch.testing.assert_close(store.val[0].features, features)
     torch.testing.assert_close(store.val[0].logits, logits)
 
@@ -73,8 +73,8 @@ def test_views__raised_layer_by_layer__are_those_made_at_once(data: DataSet, sta
     stepwise.raise_to(stack)
     at_once.raise_to(stack)
     for a, b in zip(stepwise.train + stepwise.val, at_once.train + at_once.val, strict=True):
-        assert torch.equal(a.features, b.features)
-        assert torch.equal(a.logits, b.logits)
+        assert torch.equal(a.features[:], b.features[:])
+        assert torch.equal(a.logits[:], b.logits[:])
 
 
 def known_of(store: ViewStore, ask: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Known]:
@@ -82,7 +82,7 @@ def known_of(store: ViewStore, ask: Callable[[torch.Tensor], torch.Tensor]) -> d
     sources = {f"view {i}": view for i, view in enumerate(store.train)} | {"validation": store.val[0]}
     known = {name: Known(ask, len(view), Room("layer", 1e9)) for name, view in sources.items()}
     for name, view in sources.items():
-        known[name](Chosen(torch.arange(len(view))), view.features.float(), torch.empty(0))
+        known[name](Chosen(torch.arange(len(view))), view.features[:].float(), torch.empty(0))
     return known
 
 
@@ -170,7 +170,7 @@ def test_views__that_float16_cannot_hold__are_not_made(
     layer = stack.layers[0].layer
     with torch.no_grad():
         next(layer.projection.parameters()).mul_(
-            factor / float(stack.below(2)(to_input(data.train.pixels))[0].abs().max())
+            factor / float(stack.below(2)(to_input(data.train.pixels[:]))[0].abs().max())
         )
     store = ViewStore(Features(views=2), data, 7, CPU)
     with pytest.raises(TrainingFailed, match=told):

@@ -73,12 +73,12 @@ def test_end_to_end__is_trained_tested_tracked_and_kept(tmp_path: Path, monkeypa
     data = load_data(config.data, config.seed)
     model = EndToEnd(config.layer_at(1), 2, data.shape, 10)
     model.load_state_dict(load_file(run.path / "cnn.safetensors"))
-    _, logits = model.eval()(to_input(data.test.pixels))
+    _, logits = model.eval()(to_input(data.test.pixels[:]))
     assert accuracy == pytest.approx(float((logits.argmax(1) == data.test.labels).double().mean()))
     assert accuracy > 0.6 and logged.count("val_accuracy") == 3
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["test_accuracy"] == pytest.approx(accuracy) and summary["layers"][0]["atoms"] == 16
-    _, logits = model(to_input(data.val.pixels))
+    _, logits = model(to_input(data.val.pixels[:]))
     best = float((logits.argmax(1) == data.val.labels).double().mean())
     assert summary["layers"][0]["val_accuracy"] == pytest.approx(best)
     assert summary["layers"][0]["output_shape"] == list(model.shape)

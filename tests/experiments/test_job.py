@@ -24,7 +24,7 @@ def test_job__of_a_stack_tells_its_accuracy_at_every_depth(tmp_path: Path) -> No
     test, stack = load_data(config.data, config.seed).test, layerwise.load(tmp_path / "r").stack
     expected = []
     for depth in (1, 2):
-        _, logits = stack.below(depth + 1)(to_input(test.pixels))
+        _, logits = stack.below(depth + 1)(to_input(test.pixels[:]))
         assert logits is not None
         expected.append(float((logits.argmax(1) == test.labels).double().mean()))
     assert own.tested() == pytest.approx(expected) and expected[0] != expected[1]

@@ -118,7 +118,7 @@ def test_some_of_each__takes_as_many_of_each_class_as_there_are() -> None:
     labels = torch.tensor([0] * 10 + [1] * 2 + [2] * 10)
     some = some_of_each(Images(torch.arange(22, dtype=torch.uint8).reshape(22, 1, 1, 1), labels), 8)
     assert some.labels.bincount().tolist() == [3, 2, 3]
-    assert sorted(some.pixels.flatten().tolist()) == [0, 1, 2, 10, 11, 12, 13, 14]
+    assert sorted(some.pixels[:].flatten().tolist()) == [0, 1, 2, 10, 11, 12, 13, 14]
 
 
 def test_usage__is_that_of_all_images_at_once__with_room_for_what_atoms_say_of_each(
@@ -127,7 +127,7 @@ def test_usage__is_that_of_all_images_at_once__with_room_for_what_atoms_say_of_e
     layers = [make_layer(SMALL, (2, 12, 12)), make_layer(SMALL, (5, 5, 5))]
     stack = FrozenStack(layers)
     images = Images(torch.randint(0, 256, (40, 2, 12, 12), dtype=torch.uint8), torch.zeros(40, dtype=torch.long))
-    features = stack.below(2)(images.pixels / 127.5 - 1)[0]
+    features = stack.below(2)(images.pixels[:] / 127.5 - 1)[0]
     expected, sizes = layers[1].layer.embedding.usage(features), list[int]()
     assert torch.allclose(usage(stack, images), expected, atol=1e-6)
     layers[0].register_forward_hook(lambda _, given, __: None if given[0].is_meta else sizes.append(len(given[0])))

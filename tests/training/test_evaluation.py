@@ -23,7 +23,7 @@ def images() -> Images:
 @pytest.fixture
 def stack(images: Images) -> FrozenStack:
     """Two layers, whose probes find all classes about as often."""
-    layers, x = [make_layer(SMALL, (2, 12, 12)), make_layer(SMALL, (5, 5, 5))], to_input(images.pixels)
+    layers, x = [make_layer(SMALL, (2, 12, 12)), make_layer(SMALL, (5, 5, 5))], to_input(images.pixels[:])
     with torch.no_grad():
         for layer in layers:
             assert isinstance(layer.probe, LinearProbe)
@@ -36,7 +36,7 @@ def stack(images: Images) -> FrozenStack:
 def test_accuracies__are_those_of_each_depth_by_itself(stack: FrozenStack, images: Images) -> None:
     expected = []
     for depth in (1, 2):
-        _, logits = stack.below(depth + 1)(to_input(images.pixels))
+        _, logits = stack.below(depth + 1)(to_input(images.pixels[:]))
         assert logits is not None
         expected.append(sum(int(row.argmax()) == i % 3 for i, row in enumerate(logits)) / 300)
     assert expected[0] != expected[1]
@@ -46,11 +46,11 @@ def test_accuracies__are_those_of_each_depth_by_itself(stack: FrozenStack, image
 def test_accuracies__with_mirror_images__sum_the_logits_of_both(stack: FrozenStack, images: Images) -> None:
     # left and right are changed, row by row
     mirrored = torch.stack(
-        [torch.stack([image[:, :, 11 - column] for column in range(12)], 2) for image in images.pixels]
+        [torch.stack([image[:, :, 11 - column] for column in range(12)], 2) for image in images.pixels[:]]
     )
     expected = []
     for depth in (1, 2):
-        pair = [stack.below(depth + 1)(to_input(pixels))[1] for pixels in (images.pixels, mirrored)]
+        pair = [stack.below(depth + 1)(to_input(pixels))[1] for pixels in (images.pixels[:], mirrored)]
         assert pair[0] is not None and pair[1] is not None
         expected.append(float(((pair[0] + pair[1]).argmax(1) == images.labels).double().mean()))
     alone, both = evaluate_mirrored(stack, images, CPU)
@@ -60,7 +60,7 @@ def test_accuracies__with_mirror_images__sum_the_logits_of_both(stack: FrozenSta
 
 def test_confusion__counts_by_true_and_predicted_class(stack: FrozenStack, images: Images) -> None:
     images = Images(images.pixels, torch.where(torch.arange(300) < 200, 0, 2))
-    _, logits = stack(to_input(images.pixels))
+    _, logits = stack(to_input(images.pixels[:]))
     assert logits is not None
     expected = torch.zeros(3, 3, dtype=torch.long)
     for label, row in zip(images.labels.tolist(), logits, strict=True):
@@ -114,7 +114,7 @@ def test_calibration_error__is_the_distance_of_confidence_from_accuracy() -> Non
 
 def test_evaluate__ranks_classes_by_their_probability(stack: FrozenStack, images: Images) -> None:
     said = evaluate(stack, images, CPU)
-    _, logits = stack(to_input(images.pixels))
+    _, logits = stack(to_input(images.pixels[:]))
     assert logits is not None and said.classes == 3
     for ranked, shares, row in zip(said.ranked[1], said.shares[1], logits.exp(), strict=True):
         order = sorted(range(3), key=lambda i: -float(row[i]))

@@ -105,7 +105,7 @@ KINDS = {
 def test_step__of_images__waits_for_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with on(1 << 40, monkeypatch) as gpu:
         data, layer = made(KINDS[kind], [], 0, MOVED, True)
-        assert data.store.images.pixels.is_cuda
+        assert data.store.images.pixels.device.type == "cuda"
         assert waits(gpu, data, layer, tmp_path, "sgd" if kind == "indices" else "adamw") == []
         assert bool(data.known) == (kind not in ("relu", "soft"))
 
@@ -127,6 +127,6 @@ def test_step__where_there_is_no_room__waits_for_nothing_but_what_comes_for_the_
 ) -> None:
     with on(0, monkeypatch) as gpu:
         data, layer = made(SMALL, [], 0, augmentation, True)
-        assert not data.store.images.pixels.is_cuda
+        assert data.store.images.pixels.device.type == "cpu"
         found = waits(gpu, data, layer, tmp_path)
         assert found and all("from cuda to cpu" in one for one in found)  # which atoms are near, to be kept

@@ -49,7 +49,7 @@ def epoch(data: LayerData, number: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_epochs__take_the_stored_views_in_turn(stack: FrozenStack) -> None:
     data = made(stack, 3, MOVED)
     views = data.store.train
-    assert len(views) == 3 and not torch.equal(views[0].features, views[1].features)
+    assert len(views) == 3 and not torch.equal(views[0].features[:], views[1].features[:])
     for number, view in enumerate([views[0], views[1], views[2], views[0], views[1]]):
         x, below, labels = epoch(data, number)
         assert torch.equal(x, view.features[labels].float()) and torch.equal(below, view.logits[labels])
@@ -78,7 +78,7 @@ def test_epochs__of_images_augment_them_anew(stack: FrozenStack) -> None:
 def test_without_stored_views__inputs_are_computed_anew__and_are_the_same(stack: FrozenStack) -> None:
     stored, anew = made(stack, 1, Augmentation(False, 0)), made(stack, 0, Augmentation(False, 0))
     assert len(stored.store.train) == 1 and not anew.store.train and not anew.store.val
-    expected, logits = stack(to_input(anew.store.data.train.pixels))
+    expected, logits = stack(to_input(anew.store.data.train.pixels[:]))
     assert logits is not None
     for number in range(2):
         x, below, labels = epoch(anew, number)
@@ -94,7 +94,7 @@ def test_without_stored_views__inputs_are_computed_anew__and_are_the_same(stack:
 def test_validation__is_of_the_images_as_they_are__in_order(views: int, stack: FrozenStack) -> None:
     data = made(stack, views, MOVED)
     ((x, below, labels, near),) = data.val_dataloader()
-    expected, logits = stack(to_input(data.store.data.val.pixels))
+    expected, logits = stack(to_input(data.store.data.val.pixels[:]))
     torch.testing.assert_close(x, expected)
     torch.testing.assert_close(below, logits)
     assert labels.tolist() == list(range(15)) and near is None
@@ -116,7 +116,7 @@ def test_sampled_inputs__are_patches_of_what_the_layer_sees(stack: FrozenStack, 
     store = made(FrozenStack(), 0, MOVED).store
     patches = sample_inputs(FrozenStack(), store, 2, 100, generator)
     assert patches.shape == (100, 4)
-    windows = to_input(store.data.train.pixels).unfold(2, 2, 1).unfold(3, 2, 1).flatten(4).reshape(-1, 4)
+    windows = to_input(store.data.train.pixels[:]).unfold(2, 2, 1).unfold(3, 2, 1).flatten(4).reshape(-1, 4)
     known = {tuple(row) for row in windows.tolist()}
     assert {tuple(row) for row in patches.tolist()} < known and len({tuple(row) for row in patches.tolist()}) == 100
     unit = sample_inputs(FrozenStack(), store, 2, 100, torch.Generator().manual_seed(0), "unit")

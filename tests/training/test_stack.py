@@ -31,7 +31,7 @@ def two_kinds(swapped: bool = False) -> DataSet:
         labels = torch.arange(count) % 2
         noise = numbered(count, seed, labels)
         return replace(
-            noise, pixels=noise.pixels // 2 + 100 * labels[:, None, None, None].byte(), labels=labels ^ other
+            noise, pixels=noise.pixels[:] // 2 + 100 * labels[:, None, None, None].byte(), labels=labels ^ other
         )
 
     return DataSet(["dark", "bright"], images(64, 0), images(32, 1, swapped), images(32, 2), AS_THEY_ARE)
@@ -52,7 +52,7 @@ def test_a_layer__is_left_as_it_was_in_its_best_epoch(tmp_path: Path) -> None:
     losses = [epoch["val_loss"] for epoch in record.epochs]
     assert len(losses) == 4 and losses[0] == min(losses) and losses[3] > 2 * losses[0]
     for kept in (stack, Run(tmp_path / "r").stack()):
-        _, logits = kept(to_input(data.val.pixels))
+        _, logits = kept(to_input(data.val.pixels[:]))
         assert logits is not None
         assert float(F.cross_entropy(logits, data.val.labels)) == pytest.approx(losses[0], rel=1e-4)
         accuracy = float((logits.argmax(1) == data.val.labels).double().mean())

@@ -42,7 +42,7 @@ def displaced_digits(config: Data) -> RawData:
 
 
 def _displaced(scans: Images, rng: np.random.Generator) -> Images:
-    large = F.interpolate(scans.pixels.float(), (SCAN, SCAN), mode="bilinear").round().byte()[:, 0].numpy()
+    large = F.interpolate(scans.pixels[:].float(), (SCAN, SCAN), mode="bilinear").round().byte()[:, 0].numpy()
     canvases = np.zeros((COPIES * len(large), 1, CANVAS, CANVAS), np.uint8)
     for number, (canvas,) in enumerate(canvases):
         for scan in large[rng.integers(len(large), size=FRAGMENTS)]:

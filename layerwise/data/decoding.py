@@ -1,0 +1,165 @@
+"""Labeled pictures, wherever their bytes are, as the images of a data set: each is decoded once, if there is room.
+
+Shapes: n images, C channels (1 gray, 3 color), H W side.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from layerwise import memory
+from layerwise.config import Data, SettingError
+from layerwise.data.images import Images
+from layerwise.data.reading import Header, Place, each, fitted, read_both, read_header, read_picture
+from layerwise.data.rows import Places, Rows, Stored, allocate, kept
+from layerwise.data.splits import RawData
+
+T = TypeVar("T")
+SEVERAL = 256
+"""pictures that memory must hold"""
+SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+"""names of folders and shards, and what they hold"""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One of them."""
+
+    place: Place
+    split: str
+    label: int
+    name: str
+    """which decides whether it is held out"""
+
+
+class Decoded(Rows):
+    """Pictures (n, C, H, W) uint8, decoded anew whenever they are asked for, in threads."""
+
+    def __init__(self, pictures: Sequence[Picture], mode: str, shape: tuple[int, int, int]) -> None:
+        super().__init__((len(pictures), *shape), torch.uint8)
+        self._pictures, self._mode, self._size = pictures, mode, shape
+
+    def _read(self, places: Places) -> Tensor:
+        found = torch.empty((len(places), *self._each), dtype=self.dtype)
+
+        def store(row: int) -> None:
+            place = self._pictures[int(places[row])].place
+            try:
+                found[row] = fitted(read_picture(place, self._mode), self._size)
+            except Exception as error:  # a damaged file can make a decoder raise anything
+                raise SettingError(f"data.root: {place} is no longer a readable image; bring it back") from error
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(store, range(len(places))))
+        return found
+
+
+class _InColor(Exception):
+    """A picture is, where all before were gray."""
+
+
+def decoded(config: Data, classes: list[str], pictures: list[Picture]) -> RawData:
+    """The images of pictures, one or more of each split that there is, which come split by split.
+
+    They are gray if all pictures are, else color. Each is decoded once and kept, in memory or in a temporary file;
+    where the disk has no room for that, it is decoded anew each time, and a line says so.
+
+    Raises:
+        SettingError: a picture is unreadable, sizes differ, or a class or a split is left without any.
+    """
+    headers = ((picture, _attempt(picture, read_header, config)) for picture in pictures)
+    first = next(((picture, header) for picture, header in headers if isinstance(header, Header)), None)
+    if first is None:
+        raise SettingError(f"data.root: no file under {config.root} is a readable image")
+    try:
+        pixels, told = _read(pictures, *first, "L" if first[1].is_gray else "RGB", config)
+    except _InColor:
+        pixels, told = _read(pictures, *first, "RGB", config)
+    read = [row for row, reason in enumerate(told) if reason is None]
+    present = {pictures[row].label for row in read if pictures[row].split == "train"}
+    for label, name in enumerate(classes):
+        reasons = [reason for picture, reason in zip(pictures, told, strict=True) if reason and picture.label == label]
+        if reasons:
+            lost = f"{len(reasons)} files of class {name} that are not readable images ({reasons[0]})"
+            print(f"data.root: excluded {lost}")
+        if label not in present:
+            raise SettingError(
+                f"data.root: no training image of class {name} under {config.root} is readable; add some"
+            )
+
+    def images(split: str) -> Images:
+        rows = [row for row in read if pictures[row].split == split]
+        if not rows:
+            raise SettingError(
+                f"data.root: no {split} image under {config.root} is readable; mend or remove its folder"
+            )
+        labels, names = [pictures[row].label for row in rows], [pictures[row].name for row in rows]
+        return Images(kept(pixels, rows), torch.tensor(labels), names)
+
+    splits = {split: images(split) for split in sorted({picture.split for picture in pictures})}
+    return RawData(classes, splits["train"], splits.get("test"), splits.get("val"))
+
+
+def _read(
+    pictures: list[Picture], example: Picture, header: Header, mode: str, config: Data
+) -> tuple[Tensor | Rows, list[str | None]]:
+    """The pixels (n, C, H, W) of all, and why there are none of one; _InColor where `mode` is L and one is not gray."""
+    side, size = config.image_size, header.size
+    width, height = size if side is None else (side, side)
+    shape = len(mode), height, width
+    pixels = _room(pictures, mode, shape, config)
+
+    def one(place: Place) -> Tensor:
+        own, image = read_both(place, mode)
+        if side is None and own.size != size:
+            differ = f"{example.place} is {size[0]}×{size[1]}, {place} {own.size[0]}×{own.size[1]}"
+            remedy = "give the side to bring them all to, such as --data.image_size 64"
+            raise SettingError(f"data.image_size: null, but the images differ in size ({differ}); {remedy}")
+        if mode == "L" and not own.is_gray:
+            raise _InColor
+        return fitted(image, shape)
+
+    def store(row: int) -> str | None:
+        found = _attempt(pictures[row], one, config)
+        if isinstance(found, str):
+            return found
+        if not isinstance(pixels, Decoded):
+            pixels[row] = found
+        return None
+
+    return pixels, each("reading images", store, range(len(pictures)))
+
+
+def _room(pictures: list[Picture], mode: str, shape: tuple[int, int, int], config: Data) -> Tensor | Stored | Decoded:
+    """Where the pixels of pictures will be, or what decodes them anew."""
+    size = math.prod(shape)
+    told = f"{len(pictures)} images of {'×'.join(map(str, shape))} take {len(pictures) * size / 1e9:.1f} GB"
+    try:
+        return allocate((len(pictures), *shape))
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, OSError) or SEVERAL * size > memory.total() // 4:
+            remedy = "give a smaller --data.image_size, or TMPDIR where there is room"
+            raise SettingError(f"data.image_size: {config.image_size}, but {told} ({error}); {remedy}") from error
+        place = f"for which {tempfile.gettempdir()} has no room ({error.strerror})"
+        print(f"data.root: {told}, {place}: decoding them anew in every pass, which is slower", flush=True)
+        return Decoded(pictures, mode, shape)
+
+
+def _attempt(picture: Picture, read: Callable[[Place], T], config: Data) -> T | str:
+    """What is read; or why it cannot be, where such pictures are to be excluded, else SettingError."""
+    try:
+        return read(picture.place)
+    except (SettingError, _InColor):
+        raise
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if config.skip_unreadable:
+            return reason
+        remedy = "mend or remove it, or give --data.skip_unreadable true"
+        raise SettingError(f"data.root: {picture.place} is not a readable image ({reason}); {remedy}") from error
