@@ -11,6 +11,9 @@ from typing import Any
 
 from layerwise.config.run import Config, plain
 
+OWN = ("image_folder", "image_shards")
+"""data sets that are the user's own, known by where they lie"""
+
 
 def settings_of(config: Config, number: int, digest: str, below: str = "") -> dict[str, Any]:
     """All that the weights of layer `number`, from 1, depend on: the data's digest, and every layer up to it, too.
@@ -63,7 +66,7 @@ def flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def without_data(config: Config, number: int) -> dict[str, Any]:
     """As `settings_of`, before the data is read: a folder of images is known by where it lies."""
-    own_images = config.data.name == "image_folder"
+    own_images = config.data.name in OWN
     return settings_of(
         config, number, fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else ""
     )
@@ -71,16 +74,9 @@ def without_data(config: Config, number: int) -> dict[str, Any]:
 
 def decisive(config: Config) -> dict[str, Any]:
     """The settings that decide what comes out at a depth, by names with dots: none of where, and how it is shown."""
-    aside = [
-        "wandb.",
-        "trainer.accelerator",
-        "trainer.devices",
-        "trainer.num_nodes",
-        "run_dir",
-        "depth",
-        "data.download",
-    ]
-    aside += ["data.root"] * (config.data.name != "image_folder")
+    aside = ["wandb.", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"]
+    aside += ["run_dir", "depth", "data.download"]
+    aside += ["data.root"] * (config.data.name not in OWN)
     return {name: value for name, value in flat(plain(config)) if not name.startswith(tuple(aside))}
 
 
@@ -100,5 +96,5 @@ def default_run_dir(config: Config, recipe: Config | None = None, name: str = "p
     if recipe is not None and own == without_data(recipe, above) | {"seed": config.seed}:
         return base
     folder = re.sub(r"\W+", "-", Path(config.data.root).resolve().name).strip("-")[:40]
-    shown = [folder] if config.data.name == "image_folder" and folder else []
+    shown = [folder] if config.data.name in OWN and folder else []
     return "-".join([base, *shown, fingerprint(own)[:6]])

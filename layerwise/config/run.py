@@ -45,11 +45,11 @@ class Data:
     download: bool = True
     """fetch a known data set that root does not hold"""
     image_size: int | None = setting(None, at_least(1))
-    """image_folder: side to shrink and crop every image to; null: as they are, all of one size"""
+    """image_folder, image_shards: side to shrink and crop every image to; null: as they are, all of one size"""
     validation: float = setting(0.1, number(0.1, below=1))
     """share of the training images held out to choose a layer's best epoch"""
     test: float = setting(0.1, number(0.1, below=1))
-    """image_folder without a test folder: share of the images held out for the test"""
+    """image_folder, image_shards without test images: share of the images held out for the test"""
     flip: bool | None = None
     """mirror training images at random; null: whatever suits the data set"""
     crop: int | None = setting(None, at_least(0))
@@ -57,7 +57,7 @@ class Data:
     border: str = setting("mirrored", BORDERS)
     """what enters at the border of a shifted image"""
     skip_unreadable: bool = False
-    """image_folder: exclude files that are not readable images, instead of stopping"""
+    """image_folder, image_shards: exclude what is not a readable image, instead of stopping"""
     teacher: Teacher = field(default_factory=Teacher)
 
 

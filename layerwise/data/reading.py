@@ -85,7 +85,7 @@ def upright(image: Image.Image, mode: str) -> Image.Image:
     Raises ValueError where the range of its pixels is unknown.
     """
     _check_range(image)
-    picture = ImageOps.exif_transpose(image)
+    picture = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
     if picture.mode.startswith("I"):  # Pillow itself would cut it off at 255
         deep = np.asarray(picture).astype(np.int64)
         gray = (deep * 255 // _highest(image)).clip(0, 255).astype(np.uint8)

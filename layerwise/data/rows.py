@@ -31,6 +31,7 @@ class Rows(ABC):
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         self.dtype, self._each, self._places = dtype, tuple(shape[1:]), np.arange(shape[0])
+        self.row_bytes = math.prod(self._each) * dtype.itemsize
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,11 +49,6 @@ class Rows(ABC):
     def itemsize(self) -> int:
         """Bytes of a number."""
         return self.dtype.itemsize
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return math.prod(self._each) * self.dtype.itemsize
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
         """The row at a position, without its axis, or those of a slice or at positions (m,) int64: (m, …)."""
@@ -92,9 +88,13 @@ class Stored(Rows):
 
     def __setitem__(self, index: int | slice | Tensor, values: Tensor) -> None:
         """Write rows: (m, …), or one row alone."""
-        places = self._places[[index]] if isinstance(index, int) else self._chosen(index)
-        given = values.to(self.dtype).expand(len(places), *self._each).contiguous()
-        for offset, part in self._runs(places, given):
+        if isinstance(index, int):  # at once, as pictures are written one by one
+            given = values.to(self.dtype).expand(self._each).contiguous().numpy()
+            runs = iter([(int(self._places[index]) * self.row_bytes, given.reshape(-1).view(np.uint8).data)])
+        else:
+            places = self._chosen(index)
+            runs = self._runs(places, values.to(self.dtype).expand(len(places), *self._each).contiguous())
+        for offset, part in runs:
             while part:
                 offset, part = self._on(offset, part, os.pwrite(self._file.fileno(), part, offset))
 
@@ -111,8 +111,8 @@ class Stored(Rows):
 
     def _runs(self, places: Places, values: Tensor) -> Iterator[tuple[int, memoryview]]:
         """Where in the file adjacent rows begin, and the bytes of `values` that are theirs."""
-        own, size = values.flatten().view(torch.uint8).numpy().data, self.row_bytes
-        starts = np.flatnonzero(np.diff(places, prepend=-2) != 1).tolist() if own else []
+        own, size = _bytes_of(values), self.row_bytes
+        starts = [0, *(np.flatnonzero(places[1:] - places[:-1] != 1) + 1).tolist()] if own else []
         for start, end in pairwise([*starts, len(places)]):
             yield int(places[start]) * size, own[start * size : end * size]
 
@@ -127,6 +127,10 @@ class Stored(Rows):
         if not done:
             raise OSError("a temporary file ended early")
         return offset + done, part[done:]
+
+
+def _bytes_of(values: Tensor) -> memoryview:
+    return values.flatten().view(torch.uint8).numpy().data
 
 
 def kept(values: Tensor | Rows, rows: list[int]) -> Tensor | Rows:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from layerwise.config import SettingError
+from layerwise.config.identity import OWN
 from layerwise.console import in_words
 from layerwise.errors import RunInUse
 from layerwise.experiments.paper.job import Job, estimate
@@ -123,7 +124,7 @@ def configured(rows: list[Row], scale: str, seeds: int, table: str, arguments: l
         for seed in range(seeds):
             config = parse([*given, *arguments, f"--depth={row.depth}", f"--seed={seed}"])[0]
             data = config.data.name
-            if data == "image_folder":
+            if data in OWN:
                 root = Path(config.data.root).resolve()
                 data = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
             folder = f"runs/{table}-{scale}-{data}/{label}-seed{seed}"

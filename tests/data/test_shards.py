@@ -1,0 +1,179 @@
+"""Images in tar shards are those of a folder; and what is odd in them is named."""
+
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from layerwise.config import Data, SettingError
+from layerwise.data import decoding, rows
+from layerwise.data.decoding import Decoded
+from layerwise.data.images import Images
+from layerwise.data.reading import fitted
+from layerwise.data.rows import Stored
+from layerwise.data.splits import DataSet, load_data
+from tests.data.test_sets import hashed
+from tests.large import add, encoded
+
+
+def picture(value: int) -> bytes:
+    return encoded(np.full((6, 5, 3), value, np.uint8), "PNG")
+
+
+def shard(path: Path, samples: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in samples.items():
+            add(archive, name, content)
+
+
+def some(start: int, count: int = 40) -> dict[str, bytes]:
+    """Pictures whose brightness is their number, of class 0 where that is even."""
+    found: dict[str, bytes] = {}
+    for i in range(start, start + count):
+        found |= {f"{i:04}.png": picture(i), f"{i:04}.cls": f"{i % 2}\n".encode(), f"{i:04}.json": b"{}"}
+    return found
+
+
+def read(root: Path, **settings: Any) -> DataSet:
+    return load_data(Data(name="image_shards", root=str(root), **settings), 0)
+
+
+def levels(images: Images) -> list[int]:
+    assert bool((images.pixels[:].flatten(1) == images.pixels[:][:, :1, 0, 0]).all())
+    return [int(level) for level in images.pixels[:][:, 0, 0, 0]]
+
+
+def test_shards__are_split_by_shard_and_key__or_as_their_names_say(tmp_path: Path) -> None:
+    shard(tmp_path / "all-000.tar", some(0))
+    shard(tmp_path / "deep" / "all-001.TAR", some(40))
+    data = read(tmp_path)
+    names = [f"all-000.tar/{i:04}" for i in range(40)] + [f"deep/all-001.TAR/{i:04}" for i in range(40, 80)]
+    test = [i for i in range(80) if hashed("test", names[i]) < 0.1]
+    val = [i for i in range(80) if hashed("validation 0", names[i]) < 0.1 and i not in test]
+    train = [i for i in range(80) if i not in test + val]
+    assert (levels(data.train), levels(data.val), levels(data.test)) == (train, val, test)
+    assert data.train.labels.tolist() == [i % 2 for i in train] and data.classes == ["0", "1"]
+    assert data.shape == (3, 6, 5)
+    (tmp_path / "all-000.tar").rename(tmp_path / "my-train-000.tar")
+    (tmp_path / "valid").mkdir()
+    (tmp_path / "deep" / "all-001.TAR").rename(tmp_path / "valid" / "1.tar")
+    (tmp_path / "classes.txt").write_text("even\nodd\n")
+    data = read(tmp_path)
+    assert levels(data.val) == list(range(40, 80)) and len(data.train) + len(data.test) == 40
+    assert data.classes == ["even", "odd"]
+
+
+ODD: dict[str, tuple[str, dict[str, bytes]]] = {
+    "no class": (r"x in .*a\.tar has no class, but KEY\.jpg or the like and KEY\.cls", {"x.png": picture(9)}),
+    "no image": (r"x in .*a\.tar has no image, but", {"x.cls": b"1"}),
+    "a name for a class": (r"x in .*a\.tar has class 'cat', but", {"x.png": picture(9), "x.cls": b"cat"}),
+    "no picture": (r"x\.png in .*a\.tar is not a readable image", {"x.png": b"no picture", "x.cls": b"1"}),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_shards__what_is_odd_is_named__and_left_out_if_asked(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, samples = ODD[what]
+    shard(tmp_path / "a.tar", some(0) | samples)
+    with pytest.raises(SettingError, match=f"^data.root: {told}.*skip_unreadable true"):
+        read(tmp_path)
+    data = read(tmp_path, skip_unreadable=True)
+    assert sum(map(len, (data.train, data.val, data.test))) == 40
+    assert "data.root: excluded 1 " in capsys.readouterr().out
+
+
+def test_shards__refuse_what_cannot_be_learned(tmp_path: Path) -> None:
+    def refused(told: str) -> None:
+        with pytest.raises(SettingError, match=f"^data.root: {told}"):
+            read(tmp_path)
+
+    refused(r".* has no \.tar files")
+    path = tmp_path / "a.tar"
+    shard(path, {"x.png": picture(1), "x.cls": b"0", "y.png": picture(2), "y.cls": b"0"})
+    refused("the training images of .* have 1 class")
+    shard(path, some(0) | {"x.png": picture(9), "x.cls": b"3"})
+    refused("no training image is of class 2, but one is of 3; number classes from 0, or name all")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    refused(r"x\.png in .*a\.tar is of class 3, but there are 3, from 0")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    refused("no training image of class c under .* is readable")
+    (tmp_path / "classes.txt").write_text("a\n\nb\n")
+    refused(r".*classes\.txt has an empty line, or a name twice")
+    (tmp_path / "classes.txt").unlink()
+    shard(path, some(0) | {"0001.jpg": picture(9)})
+    refused(r".*a\.tar has two images by the name 0001; rename")
+    path.write_bytes(b"no tar file" * 99)
+    refused(r".*a\.tar is not a readable tar file")
+    path.rename(tmp_path / "a.tar.gz")
+    refused(r".*a\.tar\.gz is compressed")
+    (tmp_path / "a.tar.gz").unlink()
+    shard(tmp_path / "train-test.tar", some(0))
+    refused("the name of train-test.tar says both test and train")
+    (tmp_path / "train-test.tar").rename(tmp_path / "test.tar")
+    refused(".*test.tar is for test, but none is for train")
+    shard(tmp_path / "b.tar", some(0))
+    shard(tmp_path / "train.tar", some(0))
+    refused(r".*b\.tar says neither train nor val nor test")
+
+
+@pytest.mark.parametrize("where", ["memory", "file", "nowhere"])
+def test_pictures__are_the_same_wherever_they_are_kept__and_decoded_once_if_kept(
+    where: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Data(name="image_folder", root=str(folder))
+    expected = load_data(config, 0)
+    decodings = list[tuple[int, int, int]]()
+
+    def counted(picture: Image.Image, shape: tuple[int, int, int]) -> torch.Tensor:
+        decodings.append(shape)
+        return fitted(picture, shape)
+
+    monkeypatch.setattr(decoding, "fitted", counted)
+    if where != "memory":
+        monkeypatch.setattr(rows, "HELD", 0)
+    if where == "nowhere":
+
+        def full(*given: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.posix_fallocate", full)
+    data = load_data(config, 0)
+    assert isinstance(data.train.pixels, {"memory": torch.Tensor, "file": Stored, "nowhere": Decoded}[where])
+    told = "120 images of 3×8×8 take 0.0 GB, for which .* has no room .No space left on device.: decoding them anew"
+    assert bool(re.search(told, capsys.readouterr().out)) == (where == "nowhere")
+    assert data.digest == expected.digest and data.dimmest == expected.dimmest
+    index = torch.tensor([40, 3, 77])
+    for own, other in ((data.train, expected.train), (data.val, expected.val), (data.test, expected.test)):
+        assert torch.equal(own.pixels[:], other.pixels[:]) and torch.equal(own.labels, other.labels)
+        assert own.names == other.names
+    assert torch.equal(data.train.pixels[index], expected.train.pixels[index])
+    if where != "nowhere":
+        assert len(decodings) == 120
+    else:
+        next((folder / "train" / "dark").iterdir()).unlink()
+        with pytest.raises(SettingError, match="is no longer a readable image; bring it back"):
+            for part in (data.train, data.val, data.test):
+                part.pixels[:]
+
+
+def test_pictures__gray_until_one_is_in_color__are_all_in_color(tmp_path: Path) -> None:
+    for i in range(30):
+        for label in ("a", "b"):
+            (tmp_path / label).mkdir(exist_ok=True)
+            Image.new("L", (4, 4), i).save(tmp_path / label / f"{i:02}.png")
+    config = Data(name="image_folder", root=str(tmp_path))
+    gray = load_data(config, 0)
+    assert gray.shape == (1, 4, 4)
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "b" / "99.png")
+    colored = load_data(config, 0)
+    assert colored.shape == (3, 4, 4)
+    first = colored.train.pixels[: len(gray.train) // 2]
+    assert torch.equal(first[:, 0], first[:, 2]) and torch.equal(first[:, :1], gray.train.pixels[: len(first)])
