@@ -12,7 +12,7 @@ from layerwise.config.run import plain
 from layerwise.parsing import configure, nearest, parse, read_config, recipes
 from layerwise.training.depth import check_fit
 
-SIDES = {"digits": 28, "plain_digits": 8, "fashion_mnist": 28, "teacher": 4}
+SIDES = {"digits": 28, "plain_digits": 8, "fashion_mnist": 28, "teacher": 4, "imagenet64": 64}
 
 
 def parsed(*arguments: str) -> Config:
@@ -55,7 +55,16 @@ def test_recipes__parse_and_fit_their_data(name: str, depth: int) -> None:
 
 def test_recipes__by_name_by_file_and_as_the_readme_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a folder that is no checkout
-    assert recipes() == ["cifar10", "digits", "fashion_mnist", "image_folder", "paper", "plain_digits", "teacher"]
+    assert recipes() == [
+        "cifar10",
+        "digits",
+        "fashion_mnist",
+        "image_folder",
+        "imagenet64",
+        "paper",
+        "plain_digits",
+        "teacher",
+    ]
     by_name = parse(["--config", "paper"])
     assert parse(["--config=configs/paper.yaml"]) == by_name
     assert by_name[0].layer.channels == 32
