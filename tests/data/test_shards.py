@@ -124,7 +124,7 @@ def test_shards__refuse_what_cannot_be_learned(tmp_path: Path) -> None:
     refused(r".*b\.tar says neither train nor val nor test")
 
 
-@pytest.mark.parametrize("where", ["memory", "file", "nowhere"])
+@pytest.mark.parametrize("where", ["memory", "file", "memory after all", "nowhere"])
 def test_pictures__are_the_same_wherever_they_are_kept__and_decoded_once_if_kept(
     where: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,14 +139,18 @@ def test_pictures__are_the_same_wherever_they_are_kept__and_decoded_once_if_kept
     monkeypatch.setattr(decoding, "fitted", counted)
     if where != "memory":
         monkeypatch.setattr(rows, "HELD", 0)
-    if where == "nowhere":
+    if where in ("memory after all", "nowhere"):
 
         def full(*given: int) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("os.posix_fallocate", full)
+    if where == "nowhere":
+        monkeypatch.setattr(decoding, "SEVERAL", 16)
+        monkeypatch.setattr("layerwise.memory.total", lambda: 4 * 20 * 192)  # a quarter holds 20 pictures
     data = load_data(config, 0)
-    assert isinstance(data.train.pixels, {"memory": torch.Tensor, "file": Stored, "nowhere": Decoded}[where])
+    kinds = {"memory": torch.Tensor, "memory after all": torch.Tensor, "file": Stored, "nowhere": Decoded}
+    assert isinstance(data.train.pixels, kinds[where])
     told = "120 images of 3×8×8 take 0.0 GB, for which .* has no room .No space left on device.: decoding them anew"
     assert bool(re.search(told, capsys.readouterr().out)) == (where == "nowhere")
     assert data.digest == expected.digest and data.dimmest == expected.dimmest
