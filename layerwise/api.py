@@ -50,8 +50,8 @@ def train(
 
     Without `run_dir` the run's directory is that of the configuration, or else one for these settings. `data`, such as
     `layerwise.dataset(images, labels)`, stands in place of what the configuration says of `data`, and the run records
-    it so. With several processes, as `trainer` says, the program that calls this is started again for each. Layers from
-    `restart_from` on are deleted and trained anew.
+    it so. Layers from `restart_from` on are deleted and trained anew. With several processes, as `trainer` says, the
+    program that calls this is started again for each.
 
     Raises:
         SettingError: something does not fit; nothing has been written.
