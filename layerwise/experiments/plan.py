@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
-from layerwise import ahead, processes
+from layerwise import ahead, memory, processes
 from layerwise.api import device_of
 from layerwise.config import Config, Features, SingleLayer
 from layerwise.console import in_words, print_table, progress
 from layerwise.data.images import Augmentation, Images
 from layerwise.data.known import KnownCrops
+from layerwise.data.rows import HELD
 from layerwise.data.splits import DataSet, load_data
 from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.steps import training_step
@@ -35,7 +36,7 @@ from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData, sample_inputs
 from layerwise.training.stack import SOME
 
-STEPS, HELD = 8, 512
+STEPS, VALIDATED = 8, 512
 """of an epoch of the rehearsal, and the images, at most, that it validates on"""
 EPOCHS = 3
 """of it: the first asks which atoms are near, the others know"""
@@ -59,6 +60,8 @@ class Planned:
     behind the embedding"""
     sample_bytes: int
     """of the patches that the dictionary is learned from, and of what is held beside them"""
+    memory_bytes: int
+    """that a process will have taken, at most, once the layer is trained; of a GPU's nothing is said"""
     view_bytes: int
     """of the stored views of its input"""
     near_bytes: int
@@ -84,6 +87,10 @@ class _Pace:
     """of an epoch, beside its steps: its checkpoint, and its share of what a training is set up with"""
     epochs: list[tuple[float, float]] = field(default_factory=list)
     """of each, the steps and the validation"""
+    sampled: int = 0
+    """bytes of the sample"""
+    memory: int = 0
+    """bytes that the process had taken at most"""
     images: tuple[int, int] = 1, 1
     """that are trained and validated on"""
 
@@ -124,8 +131,8 @@ def plan(config: Config) -> list[Planned]:
     ending = len(data.test) * sum(pace.shown for pace in paces)
     total = in_words(starting + sum(one.seconds for one in layers) + ending)
     total += f", {config.trainer.processes} processes" if config.trainer.processes > 1 else ""
-    memory = _gigabytes(max(one.sample_bytes for one in layers))
-    print(f"\nall of it: {total}, for {len(data.train)} training images; up to {memory} GB for sampled patches")
+    most = _gigabytes(max(one.memory_bytes for one in layers))
+    print(f"\nall of it: {total}, for {len(data.train)} training images; up to {most} GB of memory a process")
     print("MFLOP: in a step, for one image; views: GB of stored inputs; gates: GB of which atoms are near to those")
     return layers
 
@@ -137,7 +144,7 @@ def _few(config: Config, data: DataSet) -> DataSet:
     def some(images: Images, count: int) -> Images:
         return images.subset(torch.linspace(0, len(images) - 1, min(count, len(images))).long())
 
-    train, val = some(data.train, STEPS * largest), some(data.val, HELD)
+    train, val = some(data.train, STEPS * largest), some(data.val, VALIDATED)
     return replace(data, train=train, val=val, test=some(data.test, 1), augmentation=Augmentation(False, 0))
 
 
@@ -148,7 +155,7 @@ def _rehearsed(
     own, classes = config.layer_at(number), len(store.data.classes)
     shape, pace = stack.shape(store.data.shape), _Pace()
     store.raise_to(stack)
-    dictionary, pace.learning = _learned(own, stack, store, shape, images)
+    dictionary, pace.learning, pace.sampled = _learned(own, stack, store, shape, images)
     layer = build_layer(own, dictionary, shape, classes).to(store.device)
     # one process's part of a batch
     ask, batch = layer.layer.embedding.ask, own.optimizer.batch_size // config.trainer.processes
@@ -166,14 +173,15 @@ def _rehearsed(
         (training / pace.images[0], checking / pace.images[1]) for training, checking in pace.epochs
     ]
     pace.known, pace.shown_again = (min(seconds) for seconds in zip(*later, strict=True))
+    pace.memory = memory.peak()
     pace.between = (time.perf_counter() - began - sum(map(sum, pace.epochs))) / EPOCHS
     return layer, pace
 
 
 def _learned(
     own: SingleLayer, stack: FrozenStack, store: ViewStore, shape: tuple[int, int, int], images: int
-) -> tuple[PatchDictionary, float]:
-    """A dictionary of a few patches, and the seconds that one of as many as are asked for will take."""
+) -> tuple[PatchDictionary, float, int]:
+    """A dictionary of a few patches, the seconds that one of as many as are wanted will take, and the few's bytes."""
     generator, stamps, rounds = torch.Generator().manual_seed(0), list[float](), 0
 
     def watched(numbers: Iterable[int]) -> Iterator[int]:
@@ -184,17 +192,20 @@ def _learned(
             yield number
 
     patches = sample_inputs(stack, store, own.patch_size, own.sample, generator)
+    if len(patches) < own.atoms:  # others like them
+        more = patches[torch.randint(len(patches), (own.atoms - len(patches),), generator=generator)]
+        patches = torch.cat([patches, more + 0.01 * patches.std() * torch.randn(more.shape, generator=generator)])
     h, w = (side - own.patch_size + 1 for side in shape[1:])
     share = min(own.sample, h * w * images) / len(patches)
     began = time.perf_counter()
     fit_whitening(patches, own.whitening.epsilon)
-    whitening, atoms = time.perf_counter() - began, min(own.atoms, len(patches))
-    began = time.perf_counter()
-    dictionary = learn_dictionary(patches, atoms, generator, own.dictionary, own.whitening, own.gate.metric, watched)
+    whitening, began = time.perf_counter() - began, time.perf_counter()
+    kind, sampled = own.dictionary, sample_bytes(*patches.shape)
+    dictionary = learn_dictionary(patches, own.atoms, generator, kind, own.whitening, own.gate.metric, watched)
     took = time.perf_counter() - began
     a_round = (began + took - stamps[0]) / len(stamps) if stamps else 0.0
     beginning = max(0.0, took - whitening - a_round * len(stamps))
-    return dictionary, share * (whitening + rounds * a_round) + beginning
+    return dictionary, share * (whitening + rounds * a_round) + beginning, sampled
 
 
 def _planned(
@@ -249,11 +260,15 @@ def _planned(
     behind = sum(p.numel() for name, p in layer.named_parameters() if "projection" in name) * layer.shape[1] ** 2
     behind += sum(p.numel() for p in layer.probe.parameters())
     count = min(own.sample, h * w * n)
+    sample = sample_bytes(count, shape[0] * own.patch_size**2)
+    stored, near = (size if size <= min(HELD, memory.total() // 4) else 0 for size in (view, needed if fits else 0))
+    beside = stored + max(near, sample - pace.sampled if config.trainer.processes == 1 else 0)
     return Planned(
         *(number, shape, layer.shape, own.atoms, own.k),
         parameters=sum(parameter.numel() for parameter in trained),
         multiply_adds=2 * h * w * own.k * shape[0] * own.patch_size**2 + 3 * behind,
-        sample_bytes=sample_bytes(count, shape[0] * own.patch_size**2),
+        sample_bytes=sample,
+        memory_bytes=pace.memory + beside,
         view_bytes=view,
         near_bytes=needed if fits else 0,
         seconds=seconds,
