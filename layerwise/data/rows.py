@@ -80,6 +80,7 @@ class Stored(Rows):
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__(shape, dtype)
+        self._number = torch.empty(0, dtype=dtype).numpy().dtype
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (as long as anything refers to it)
         if hasattr(os, "posix_fallocate") and self.numel():
             os.posix_fallocate(self._file.fileno(), 0, len(self) * self.row_bytes)
@@ -89,7 +90,9 @@ class Stored(Rows):
     def __setitem__(self, index: int | slice | Tensor, values: Tensor) -> None:
         """Write rows: (m, …), or one row alone."""
         if isinstance(index, int):  # at once, as pictures are written one by one
-            given = values.to(self.dtype).expand(self._each).contiguous().numpy()
+            given = np.require(
+                values.numpy() if values.shape == self._each else values.expand(self._each).numpy(), self._number, "C"
+            )
             runs = iter([(int(self._places[index]) * self.row_bytes, given.reshape(-1).view(np.uint8).data)])
         else:
             places = self._chosen(index)
@@ -120,7 +123,7 @@ class Stored(Rows):
         """All of them as one array: of every row of the file a map, which takes no memory until it is read."""
         if len(self) * self.row_bytes != os.fstat(self._file.fileno()).st_size:
             return self[:].numpy()
-        return np.memmap(self._file, torch.empty(0, dtype=self.dtype).numpy().dtype, "r", shape=self.shape)
+        return np.memmap(self._file, self._number, "r", shape=self.shape)
 
     @staticmethod
     def _on(offset: int, part: memoryview, done: int) -> tuple[int, memoryview]:
