@@ -132,8 +132,9 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [path for name in names if is_visible(path := Path(place, name), folder)]
-    return sorted(found)
+        within = Path(place)
+        found += [within / name for name in names if not name.startswith(".") and name.lower() not in NO_IMAGES]
+    return sorted(found, key=lambda path: path.parts)  # which are compared faster than paths
 
 
 def listed(folder: Path) -> tuple[list[Path], list[Path]]:
