@@ -231,7 +231,9 @@ def test_lightning_starts_the_others__whatever_the_program_is(how: str, process:
         "layerwise": [str(Path(sys.executable).with_name("layerwise")), "train"],
         "script": ["script.py", "r"],
     }[how]
-    done = process(*first, *(option for option in given if how != "script" or not option.startswith("--run_dir")))
+    done = process(
+        *first, *(option for option in given if how != "script" or not option.startswith(("--run_dir", "--config")))
+    )
     assert done.returncode == 0, done.stderr
     assert not done.stderr and done.stdout.count("layer 1/1: epoch 1/2") == 1
     assert done.stdout.count("Run('r') 1") == (2 if how == "script" else 0)
