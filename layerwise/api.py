@@ -13,6 +13,7 @@ from layerwise.config import Config, SettingError
 from layerwise.config.identity import default_run_dir
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
+from layerwise.ops import exactly
 from layerwise.parsing import parse
 from layerwise.processes import agreed, by_first, in_turn
 from layerwise.report.listener import Figures
@@ -29,11 +30,11 @@ from layerwise.training.stack import train_stack
 
 @contextlib.contextmanager
 def as_torch_begins() -> Iterator[None]:
-    """Whatever is set around a call: gradients, and numbers of float32."""
+    """Whatever is set around a call: gradients, and numbers of float32, multiplied as such."""
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float32)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), exactly():
             yield
     finally:
         torch.set_default_dtype(before)

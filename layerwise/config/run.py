@@ -113,7 +113,7 @@ class Trainer:
     num_nodes: int = setting(1, at_least(1))
     """how many machines, on each of which the same command is started, as by torchrun or srun"""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    """number format of the products that do not decide a gate"""
+    """number format of the products that do not decide a gate; where it is mixed, those of maps are TF32's on a GPU"""
 
     @property
     def processes(self) -> int:

@@ -11,7 +11,7 @@ from layerwise.config import Whitening
 from layerwise.config.choices import DICTIONARIES, METRICS
 from layerwise.nn.kmeans import Progress, kmeans
 from layerwise.nn.whitening import fit_whitening
-from layerwise.ops import chunks
+from layerwise.ops import chunks, exactly
 
 ITERATIONS = 25  # of k-means, at most
 
@@ -73,7 +73,9 @@ class PatchDictionary(nn.Module):
         for name, value in (("mean", mean), ("whitening", whitening), ("atoms", atoms)):
             self.register_buffer(name, value.contiguous())
         # |z - c|^2 / 2 is |z|^2 / 2, common to all atoms, plus |c|^2 / 2 - c.z
-        self.register_buffer("scorer", self.unwhiten(-self.atoms.T, self.atoms.square().sum(1) / 2), persistent=False)
+        with exactly():
+            scorer = self.unwhiten(-self.atoms.T, self.atoms.square().sum(1) / 2)
+        self.register_buffer("scorer", scorer, persistent=False)
 
     def unwhiten(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Turn affine maps of whitened patches, (P, N) and (N,), into maps of patches as they are, (P+1, N).
@@ -89,9 +91,10 @@ class PatchDictionary(nn.Module):
 
     def distance(self, patches: Tensor) -> Tensor:
         """Half the squared distance of whitened patches to the atoms: (..., P) as they are to (..., N)."""
-        whitened = self.whiten(patches)
-        norms = whitened.square().sum(-1, keepdim=True) / 2 + self.atoms.square().sum(1) / 2
-        return (norms - whitened @ self.atoms.T).clamp_min(0)
+        with exactly():
+            whitened = self.whiten(patches)
+            norms = whitened.square().sum(-1, keepdim=True) / 2 + self.atoms.square().sum(1) / 2
+            return (norms - whitened @ self.atoms.T).clamp_min(0)
 
     def whitened(self) -> Tensor:
         """The atoms as whitened patches, (N, P), each number at its pixel: turned back by whitening's rotation."""

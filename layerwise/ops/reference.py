@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layerwise.ops.bounded import NUMBERS
+from layerwise.ops.exact import exactly
 from layerwise.ops.near import mask_of, near_of
 
 TOGETHER = 1 << 25
@@ -57,6 +58,12 @@ def affine(patches: Tensor, weight: Tensor) -> Tensor:
     return patches @ weight[:-1] + weight[-1]
 
 
+def _gate(patches: Tensor, scorer: Tensor, neighbors: int) -> Tensor:
+    """Which atoms are near, (..., N) bool."""
+    with exactly():
+        return nearest_mask(affine(patches, scorer), neighbors)
+
+
 def nearest_mask(scores: Tensor, k: int) -> Tensor:
     """Mark the k lowest scores, 1 ≤ k ≤ N, of each row of (..., N): exactly k, of equal ones those of lowest index."""
     threshold = kth_lowest(scores, k)
@@ -83,7 +90,7 @@ def _pooled(gate: Tensor, patches: Tensor, maps: Tensor | None, pool: int) -> Te
 def embed(x: Tensor, scorer: Tensor, maps: Tensor | None, patch_size: int, neighbors: int, pool: int) -> Tensor:
     """The embedding as torch differentiates it: what every backend and its backward pass are tested against."""
     patches = extract_patches(x, patch_size)
-    return _pooled(nearest_mask(affine(patches, scorer), neighbors), patches, maps, pool)
+    return _pooled(_gate(patches, scorer, neighbors), patches, maps, pool)
 
 
 def _parts(x: Tensor, patch_size: int, atoms: int) -> list[slice]:
@@ -106,7 +113,7 @@ def forward(
     atoms, pooled, found = scorer.shape[1], list[Tensor](), list[Tensor]()
     for part in _parts(x, patch_size, atoms):
         patches = extract_patches(x[part], patch_size)
-        gate = nearest_mask(affine(patches, scorer), neighbors) if near is None else mask_of(near[part], atoms)
+        gate = _gate(patches, scorer, neighbors) if near is None else mask_of(near[part], atoms)
         pooled.append(_pooled(gate, patches, maps, pool))
         found += [near_of(gate, neighbors)] if near is None else []
     return torch.cat(pooled), torch.cat(found) if near is None else near
@@ -115,7 +122,7 @@ def forward(
 def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
     patches = (extract_patches(x[part], patch_size) for part in _parts(x, patch_size, scorer.shape[1]))
-    return torch.cat([near_of(nearest_mask(affine(some, scorer), neighbors), neighbors) for some in patches])
+    return torch.cat([near_of(_gate(some, scorer, neighbors), neighbors) for some in patches])
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from layerwise.ops.bounded import NUMBERS
+from layerwise.ops.exact import exactly
 from layerwise.ops.launch import parallel
 from layerwise.ops.vectors import LANES
 from layerwise.ops.windows import cut
@@ -33,7 +34,8 @@ def times(x: Tensor, weight: Tensor, patch_size: int, pool: int = 1) -> Iterator
         count = rows.shape[:3].numel()
         if not len(products):
             products = torch.empty(count, weight.shape[1])
-        product = torch.mm(rows.flatten(0, 2), weight, out=products[:count])
+        with exactly():
+            product = torch.mm(rows.flatten(0, 2), weight, out=products[:count])
         yield part, product.view(*rows.shape[:3], -1).numpy()
 
 

@@ -25,6 +25,7 @@ from layerwise import config, memory, processes
 from layerwise.console import bar, silence_lightning
 from layerwise.environment import OTHERS, hidden
 from layerwise.errors import DamagedRun
+from layerwise.ops import multiplied_with
 from layerwise.run.files import commit
 from layerwise.training.inputs import LayerData
 from layerwise.training.listeners import Listener, tell
@@ -159,6 +160,14 @@ class _Pace(Callback):
         trainer.logger.log_metrics(values, trainer.global_step - 1)
 
 
+def rounding(precision: str, device: torch.device) -> str:
+    """How products of float32 are multiplied where they decide no gate, as `torch.set_float32_matmul_precision` says.
+
+    Half precision is asked for, then on a GPU the maps' products are TF32's, which has as many digits as float16.
+    """
+    return "highest" if precision == "32-true" or device.type != "cuda" else "high"
+
+
 def fit_layer(
     layer: nn.Module,
     number: int,
@@ -225,7 +234,8 @@ def fit_layer(
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", ".*`broadcast_buffers` is deprecated.*")  # as torch 2.11 knows no other
         try:
-            fitting.fit(module, datamodule=data, ckpt_path=last if resumed else None)
+            with multiplied_with(rounding(trainer.precision, data.device)):
+                fitting.fit(module, datamodule=data, ckpt_path=last if resumed else None)
         finally:
             if shown.bar is not None:
                 shown.bar.close()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from layerwise import ops
-from layerwise.nn.dictionary import learn_dictionary
+from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.ops import cpu, extract_patches, prefilter, reference, rows, selection
 from layerwise.ops.near import layout, mask_of, near_of
 
@@ -345,3 +345,22 @@ def test_select__takes_few_passes(
         assert room == -1 and int((row <= float(threshold)).sum()) == k
         passes.append(0)
     assert sum(passes) / 40 < mean and max(passes) <= most
+
+
+def test_near__is_the_same__whatever_precision_is_set(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, scorer = torch.randn(8, 3, 24, 24, generator=generator), torch.randn(76, 256, generator=generator)
+    monkeypatch.setattr("layerwise.ops.prefilter.pays", lambda patch: False)
+    atoms, square = scorer[:75].T, scorer[:75] @ scorer[:75].T
+    dictionary, patches = PatchDictionary(torch.zeros(75), torch.eye(75), atoms), extract_patches(x, 5)
+    tried: dict[str, Callable[[], Tensor]] = {
+        "compiled": lambda: ops.near(x, scorer, 5, 64),
+        "plain": lambda: reference.near(x, scorer, 5, 64),
+        "distance": lambda: dictionary.distance(patches),
+        "scorer": lambda: PatchDictionary(torch.zeros(75), square, atoms).scorer,
+    }
+    expected = {name: find() for name, find in tried.items()}
+    with ops.multiplied_with("medium"):
+        assert [name for name, find in tried.items() if not torch.equal(find(), expected[name])] == []
+        assert torch.get_float32_matmul_precision() == "medium"

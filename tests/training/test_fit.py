@@ -17,9 +17,10 @@ from layerwise.config import Features, Optimizer
 from layerwise.data.views import ViewStore
 from layerwise.errors import DamagedRun
 from layerwise.nn.stack import FrozenStack
+from layerwise.ops import multiplied_with
 from layerwise.run.folder import LayerFolder
 from layerwise.training import fit
-from layerwise.training.fit import fit_layer
+from layerwise.training.fit import fit_layer, rounding
 from layerwise.training.inputs import LayerData
 from layerwise.training.module import BestEpoch
 from tests.conftest import QUIET, Command
@@ -41,10 +42,12 @@ class Watched(Matrix):
     def __init__(self) -> None:
         super().__init__(36, 20)
         self.seen: set[torch.dtype] = set()
+        self.multiplied: set[str] = set()
 
     def forward(self, x: Tensor, below: Tensor | None = None) -> tuple[Tensor, Tensor]:
         out, logits = super().forward(x, below)
         self.seen.add(logits.dtype)
+        self.multiplied.add(torch.get_float32_matmul_precision())
         return out, logits
 
 
@@ -53,6 +56,17 @@ def test_precision__is_that_of_the_products(precision: str, expected: torch.dtyp
     model = Watched()
     fitted(model, tmp_path, 1, precision)
     assert model.seen == {expected} and model.weight.dtype == torch.float32
+
+
+def test_products_of_float32__are_exact__but_on_a_gpu_where_half_precision_is_asked_for(tmp_path: Path) -> None:
+    model = Watched()
+    with multiplied_with("medium"):
+        fitted(model, tmp_path, 1, "bf16-mixed")
+        assert torch.get_float32_matmul_precision() == "medium"
+    assert model.multiplied == {"highest"}
+    gpu = torch.device("cuda")
+    for precision, expected in (("32-true", "highest"), ("16-mixed", "high"), ("bf16-mixed", "high")):
+        assert (rounding(precision, CPU), rounding(precision, gpu)) == ("highest", expected)
 
 
 def test_half_precision__changes_the_projection__but_no_gate_and_no_map(generator: torch.Generator) -> None:

@@ -1,7 +1,8 @@
 """The embedding on an NVIDIA GPU, by Triton kernels: which atoms are near, and what they map, densely or sparsely.
 
 Which atoms are near does not depend on precision, nor does what few of them map. Products of many are float32-accurate
-where `torch.get_float32_matmul_precision()` is "highest" (torch's default), else TF32. For shapes see `layerwise.ops`.
+where `torch.get_float32_matmul_precision()` is "highest" (torch's default), else TF32: in training, where
+`trainer.precision` is mixed. For shapes see `layerwise.ops`.
 """
 
 # mypy: disable-error-code="no-untyped-call"
