@@ -1,6 +1,6 @@
 """The GPU's kernels, compiled without a GPU at the recipes' shapes, and what each takes of a multiprocessor.
 
-    python -m tests.ops.compiled
+    python -m tests.ops.compiled [80 86 …]
 
 Prints a line of JSON for each: registers of a thread, bytes of its stack, which is where registers are spilled to, and
 bytes of shared memory. The launches are those of `layerwise.ops.cuda`, given tensors without content.
@@ -10,6 +10,7 @@ bytes of shared memory. The launches are those of `layerwise.ops.cuda`, given te
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from triton.runtime.jit import JITFunction
 
 from layerwise.ops import cuda
 
-CAPABILITIES = [80, 90]
+SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+"""compute capability without its point: KiB that a program may share"""
 RECIPES = {  # (B, C, H, W), s, N, k, pool
     "layer 1": ((256, 3, 32, 32), 5, 256, 64, 2),
     "layer 1 of 1024": ((64, 3, 32, 32), 5, 1024, 256, 4),
@@ -67,11 +69,11 @@ def source(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -
     return ASTSource(kernel, {name: types[name] for name in kernel.arg_names}, constants, attributes)
 
 
-def main() -> None:
+def main(capabilities: list[int]) -> None:
     """Print what each kernel takes."""
     for recipe, shape in RECIPES.items():
         for kernel, arguments, constants, options in launches(*shape):
-            for capability in CAPABILITIES:
+            for capability in capabilities:
                 target = GPUTarget("cuda", capability, 32)
                 compiled = triton.compile(source(kernel, arguments, constants), target=target, options=options)
                 with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -86,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main([int(given) for given in sys.argv[1:]] or list(SHARED))
