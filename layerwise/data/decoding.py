@@ -8,21 +8,27 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from layerwise import memory
 from layerwise.config import Data, SettingError
 from layerwise.data.images import Images
-from layerwise.data.reading import Header, Place, each, fitted, read_both, read_header, read_picture
+from layerwise.data.reading import Header, Place, each, pixels_of, read_both, read_header, read_picture
 from layerwise.data.rows import Places, Rows, Stored, allocate, kept
 from layerwise.data.splits import RawData
 
 T = TypeVar("T")
 SEVERAL = 256
 """pictures that memory must hold"""
+BLOCK, ROOM = 64, 1 << 22
+"""pictures and bytes, at most, that are written at once"""
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 """names of folders and shards, and what they hold"""
 
@@ -46,18 +52,18 @@ class Decoded(Rows):
         self._pictures, self._mode, self._size = pictures, mode, shape
 
     def _read(self, places: Places) -> Tensor:
-        found = torch.empty((len(places), *self._each), dtype=self.dtype)
+        found = np.empty((len(places), *self._each), np.uint8)
 
         def store(row: int) -> None:
             place = self._pictures[int(places[row])].place
             try:
-                found[row] = fitted(read_picture(place, self._mode), self._size)
+                found[row] = pixels_of(read_picture(place, self._mode), self._size)
             except Exception as error:  # a damaged file can make a decoder raise anything
                 raise SettingError(f"data.root: {place} is no longer a readable image; bring it back") from error
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(store, range(len(places))))
-        return found
+        return torch.from_numpy(found)
 
 
 class _InColor(Exception):
@@ -115,7 +121,7 @@ def _read(
     shape = len(mode), height, width
     pixels = _room(pictures, mode, shape, config)
 
-    def one(place: Place) -> Tensor:
+    def one(out: npt.NDArray[np.uint8], place: Place) -> None:
         own, image = read_both(place, mode)
         if side is None and own.size != size:
             differ = f"{example.place} is {size[0]}×{size[1]}, {place} {own.size[0]}×{own.size[1]}"
@@ -123,17 +129,18 @@ def _read(
             raise SettingError(f"data.image_size: null, but the images differ in size ({differ}); {remedy}")
         if mode == "L" and not own.is_gray:
             raise _InColor
-        return fitted(image, shape)
+        out[:] = pixels_of(image, shape)
 
-    def store(row: int) -> str | None:
-        found = _attempt(pictures[row], one, config)
-        if isinstance(found, str):
-            return found
+    def store(some: range) -> list[str | None]:
+        block = np.empty((len(some), *shape), np.uint8)
+        told = [_attempt(pictures[row], partial(one, out), config) for row, out in zip(some, block, strict=True)]
         if not isinstance(pixels, Decoded):
-            pixels[row] = found
-        return None
+            pixels[some.start : some.stop] = torch.from_numpy(block)
+        return told
 
-    return pixels, each("reading images", store, range(len(pictures)))
+    step = max(1, min(BLOCK, len(pictures) // BLOCK, ROOM // math.prod(shape)))
+    parts = [range(start, min(start + step, len(pictures))) for start in range(0, len(pictures), step)]
+    return pixels, list(chain.from_iterable(each("reading images", store, parts)))
 
 
 def _room(pictures: list[Picture], mode: str, shape: tuple[int, int, int], config: Data) -> Tensor | Stored | Decoded:

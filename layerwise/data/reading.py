@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -98,11 +99,15 @@ def upright(image: Image.Image, mode: str) -> Image.Image:
 
 def fitted(picture: Image.Image, shape: tuple[int, int, int]) -> Tensor:
     """The pixels (C, H, W) uint8 of a picture, shrunk or enlarged to cover H×W, of which the center is cut out."""
+    return torch.from_numpy(pixels_of(picture, shape).copy())
+
+
+def pixels_of(picture: Image.Image, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """What `fitted` gives, as a view of an array."""
     channels, height, width = shape
     if picture.size != (width, height):
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    array = np.asarray(picture).reshape(height, width, channels)
-    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+    return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def pictures_in(names: Iterable[str]) -> Iterator[tuple[str, str]]:

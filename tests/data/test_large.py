@@ -75,7 +75,7 @@ def test_training__on_200_000_pictures__takes_at_most_4_gib(name: str, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITE)
-def test_reading__takes_less_than_half_again_as_long_as_decoding(name: str, tmp_path: Path) -> None:
+def test_reading__takes_at_most_a_fifth_longer_than_decoding(name: str, tmp_path: Path) -> None:
     """By processor time, which others disturb less; decoding is that of a folder's pictures, in threads, too."""
     for kind in {name, "image_folder"}:
         WRITE[kind](tmp_path / kind, 20_000)
@@ -98,4 +98,4 @@ def test_reading__takes_less_than_half_again_as_long_as_decoding(name: str, tmp_
     pairs = [(seconds(alone), seconds(lambda: DATASETS[name](Data(name, str(tmp_path / name))))) for _ in range(3)]
     ratios = sorted(reading / decoding for decoding, reading in pairs)
     print(f"{name}: reading takes {ratios[1]:.2f} times as long as decoding alone; {os.cpu_count()} processors")
-    assert ratios[1] < 1.5  # 1.2 is the aim; 1.2 to 1.4 was measured
+    assert ratios[1] < 1.2  # 1.05 and 1.13 were measured

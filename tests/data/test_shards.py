@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from layerwise.config import Data, SettingError
 from layerwise.data import decoding, rows
 from layerwise.data.decoding import Decoded
 from layerwise.data.images import Images
-from layerwise.data.reading import fitted
+from layerwise.data.reading import pixels_of
 from layerwise.data.rows import Stored
 from layerwise.data.splits import DataSet, load_data
 from tests.data.test_sets import hashed
@@ -132,11 +133,11 @@ def test_pictures__are_the_same_wherever_they_are_kept__and_decoded_once_if_kept
     expected = load_data(config, 0)
     decodings = list[tuple[int, int, int]]()
 
-    def counted(picture: Image.Image, shape: tuple[int, int, int]) -> torch.Tensor:
+    def counted(picture: Image.Image, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
         decodings.append(shape)
-        return fitted(picture, shape)
+        return pixels_of(picture, shape)
 
-    monkeypatch.setattr(decoding, "fitted", counted)
+    monkeypatch.setattr(decoding, "pixels_of", counted)
     if where != "memory":
         monkeypatch.setattr(rows, "HELD", 0)
     if where in ("memory after all", "nowhere"):
