@@ -98,4 +98,4 @@ def test_reading__takes_at_most_a_fifth_longer_than_decoding(name: str, tmp_path
     pairs = [(seconds(alone), seconds(lambda: DATASETS[name](Data(name, str(tmp_path / name))))) for _ in range(3)]
     ratios = sorted(reading / decoding for decoding, reading in pairs)
     print(f"{name}: reading takes {ratios[1]:.2f} times as long as decoding alone; {os.cpu_count()} processors")
-    assert ratios[1] < 1.2  # 1.05 and 1.13 were measured
+    assert ratios[1] < 1.2  # 0.87 to 1.13 were measured
