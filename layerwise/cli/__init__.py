@@ -78,7 +78,7 @@ def _run(verb: str, arguments: list[str]) -> int:
             near = difflib.get_close_matches(verb, VERBS, 1)
             guess = f"did you mean {near[0]}" if near else f"there are {', '.join(VERBS)}"
             raise SettingError(f"{verb}: there is no such verb, {guess}; see layerwise --help")
-        # there are two pools of threads, torch's and Numba's: the one that waits is to leave its cores to the other
+        # torch's threads, while they wait, are to leave their cores to those of compiled loops
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         with hidden():
             _module(verb).main(arguments)

@@ -21,6 +21,12 @@ def sample_bytes(count: int, dimension: int) -> int:
     return count * (4 * dimension + BESIDE)
 
 
+def views_seen(config: Config) -> int:
+    """How many views of the training images the layers above the first see: no more than they have epochs."""
+    epochs = (config.layer_at(number).optimizer.epochs for number in range(2, config.deepest + 1))
+    return min(config.features.views, max(epochs, default=0))
+
+
 def next_shape(config: Config, number: int, shape: tuple[int, int, int], images: int) -> tuple[int, int, int]:
     """The shape (D, h', w') that layer `number` makes of so many inputs (C, H, W); SettingError where it cannot."""
     layer, (_, height, width) = config.layer_at(number), shape

@@ -21,7 +21,7 @@ from layerwise.processes import by_first
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.seeds import fold_seed
-from layerwise.training.depth import no_gain, no_room
+from layerwise.training.depth import no_gain, no_room, views_seen
 from layerwise.training.evaluation import statistics
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData, sample_inputs
@@ -40,9 +40,7 @@ def train_stack(
     a loss is not finite, DamagedRun where a file of the run is not as it was written.
     """
     stack, records = FrozenStack(), list[LayerRecord]()
-    most = max((config.layer_at(number).optimizer.epochs for number in range(2, config.deepest + 1)), default=0)
-    features = replace(config.features, views=min(config.features.views, most))  # as no epoch sees another
-    inputs = ViewStore(features, data, config.seed, device)
+    inputs = ViewStore(replace(config.features, views=views_seen(config)), data, config.seed, device)
     stop = None
     for number in range(1, config.deepest + 1):
         if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
