@@ -13,6 +13,7 @@ from layerwise.config import Config, SettingError
 from layerwise.config.identity import default_run_dir
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
+from layerwise.launcher import together
 from layerwise.ops import exactly
 from layerwise.parsing import parse
 from layerwise.processes import agreed, by_first, in_turn
@@ -65,7 +66,7 @@ def train(
         raise SettingError(f"data: {type(data).__name__} is none; give layerwise.dataset(images, labels), or None")
     if restart_from is not None and not (isinstance(restart_from, int) and 1 <= restart_from <= config.deepest):
         raise SettingError(f"restart_from: {restart_from} is not one of the layers 1 to {config.deepest}")
-    with processes.together(config.trainer):
+    with together(config.trainer):
         return _train(config, run_dir, data, restart_from)
 
 

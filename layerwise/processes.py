@@ -1,24 +1,17 @@
 """Several processes that train one stack together, a device each, by torch.distributed; most often it is one, alone.
 
-They are started and find each other as Lightning has it: by its own launcher, which starts the script again, or by
-torchrun, SLURM and others. Every one has the images, and its part of every batch; the first, rank 0, alone reads and
-writes the run's directory, learns dictionaries and speaks. What is computed of images once, such as features that are
-stored, lies in a file that the processes of a machine share: each computes a part, all read it. With several machines
-each has such a file, and computes all of it, which costs no traffic.
+How they start and end is in `layerwise.launcher`. Every one has the images, and its part of every batch; the first,
+rank 0, alone reads and writes the run's directory, learns dictionaries and speaks. What is computed of images once,
+such as features that are stored, lies in a file that the processes of a machine share: each computes a part, all read
+it. With several machines each has such a file, and computes all of it, which costs no traffic.
 """
 
 import math
 import os
 import pickle
-import signal
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,18 +19,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from layerwise import config, console
-from layerwise.environment import OTHERS, hidden, number_on_machine, show_launcher
-from layerwise.errors import TOLD_ELSEWHERE, SettingError, TrainingFailed
+from layerwise.errors import TOLD_ELSEWHERE
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 """for which others wait for the first, which may learn a dictionary for hours; that it has ended is noticed at once"""
-LAUNCHER = "LAYERWISE_LAUNCHER"
-"""the variable that tells processes which one has started them"""
-LIMIT = 60.0
-"""seconds, at most, in which a process that fails leaves the one that has started it to end by itself"""
-
 _environment: Any = None  # Lightning's, by which the processes know each other; None of one alone
 _devices = 1  # processes on each machine
 _words: Any = None  # torch's group of all, by which they tell each other what is no tensor of a device
@@ -69,113 +55,19 @@ def _number() -> int:
     return 0 if _environment is None else int(_environment.local_rank())
 
 
-@contextmanager
-def together(trainer: config.Trainer) -> Iterator[None]:
-    """Start the processes that are asked for, or join those that a launcher has started, for as long as this lasts.
-
-    What is within is done by all of them. One alone is left as it is. Raises SettingError where there are no such
-    processes, TrainingFailed where another one is lost.
-    """
+def enter(environment: Any, devices: int) -> None:
+    """Be one of several, who know each other by Lightning's environment, so many of them on each machine."""
     global _environment, _devices, _words
-    if trainer.processes == 1:
-        yield
-        return
-    launcher = int(os.environ.get(LAUNCHER, 0))
-    if launched := launcher == os.getppid():
-        threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
-    try:
-        with _ended_by_signals():
-            _environment = _joined(trainer)
-            _words = dist.new_group(backend="gloo", timeout=PATIENCE)
-        _devices = trainer.devices
-    except SettingError as error:
-        if number_on_machine():
-            error.add_note(TOLD_ELSEWHERE)
-        raise
-    try:
-        with console.mute(rank() > 0):
-            yield
-            agreed(lambda: None)  # none ends before the others
-    except BaseException as error:
-        _leave(dist.get_backend() == "gloo")  # NCCL would wait for the others
-        if launched and TOLD_ELSEWHERE in getattr(error, "__notes__", ()):
-            time.sleep(LIMIT)  # Lightning's launcher kills itself once one that it has started has failed
-        if isinstance(error, RuntimeError) and _tells_of_a_loss(error):
-            lost = f"one of {trainer.processes} processes has ended; the same command goes on from the last epoch"
-            raise TrainingFailed(f"trainer.devices: {lost} ({' '.join(str(error).split())[:200]})") from error
-        raise
-    _leave()
+    _environment, _devices = environment, devices
+    _words = dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
-def _joined(trainer: config.Trainer) -> Any:
-    """Start or join the other processes; the environment by which they know each other."""
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-    from lightning.fabric.strategies.ddp import DDPStrategy
-
-    console.silence_lightning()
-    show_launcher()
-    gpu = torch.cuda.is_available() and trainer.accelerator != "cpu"
-    try:
-        with hidden(OTHERS):
-            fabric = Fabric(
-                accelerator="gpu" if gpu else "cpu",
-                devices=trainer.devices,
-                num_nodes=trainer.num_nodes,
-                strategy=DDPStrategy(),
-            )
-        environment = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
-        if isinstance(environment, LightningEnvironment) and not environment.creates_processes_externally:
-            main = sys.modules["__main__"]
-            if getattr(main, "__spec__", None) is None and not Path(sys.argv[0]).is_file():
-                raise ValueError("several processes start the program again, and this is none; put it into a file")
-            os.environ[LAUNCHER] = str(os.getpid())
-        if isinstance(environment, SLURMEnvironment):
-            environment.auto_requeue = False  # the command itself ends, and goes on, on a signal
-        fabric.launch()
-    except Exception as error:
-        if isinstance(error, dist.DistError):
-            raise
-        asked = f"{trainer.devices}, with --trainer.num_nodes {trainer.num_nodes}"
-        raise SettingError(f"trainer.devices: {asked}: {' '.join(str(error).split())}") from error
-    return environment
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Leave signals to the system, as long as this waits for other processes, when no handler of Python's is called."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if not all(map(callable, handlers.values())) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    try:
-        for number in handlers:
-            signal.signal(number, signal.SIG_DFL)
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _leave(orderly: bool = True) -> None:
+def leave(orderly: bool = True) -> None:
+    """Be one alone again; in disorder where others may no longer answer."""
     global _environment, _devices, _words
     _environment, _devices, _words = None, 1, None
     if orderly:
         dist.destroy_process_group()
-
-
-def _end_with(launcher: int) -> None:
-    """End this process once the one that has started it is gone, whatever it waits for."""
-    while os.getppid() == launcher:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _tells_of_a_loss(error: RuntimeError) -> bool:
-    """Whether an error says that another process can no longer be reached."""
-    told = str(error)
-    return isinstance(error, dist.DistError) or any(word in told for word in ("gloo", "Gloo", "NCCL", "by peer"))
 
 
 # what all do, and what one does for all

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from layerwise import processes
 from layerwise.config.run import Trainer
 from layerwise.experiments.selftest.command import SERVER, Ended, Started
+from layerwise.launcher import together
 from layerwise.nn.projection import normalized, projected
 from tests.conftest import QUIET, ROOT, SMALL, Command, environment
 from tests.nn.test_projection import modules, sparse
@@ -125,7 +125,7 @@ def embedding() -> tuple[Tensor, Tensor]:
 
 def moments(rank: int, port: int, folder: Path) -> None:
     """Train on half of a batch by the other process's moments, too, and leave what came out."""
-    with launched(rank, 2, 1, port), processes.together(Trainer("cpu", 2)):
+    with launched(rank, 2, 1, port), together(Trainer("cpu", 2)):
         half, factor = (torch.split(whole, 3)[rank] for whole in embedding())
         for form in FORMS:
             norm, projection = modules("batch")
