@@ -14,8 +14,7 @@ def image_folder(config: Data) -> RawData:
     """Your own images, in root/{train,val,test}/<class>/*, or in root/<class>/* where nothing is split yet.
 
     Classes are the subfolders of root/train, in alphabetical order; images may lie deeper in them. Images are gray if
-    all files are, else color. What would take much of the memory lies
-    in a temporary file.
+    all files are, else color. What would take much of the memory lies in a temporary file.
 
     Raises:
         SettingError: root is missing or empty, has one class, an unreadable file, or images of different sizes.
