@@ -102,6 +102,8 @@ class Layer:
     """how a patch is described by its near atoms"""
     dictionary: str = setting("kmeans", choices.DICTIONARIES)
     """where the atoms come from"""
+    mirror: bool = False
+    """answer to an image just as to its mirror image: atoms come in pairs, of which one is the other, mirrored"""
     whitening: Whitening = field(default_factory=Whitening)
     sampling: Sampling = field(default_factory=Sampling)
     gate: Gate = field(default_factory=Gate)
@@ -127,6 +129,10 @@ class Layer:
         if self.atoms > self.sample:
             few = f"{self.sample} sampled patches for {self.atoms} atoms"
             return "sampling.patches", f"{few}; give at least as many patches as atoms, or null"
+        if self.mirror and self.atoms % 2:
+            return "atoms", f"{self.atoms}, but with mirror they come in pairs; give an even number"
+        if self.mirror and self.channels is not None and self.channels % 2:
+            return "channels", f"{self.channels}, but with mirror they come in pairs; give an even number"
         if self.gate.metric == "cosine" and self.gate.kind != "nearest":
             return "gate.metric", f"cosine goes with the gate nearest, not {self.gate.kind}; change either"
         if self.gate.kind == "relu" and (self.embedding != "full" or self.probe.kind == "unconstrained"):
@@ -134,6 +140,7 @@ class Layer:
         if self.probe.kind == "unconstrained":
             bare = {"pool": (self.pool, 1), "norm.kind": (self.norm.kind, "none"), "channels": (self.channels, None)}
             bare |= {"residual.kind": (self.residual.kind, "none"), "probe.pool": (self.probe.pool, 1)}
+            bare |= {"mirror": (self.mirror, False)}
             for name, (value, only) in (bare | {"embedding": (self.embedding, "full")}).items():
                 if value != only:
                     reason = "the unconstrained probe classifies the embedding as it is"

@@ -174,6 +174,8 @@ class Config:
         for i in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
             if conflict := self.layer_at(i).conflict():
                 raise SettingError(f"{self.name_of(i, conflict[0])}: {conflict[1]}")
+            if conflict := self._mirroring(i):
+                raise SettingError(f"{self.name_of(i, conflict[0])}: {conflict[1]}")
             size, processes = self.layer_at(i).optimizer.batch_size, self.trainer.processes
             if size % processes:
                 name = self.name_of(i, "optimizer.batch_size")
@@ -181,6 +183,18 @@ class Config:
                     f"{name}: {size} images cannot be divided among {processes} processes, which is --trainer.devices "
                     f"times --trainer.num_nodes; give a multiple of {processes}"
                 )
+
+    def _mirroring(self, number: int) -> tuple[str, str] | None:
+        """What does not go with layer `number`'s `mirror`: the setting to name, and what to say of it; or None."""
+        own, first = self.layer_at(number), self.layer_at(1)
+        if own.mirror != first.mirror:
+            return "mirror", f"{own.mirror}, but layer 1 has {first.mirror}; give the same to all layers".lower()
+        if own.mirror and self.data.flip is False:
+            return "mirror", "true, but data.flip is false; give --data.flip true if images may be mirrored"
+        if own.mirror and number == 1 and own.residual.kind != "none":
+            kind = own.residual.kind
+            return "residual.kind", f"{kind}, but with mirror an image's channels are no pairs; give none to layer 1"
+        return None
 
     @property
     def deepest(self) -> int:

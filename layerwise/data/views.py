@@ -5,7 +5,7 @@ Shapes: n images, B batch, C channels, H W side.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class ViewStore:
     """of the run; the same views at every depth"""
     device: torch.device
     """what computes"""
+    mirrored: bool = False
+    """an image and its mirror image are the same to what is trained on them"""
     depth: int = field(default=0, init=False)
     train: list[View] = field(default_factory=list, init=False)
     val: list[View] = field(default_factory=list, init=False)
@@ -53,6 +55,7 @@ class ViewStore:
         """those of `data` to train on, and"""
         self.val_images = self.data.val.placed(self.device)
         """to validate with, where the device has them at hand if it has room"""
+        self.augmentation = replace(self.data.augmentation, flip=self.data.augmentation.flip and not self.mirrored)
 
     def raise_to(self, stack: FrozenStack) -> None:
         """Make the views that the layer above `stack` is trained on; none for the first layer, or if views is 0."""
@@ -83,7 +86,7 @@ class ViewStore:
     @property
     def wanted(self) -> int:
         """How many views are asked for; where nothing is augmented, all would be the same."""
-        return self.config.views if self.data.augmentation.changes else min(self.config.views, 1)
+        return self.config.views if self.augmentation.changes else min(self.config.views, 1)
 
     def _affordable(self, stack: FrozenStack) -> int:
         """How many views there is room for, at most as many as are asked for."""
@@ -125,7 +128,7 @@ class ViewStore:
             logits_shape = (len(images), len(self.data.classes))
             features = allocate_for_all(shape, dtype, count, place)
             view = View(features, allocate_for_all(logits_shape, torch.float32, count, place), images.labels)
-            augmentation = self.data.augmentation if dtype == torch.float16 and not below else None
+            augmentation = self.augmentation if dtype == torch.float16 and not below else None
             source = below.pop(0) if below else images
             seed, start, own = fold_seed(self.seed, number, 1), 0, given
             batches = Batches(

@@ -3,6 +3,9 @@
 Shapes: P patch dimension, N atoms, M sampled patches.
 """
 
+from collections.abc import Mapping
+from inspect import signature
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from layerwise.config import Whitening
 from layerwise.config.choices import DICTIONARIES, METRICS
 from layerwise.nn.kmeans import Progress, kmeans
+from layerwise.nn.mirror import Mirror, mirror_of
 from layerwise.nn.whitening import fit_whitening
 from layerwise.ops import chunks, exactly
 
@@ -17,9 +21,11 @@ ITERATIONS = 25  # of k-means, at most
 
 
 @DICTIONARIES("kmeans")
-def clustered(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
+def clustered(
+    patches: Tensor, count: int, generator: torch.Generator, progress: Progress, mirror: Mirror | None = None
+) -> Tensor:
     """The centroids of whitened patches: the paper's choice."""
-    return kmeans(patches, count, ITERATIONS, generator, progress=progress)
+    return kmeans(patches, count, ITERATIONS, generator, progress=progress, mirror=mirror)
 
 
 @DICTIONARIES("sampled")
@@ -41,10 +47,12 @@ def uniform(patches: Tensor, count: int, generator: torch.Generator, progress: P
 
 
 @DICTIONARIES("kmeans_gaussian")
-def clustered_gaussian(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
+def clustered_gaussian(
+    patches: Tensor, count: int, generator: torch.Generator, progress: Progress, mirror: Mirror | None = None
+) -> Tensor:
     """The centroids of standard normal patches, as many as were sampled: the authors' random patches."""
     drawn = patches.cpu().normal_(generator=generator)  # in place of those that were sampled, whose room they take
-    return clustered(patches.copy_(drawn), count, generator, progress)
+    return clustered(patches.copy_(drawn), count, generator, progress, mirror)
 
 
 @METRICS("euclidean")
@@ -60,22 +68,40 @@ def by_direction(points: Tensor) -> Tensor:
 
 
 class PatchDictionary(nn.Module):
-    """Whitening and atoms, as buffers: they never change once they are learned."""
+    """Whitening and atoms, as buffers: they never change once they are learned.
+
+    With `mirror`, which says where each number of a mirrored patch comes from, atoms are in pairs: the second half is
+    the first half, mirrored.
+    """
 
     mean: Tensor  # (P,)
     whitening: Tensor  # (P, P)
     atoms: Tensor  # (N, P), in whitened coordinates
+    mirror: Tensor | None  # (P,) int64
     scorer: Tensor  # (P+1, N); see `layerwise.ops.embed`
 
-    def __init__(self, mean: Tensor, whitening: Tensor, atoms: Tensor) -> None:
+    def __init__(self, mean: Tensor, whitening: Tensor, atoms: Tensor, mirror: Tensor | None = None) -> None:
         super().__init__()
         # as they are read from a file: in another order products round in another way
-        for name, value in (("mean", mean), ("whitening", whitening), ("atoms", atoms)):
-            self.register_buffer(name, value.contiguous())
+        for name, value in (("mean", mean), ("whitening", whitening), ("atoms", atoms), ("mirror", mirror)):
+            self.register_buffer(name, None if value is None else value.contiguous())
+        order, signs = (None, None) if mirror is None else mirror_of(whitening, mirror)
+        self.register_buffer("_order", order, persistent=False)
+        self.register_buffer("_signs", signs, persistent=False)
         # |z - c|^2 / 2 is |z|^2 / 2, common to all atoms, plus |c|^2 / 2 - c.z
         with exactly():
             scorer = self.unwhiten(-self.atoms.T, self.atoms.square().sum(1) / 2)
         self.register_buffer("scorer", scorer, persistent=False)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "PatchDictionary":
+        """From what `state_dict` gave; KeyError where it is not that of a dictionary."""
+        return cls(tensors["mean"], tensors["whitening"], tensors["atoms"], tensors.get("mirror"))
+
+    @property
+    def mirrored(self) -> Mirror | None:
+        """Mirroring in whitened coordinates, if atoms are in pairs."""
+        return None if self.mirror is None else Mirror(self._order, self._signs)  # type: ignore[arg-type]
 
     def unwhiten(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Turn affine maps of whitened patches, (P, N) and (N,), into maps of patches as they are, (P+1, N).
@@ -116,16 +142,25 @@ def learn_dictionary(
     whitening: Whitening = Whitening(),  # noqa: B008  (frozen)
     metric: str = "euclidean",
     progress: Progress = iter,
+    mirror: Tensor | None = None,
 ) -> PatchDictionary:
     """Learn the whitening of the patches (M, P), then choose atoms, at most M, for the whitened patches.
 
     The patches are overwritten, since a second sample may not fit into memory: give a clone of what is needed further.
     `kind` names one of `DICTIONARIES`, which draw atoms (N, P) from whitened patches; `metric` names one of `METRICS`,
-    which map each patch by itself. The generator is a CPU's; `progress` wraps the iteration numbers. Raises ValueError
-    where all patches are the same.
+    which map each patch by itself. The generator is a CPU's; `progress` wraps the iteration numbers. With `mirror`,
+    (P,), patches count together with their mirror images, and atoms come in pairs. Raises ValueError where all patches
+    are the same.
     """
-    whiten = fit_whitening(patches, whitening.epsilon, whitening.kind, whitening.formula, whitening.center)
+    whiten = fit_whitening(patches, whitening.epsilon, whitening.kind, whitening.formula, whitening.center, mirror)
     for part in chunks(patches):
         part.copy_(METRICS[metric](whiten(part)))
-    chosen = DICTIONARIES[kind](patches, atoms, generator, progress)
-    return PatchDictionary(whiten.mean, whiten.matrix, METRICS[metric](chosen))
+    choose = DICTIONARIES[kind]
+    if mirror is None:
+        chosen = choose(patches, atoms, generator, progress)
+    else:
+        turn = mirror_of(whiten.matrix, mirror)
+        # a dictionary that users define may know nothing of pairs
+        known = {"mirror": turn} if "mirror" in signature(choose).parameters else {}
+        chosen = turn.closed(choose(patches, atoms // 2, generator, progress, **known))
+    return PatchDictionary(whiten.mean, whiten.matrix, METRICS[metric](chosen), mirror)

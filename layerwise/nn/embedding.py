@@ -15,15 +15,28 @@ from layerwise import ops
 from layerwise.config.choices import EMBEDDINGS, MAPS
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.gates import Gate
+from layerwise.nn.mirror import Mirror
 
 
 class AffineMaps(nn.Module):
-    """u_j and b_j of each atom j, as they are trained: weight (P, N) and bias (N,)."""
+    """u_j and b_j of each atom j, as they are trained: weight (P, N) and bias (N,); of pairs, of the first (N/2)."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
+
+    def of_all(self, mirror: Mirror | None) -> tuple[Tensor, Tensor]:
+        """u_j (P, N) and b_j (N,) of all atoms: a pair's second is to a mirrored patch as the first is to it."""
+        if mirror is None:
+            return self.weight, self.bias
+        return mirror.closed(self.weight.T).T, torch.cat([self.bias, self.bias])
+
+
+def _first(dictionary: PatchDictionary) -> tuple[int, int]:
+    """How many atoms have maps of their own, and the patch dimension."""
+    atoms, dimension = dictionary.atoms.shape
+    return atoms if dictionary.mirror is None else atoms // 2, dimension
 
 
 @MAPS("whitened")
@@ -31,12 +44,12 @@ class WhitenedMaps(AffineMaps):
     """Whitened patches, so that one learning rate and one decay suit every direction."""
 
     def __init__(self, dictionary: PatchDictionary) -> None:
-        atoms, dimension = dictionary.atoms.shape
+        atoms, dimension = _first(dictionary)
         super().__init__(torch.randn(dimension, atoms) / dimension**0.5, torch.zeros(atoms))
 
     def forward(self, dictionary: PatchDictionary) -> Tensor:
         """The maps as they act on patches that are not whitened, (P+1, N)."""
-        return dictionary.unwhiten(self.weight, self.bias)
+        return dictionary.unwhiten(*self.of_all(dictionary.mirrored))
 
     @staticmethod
     def argument(dictionary: PatchDictionary, patches: Tensor) -> Tensor:
@@ -49,13 +62,15 @@ class RawMaps(AffineMaps):
     """Patches as they are, with weights begun as PyTorch begins a convolution: what the authors train."""
 
     def __init__(self, dictionary: PatchDictionary) -> None:
-        atoms, dimension = dictionary.atoms.shape
+        atoms, dimension = _first(dictionary)
         weight = torch.empty(dimension, atoms).uniform_(-1, 1) / dimension**0.5
         super().__init__(weight, torch.empty(atoms).uniform_(-1, 1) / dimension**0.5)
 
     def forward(self, dictionary: PatchDictionary) -> Tensor:
         """The maps, (P+1, N)."""
-        return torch.cat([self.weight, self.bias[None]])
+        order = dictionary.mirror
+        weight, bias = self.of_all(None if order is None else Mirror(order, torch.ones_like(dictionary.mean)))
+        return torch.cat([weight, bias[None]])
 
     @staticmethod
     def argument(dictionary: PatchDictionary, patches: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from layerwise.nn.mirror import Mirror
 from layerwise.ops import backend, chunks
 from layerwise.ops.bounded import NUMBERS
 
@@ -86,7 +87,7 @@ def spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return points[chosen]
 
 
-def begin(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def begin(points: Tensor, count: int, generator: torch.Generator, mirror: Mirror | None = None) -> Tensor:
     """The better of two starts (N, P), `at_random` and `spread`, by the inertia of other points a few rounds later.
 
     Spread starts find every one of well separated clusters. In whitened patches, whose tails are heavy, they waste
@@ -100,10 +101,10 @@ def begin(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     order = torch.randperm(len(points), generator=generator).to(points.device)
     subset = points[order[:size]]
     starts = [start(subset, count, generator) for start in (at_random, spread)]
-    later = [_rounds(subset, start, 5, 0.0, generator, iter) for start in starts]
+    later = [_rounds(subset, start, 5, 0.0, generator, iter, mirror) for start in starts]
     del subset  # which may be large, as the next one is
     others = points[order[-size:]]
-    inertia = [float(nearest(others, centroids)[1].double().mean()) for centroids in later]
+    inertia = [float(nearest(others, _all(centroids, mirror))[1].double().mean()) for centroids in later]
     return starts[inertia.index(min(inertia))]
 
 
@@ -114,28 +115,44 @@ def kmeans(
     generator: torch.Generator,
     tolerance: float = 1e-4,
     progress: Progress = iter,
+    mirror: Mirror | None = None,
 ) -> Tensor:
     """Centroids (N, P) of points (M, P), M ≥ N, of locally least inertia: mean squared distance to the nearest one.
 
     Stops once an iteration lowers the inertia by less than `tolerance` of itself. A centroid that loses all its points
     starts anew at a point, far from its own centroid more likely. The generator is a CPU's; `progress` wraps the
-    iteration numbers.
+    iteration numbers. With `mirror` each stands for itself and its mirror image, and so do the points.
     """
     points = points.contiguous()
-    return _rounds(points, begin(points, count, generator), iterations, tolerance, generator, progress)
+    start = begin(points, count, generator, mirror)
+    return _rounds(points, start, iterations, tolerance, generator, progress, mirror)
+
+
+def _all(centroids: Tensor, mirror: Mirror | None) -> Tensor:
+    """The centroids (N, P), with their mirror images, if there are any, (2N, P)."""
+    return centroids if mirror is None else mirror.closed(centroids)
 
 
 def _rounds(
-    points: Tensor, centroids: Tensor, iterations: int, tolerance: float, generator: torch.Generator, progress: Progress
+    points: Tensor,
+    centroids: Tensor,
+    iterations: int,
+    tolerance: float,
+    generator: torch.Generator,
+    progress: Progress,
+    mirror: Mirror | None = None,
 ) -> Tensor:
     """Lloyd's iterations from the given centroids."""
     norms = _norms(points)
     last = torch.inf
     for _ in progress(range(iterations)):
-        index, score = _assign(points, centroids)
+        every = _all(centroids, mirror)
+        index, score = _assign(points, every)
         distance = (norms + 2 * score).clamp_min(0)
         inertia = float(distance.double().mean())
-        sums, sizes = backend(points).add_up(points, index, len(centroids))
+        sums, sizes = backend(points).add_up(points, index, len(every))
+        if mirror is not None:  # a point that is nearest to a mirror image is one of the centroid, mirrored
+            sums, sizes = sums[: len(centroids)] + mirror(sums[len(centroids) :]), sizes.view(2, -1).sum(0)
         if last - inertia <= tolerance * inertia and bool((sizes > 0).all()):
             break
         last = inertia

@@ -16,6 +16,7 @@ from layerwise.config import Layer
 from layerwise.config.choices import EMBEDDINGS, GATES, NORMS, PROBES, RESIDUALS
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.embedding import Embedding
+from layerwise.nn.mirror import PairedProjection, folded
 from layerwise.nn.projection import Sparse, can_be_one, normalized, projected
 
 
@@ -44,7 +45,10 @@ def concatenated(out: Tensor, x: Tensor) -> Tensor:
 
 
 class PatchLayer(nn.Module):
-    """Embedding, averaged over windows; norm; projection to `channels`, if any; the input may be appended."""
+    """Embedding, averaged over windows; norm; projection to `channels`, if any; the input may be appended.
+
+    Where the dictionary's atoms are in pairs, so are the channels of the output, and of an input that is appended.
+    """
 
     def __init__(
         self, embedding: Embedding, norm: nn.Module, channels: int | None, residual: Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +56,12 @@ class PatchLayer(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.norm = norm
-        self.projection = nn.Identity() if channels is None else nn.Conv2d(embedding.channels, channels, 1)
+        self.mirrored = embedding.dictionary.mirror is not None
+        self.projection: nn.Module = nn.Identity()
+        if channels is not None and self.mirrored:
+            self.projection = PairedProjection(embedding.channels, channels // 2, 1)
+        elif channels is not None:
+            self.projection = nn.Conv2d(embedding.channels, channels, 1)
         self.residual = residual
 
     def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
@@ -64,9 +73,15 @@ class PatchLayer(nn.Module):
                 gathered = self.embedding.gathered(x.float(), *known)
             embedded = self.embedding(x.float(), *known) if gathered is None else Sparse(*gathered)
         if one:
-            return self.residual(projected(self.norm, self.projection, embedded), x)
+            return self._beside_input(projected(self.norm, self.projection, embedded), x)
         assert isinstance(embedded, Tensor)
-        return self.residual(self.projection(normalized(self.norm, embedded)), x)
+        return self._beside_input(self.projection(normalized(self.norm, embedded, self.mirrored)), x)
+
+    def _beside_input(self, out: Tensor, x: Tensor) -> Tensor:
+        if not self.mirrored:
+            return self.residual(out, x)
+        halves = zip(out.chunk(2, 1), x.chunk(2, 1), strict=True)
+        return torch.cat([self.residual(half, own) for half, own in halves], 1)
 
 
 class ProbedLayer(nn.Module):
@@ -78,6 +93,7 @@ class ProbedLayer(nn.Module):
         self.probe = probe
         self.shape = shape  # (D, h', w') of the layer's output
         self.summed = summed  # the probe corrects the logits of the layers below
+        self.mirrored = layer.mirrored  # an image and its mirror image have the same logits
 
     def forward(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W) and the logits below, None under the first layer, to (B, D, h', w') and (B, classes).
@@ -85,7 +101,7 @@ class ProbedLayer(nn.Module):
         `near`, where it is known, is what the embedding's `ask` says of x.
         """
         out = self.layer(x, near)
-        logits: Tensor = self.probe(out)
+        logits: Tensor = self.probe(folded(out) if self.mirrored else out)
         return out, logits + below if self.summed and below is not None else logits
 
 
@@ -95,8 +111,9 @@ def build_layer(settings: Layer, dictionary: PatchDictionary, shape: tuple[int, 
     Raises ValueError where nothing is left of such an input.
     """
     layer = _patch_layer(settings, dictionary)
-    out = output_shape(layer, shape)
-    probe = PROBES[settings.probe.kind](out, classes, settings.probe, settings.atoms)
+    out = d, h, w = output_shape(layer, shape)
+    seen = (d // 2, h, w) if layer.mirrored else out
+    probe = PROBES[settings.probe.kind](seen, classes, settings.probe, settings.atoms)
     return ProbedLayer(layer, probe, out, settings.probe.logits == "summed")
 
 
@@ -104,7 +121,8 @@ def _patch_layer(settings: Layer, dictionary: PatchDictionary) -> PatchLayer:
     kind = getattr(PROBES[settings.probe.kind], "embedding", None) or EMBEDDINGS[settings.embedding]
     gate = GATES[settings.gate.kind](settings.patch_size, settings.k)
     embedding = kind(dictionary, gate, settings.maps.kind, settings.pool)
-    norm = NORMS[settings.norm.kind](embedding.channels, settings.norm.eps)
+    channels = embedding.channels if dictionary.mirror is None else embedding.channels // 2
+    norm = NORMS[settings.norm.kind](channels, settings.norm.eps)
     return PatchLayer(embedding, norm, settings.channels, RESIDUALS[settings.residual.kind])
 
 
@@ -112,8 +130,10 @@ def shape_through(settings: Layer, shape: tuple[int, int, int]) -> tuple[int, in
     """The shape (D, h', w') that a layer makes of an input (C, H, W), before it has a dictionary; or ValueError."""
     dimension = shape[0] * settings.patch_size**2
     with torch.device("meta"):
-        sides = (dimension,), (dimension, dimension), (settings.atoms, dimension)
-        layer = _patch_layer(settings, PatchDictionary(*(torch.empty(side) for side in sides)))
+        mean, whitening = torch.empty(dimension), torch.empty(dimension, dimension)
+        mirror = torch.empty(dimension, dtype=torch.long) if settings.mirror else None
+        dictionary = PatchDictionary(mean, whitening, torch.empty(settings.atoms, dimension), mirror)
+        layer = _patch_layer(settings, dictionary)
     return output_shape(layer, shape)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layerwise import processes
+from layerwise.nn.mirror import PairedProjection, exchanged
 from layerwise.ops.sparse import combine
 
 
@@ -29,34 +30,53 @@ def can_be_one(norm: nn.Module, projection: nn.Module, x: Tensor) -> bool:
     if torch.compiler.is_compiling() or x.is_meta or torch.is_autocast_enabled(x.device.type):
         return False
     # of a norm that is defined elsewhere nothing is known, though it may be one of these, too
-    return type(norm) in (nn.BatchNorm2d, nn.Identity) and type(projection) is nn.Conv2d
+    return type(norm) in (nn.BatchNorm2d, nn.Identity) and type(projection) in (nn.Conv2d, PairedProjection)
 
 
 def projected(norm: nn.Module, projection: nn.Module, embedded: Tensor | Sparse) -> Tensor:
-    """Map (B, N, h', w') to (B, D, h', w') by a norm and then a projection; in training the norm sees a batch."""
+    """Map (B, N, h', w') to (B, D, h', w') by a norm and then a projection; in training the norm sees a batch.
+
+    A paired projection's norm has N/2 channels, each that of a pair.
+    """
     assert isinstance(projection, nn.Conv2d) and projection.bias is not None
-    weight, bias = projection.weight[:, :, 0, 0], projection.bias
+    weight, bias, pairs = projection.weight, projection.bias, isinstance(projection, PairedProjection)
+    if isinstance(projection, PairedProjection):
+        weight, bias = projection.whole()
+    weight, outputs = weight[:, :, 0, 0], len(bias)
     rows = embedded.permute(0, 2, 3, 1) if isinstance(embedded, Tensor) else embedded.values
     if isinstance(norm, nn.BatchNorm2d) and norm.training and isinstance(embedded, Tensor):
-        mean, variance = _of_batch(norm, embedded.detach())
-        inputs = norm.weight, norm.bias, weight, bias, mean, variance, norm.eps
+        mean, variance = _of_batch(norm, embedded.detach(), pairs)
+        gamma, beta, mean, variance = (_of_all(one, pairs) for one in (norm.weight, norm.bias, mean, variance))
+        inputs = gamma, beta, weight, bias, mean, variance, norm.eps, pairs
         out: Tensor = _Normalized.apply(rows.flatten(0, 2), *inputs)
-        return out.view(*rows.shape[:3], projection.out_channels).permute(0, 3, 1, 2)
+        return out.view(*rows.shape[:3], outputs).permute(0, 3, 1, 2)
     if isinstance(norm, nn.BatchNorm2d):
         mean, variance = norm.running_mean, norm.running_var  # type: ignore[assignment]
         if norm.training and isinstance(embedded, Sparse):
-            mean, variance = _of_few(norm, embedded)
+            mean, variance = _of_few(norm, embedded, pairs)
         scale = norm.weight * (variance + norm.eps).rsqrt()
-        weight, bias = weight * scale, bias + weight @ (norm.bias - mean * scale)
+        shift = norm.bias - mean * scale
+        weight, bias = weight * _of_all(scale, pairs), bias + weight @ _of_all(shift, pairs)
     if isinstance(embedded, Tensor):
         out = F.linear(rows, weight, bias)
     else:
         out = combine(rows.flatten(0, 2), embedded.atoms.flatten(0, 2), weight.T) + bias
-    return out.view(*rows.shape[:3], projection.out_channels).permute(0, 3, 1, 2)
+    return out.view(*rows.shape[:3], outputs).permute(0, 3, 1, 2)
 
 
-def normalized(norm: nn.Module, embedded: Tensor) -> Tensor:
-    """What a norm makes of (B, N, h', w'), of which B may be one process's part of a batch."""
+def _of_all(values: Tensor, pairs: bool) -> Tensor:
+    """The values of all channels, (N,), from those of pairs, (N/2,)."""
+    return torch.cat([values, values]) if pairs else values
+
+
+def normalized(norm: nn.Module, embedded: Tensor, pairs: bool = False) -> Tensor:
+    """What a norm makes of (B, N, h', w'), of which B may be one process's part of a batch.
+
+    Both of a pair are normalized as one channel: the norm is given (B, N/2, 2h', w').
+    """
+    if pairs:
+        first, second = embedded.chunk(2, 1)
+        return torch.cat(normalized(norm, torch.cat([first, second], 2)).chunk(2, 2), 1)
     if processes.count() == 1 or type(norm) is not nn.BatchNorm2d or not norm.training or embedded.is_meta:
         out: Tensor = norm(embedded)
         return out
@@ -77,9 +97,11 @@ def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, windows: int
     norm.running_var.lerp_(variance * (total / (total - 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
 
 
-def _of_batch(norm: nn.BatchNorm2d, embedded: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each atom, (N,) each, over (B, N, h', w'); they are remembered."""
+def _of_batch(norm: nn.BatchNorm2d, embedded: Tensor, pairs: bool) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each atom or pair, (N,) or (N/2,) each, over (B, N, h', w'); they are remembered."""
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    if pairs:  # as if they were twice as many windows of half the atoms
+        embedded = embedded.permute(0, 2, 3, 1).reshape(-1, norm.num_features, 1, 1)
     if processes.count() > 1:
         variance, own = torch.var_mean(embedded, (0, 2, 3), correction=0)
         mean = processes.averaged(own)
@@ -89,11 +111,13 @@ def _of_batch(norm: nn.BatchNorm2d, embedded: Tensor) -> tuple[Tensor, Tensor]:
     return torch.batch_norm_update_stats(embedded, norm.running_mean, norm.running_var, norm.momentum)  # type: ignore[arg-type]
 
 
-def _of_few(norm: nn.BatchNorm2d, embedded: Sparse) -> tuple[Tensor, Tensor]:
+def _of_few(norm: nn.BatchNorm2d, embedded: Sparse, pairs: bool) -> tuple[Tensor, Tensor]:
     """The same of an embedding without zeros, as torch differentiates it."""
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     values, atoms = embedded.values.flatten(), embedded.atoms.flatten()
     windows, zeros = embedded.values[..., 0].numel(), values.new_zeros(norm.num_features)
+    if pairs:
+        windows, atoms = 2 * windows, atoms % norm.num_features
     mean = processes.averaged(zeros.index_add(0, atoms, values) / windows)
     # each window where an atom is not near deviates by the mean
     others = windows - zeros.index_add(0, atoms, torch.ones_like(values))
@@ -108,7 +132,7 @@ class _Normalized(torch.autograd.Function):
 
     With s = γ/√(variance + ε), W' = W·s, and b' = b + W(β - mean·s), y = W'a + b'. Of the gradient G of y, W' has GᵀA
     and b' has ΣG, from which those of W, b, γ, β, mean and variance follow; a row has GW', and its part in mean and
-    variance, which is a constant plus a multiple of a.
+    variance, which is a constant plus a multiple of a. Where atoms are in pairs, both have one mean and variance.
     """
 
     @staticmethod
@@ -122,7 +146,9 @@ class _Normalized(torch.autograd.Function):
         mean: Tensor,
         variance: Tensor,
         eps: float,
+        pairs: bool,
     ) -> Tensor:
+        ctx.pairs = pairs
         inverse = (variance + eps).rsqrt()
         scale = gamma * inverse
         ctx.save_for_backward(rows, gamma, weight, mean, inverse, scale, shift := beta - mean * scale)
@@ -136,9 +162,12 @@ class _Normalized(torch.autograd.Function):
         of_scale = (of_product * weight).sum(0) - mean * of_shift
         of_weight = of_product * scale + torch.outer(of_bias, shift)
         # mean and variance are those of all processes' rows, which all have a part in them
-        all_scale, all_shift = processes.summed(torch.stack([of_scale, of_shift]))
-        total = len(rows) * processes.count()
+        everywhere = processes.summed(torch.stack([of_scale, of_shift]))
+        if ctx.pairs:
+            everywhere = everywhere + exchanged(everywhere, 1)
+        all_scale, all_shift = everywhere
+        total = len(rows) * processes.count() * (2 if ctx.pairs else 1)
         slope = -all_scale * gamma * inverse**3 / total
         constant = -scale * all_shift / total - slope * mean
         of_rows = torch.addcmul(constant, slope, rows).addmm_(grad, weight * scale)
-        return of_rows, of_scale * inverse, of_shift, of_weight, of_bias, None, None, None
+        return of_rows, of_scale * inverse, of_shift, of_weight, of_bias, None, None, None, None

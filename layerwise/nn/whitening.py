@@ -55,23 +55,31 @@ def unchanged(vectors: Tensor, scale: Tensor) -> Tensor:
 
 
 def fit_whitening(
-    patches: Tensor, epsilon: float, kind: str = "pca", formula: str = "variance", center: bool = True
+    patches: Tensor,
+    epsilon: float,
+    kind: str = "pca",
+    formula: str = "variance",
+    center: bool = True,
+    mirror: Tensor | None = None,
 ) -> Whitening:
     """Find the whitening of patches (M, P), W = V diag(scale) with V the eigenvectors of their covariance.
 
     `kind` names one of `WHITENINGS`. `formula`, one of `FORMULAS`, regularizes the eigenvalues by ε ≥ 0: with "pca" and
-    "variance" the whitened covariance is diag(λ / (λ + ε·mean λ)). The mean is subtracted if `center`. Raises
-    ValueError where all patches are the same, so that there is nothing to whiten.
+    "variance" the whitened covariance is diag(λ / (λ + ε·mean λ)). The mean is subtracted if `center`. With `mirror`,
+    (P,), which says where each number of a mirrored patch comes from, it is the whitening of the patches together with
+    their mirror images. Raises ValueError where all patches are the same, so that there is nothing to whiten.
     """
     mean = patches.new_zeros(patches.shape[1], dtype=torch.float64)
     for z in chunks(patches):
         mean += z.double().sum(0)
     mean /= len(patches)
+    if mirror is not None:
+        mean = (mean + mean[mirror]) / 2
     covariance = torch.zeros_like(mean.diag())
     for z in chunks(patches):
         centered = z.double() - mean
         covariance += centered.T @ centered
-    variance, vectors = torch.linalg.eigh(covariance / len(patches))
+    variance, vectors = _eigen(covariance / len(patches), mirror)
     # eigh leaves the sign of a vector open; fixing it makes the result the same with every linear algebra library
     vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)
@@ -79,3 +87,20 @@ def fit_whitening(
         raise ValueError("the patches have zero covariance: every image looks the same")
     matrix = WHITENINGS[kind](vectors, FORMULAS[formula](variance, epsilon))
     return Whitening((mean if center else torch.zeros_like(mean)).to(patches.dtype), matrix.to(patches.dtype))
+
+
+def _eigen(covariance: Tensor, mirror: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Eigenvalues in rising order, and eigenvectors, as columns; with `mirror` each is even or odd."""
+    if mirror is None:
+        values, vectors = torch.linalg.eigh(covariance)
+        return values, vectors
+    covariance = (covariance + covariance[mirror][:, mirror]) / 2
+    unit, place = torch.eye(len(mirror)).to(covariance), torch.arange(len(mirror), device=mirror.device)
+    even = (unit + unit[mirror])[:, place <= mirror]
+    odd = (unit - unit[mirror])[:, place < mirror]
+    parts = []
+    for basis in (even / even.norm(dim=0), odd / odd.norm(dim=0)):
+        values, vectors = torch.linalg.eigh(basis.T @ covariance @ basis)
+        parts.append((values, basis @ vectors))
+    values, order = torch.cat([values for values, _ in parts]).sort(stable=True)
+    return values, torch.cat([vectors for _, vectors in parts], 1)[:, order]

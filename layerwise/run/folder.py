@@ -31,7 +31,8 @@ def assembled(record: LayerRecord, tensors: Mapping[str, "Tensor"]) -> "ProbedLa
     from layerwise.nn.dictionary import PatchDictionary
     from layerwise.nn.layer import build_layer
 
-    dictionary = PatchDictionary(*(tensors[f"{OF_DICTIONARY}{name}"] for name in ("mean", "whitening", "atoms")))
+    own = {name.removeprefix(OF_DICTIONARY): value for name, value in tensors.items()}
+    dictionary = PatchDictionary.of(own)
     c, h, w = record.input_shape
     layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
     layer.load_state_dict(tensors)
@@ -52,7 +53,7 @@ class LayerFolder:
         """
         self.path.mkdir(exist_ok=True)
         write_tensors(self.path / DICTIONARY, dictionary.state_dict(), {"format": FORMAT, "settings": settings})
-        return type(dictionary)(dictionary.mean.cpu(), dictionary.whitening.cpu(), dictionary.atoms.cpu())
+        return type(dictionary).of({name: value.cpu() for name, value in dictionary.state_dict().items()})
 
     def dictionary(self) -> "PatchDictionary | None":
         """Read the dictionary; None where there is none yet."""
@@ -60,8 +61,7 @@ class LayerFolder:
 
         if self.begun_with() is None:
             return None
-        tensors = self._read(DICTIONARY)[0]
-        return PatchDictionary(tensors["mean"], tensors["whitening"], tensors["atoms"])
+        return PatchDictionary.of(self._read(DICTIONARY)[0])
 
     def begun_with(self) -> dict[str, Any] | None:
         """The settings that led to the dictionary; None where there is none yet."""

@@ -41,6 +41,11 @@ def next_shape(config: Config, number: int, shape: tuple[int, int, int], images:
             f"{config.name_of(number, 'atoms')}: {layer.atoms} are more than the {available} patches that the "
             f"training images have at layer {number}; give fewer atoms or more images"
         )
+    if layer.mirror and (positions := width - layer.patch_size + 1) % layer.pool:
+        raise SettingError(
+            f"{config.name_of(number, 'pool')}: windows of {layer.pool} do not part the {positions} positions of a row "
+            f"at layer {number} evenly, as mirror needs; give another pool or patch_size, or mirror false"
+        )
     size = sample_bytes(min(layer.sample, available), shape[0] * layer.patch_size**2)
     if size > memory.total():
         raise SettingError(

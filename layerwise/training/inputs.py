@@ -56,7 +56,7 @@ class LayerData(LightningDataModule):
             number = epoch % len(views)
             known = self._known_of(f"view {number}", len(views[number])) if self.passes > len(views) + number else None
             return Batches(views[number], size, self.device, shuffle=True, seed=seed, known=known, divided=True)
-        images, layers, augmentation = self.store.images, self.stack.layers, self.store.data.augmentation
+        images, layers, augmentation = self.store.images, self.stack.layers, self.store.augmentation
         known = None if layers else self._known_of_images()
         return Batches(
             *(images, size, self.device, layers),
@@ -84,7 +84,7 @@ class LayerData(LightningDataModule):
 
     def _known_of_images(self) -> Known | None:
         """What is known of training images, augmented or not, where that pays."""
-        images, augmentation = self.store.data.train, self.store.data.augmentation
+        images, augmentation = self.store.data.train, self.store.augmentation
         if not augmentation.changes:
             return self._known_of("images", len(images)) if self.passes > 1 else None
         if self.ask is None or not KnownCrops.pays(augmentation, images.shape, self.patch_size, self.passes):

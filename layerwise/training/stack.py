@@ -16,6 +16,7 @@ from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.layer import build_layer
+from layerwise.nn.mirror import patch_mirror
 from layerwise.nn.stack import FrozenStack
 from layerwise.processes import by_first
 from layerwise.run.record import LayerRecord
@@ -40,7 +41,8 @@ def train_stack(
     a loss is not finite, DamagedRun where a file of the run is not as it was written.
     """
     stack, records = FrozenStack(), list[LayerRecord]()
-    inputs = ViewStore(replace(config.features, views=views_seen(config)), data, config.seed, device)
+    features, mirrored = replace(config.features, views=views_seen(config)), config.layer_at(1).mirror
+    inputs = ViewStore(features, data, config.seed, device, mirrored)
     stop = None
     for number in range(1, config.deepest + 1):
         if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
@@ -127,6 +129,9 @@ def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, 
         raise TrainingFailed(f"layer {number}: {source}")
     shown = partial(progress, what=f"layer {number}: dictionary")
     try:
-        return learn_dictionary(patches, own.atoms, generator, own.dictionary, own.whitening, own.gate.metric, shown)
+        channels = patches.shape[1] // own.patch_size**2
+        mirror = patch_mirror(channels, own.patch_size, number > 1).to(patches.device) if own.mirror else None
+        kind, metric = own.dictionary, own.gate.metric
+        return learn_dictionary(patches, own.atoms, generator, kind, own.whitening, metric, shown, mirror)
     except ValueError as error:  # nothing to whiten
         raise TrainingFailed(f"layer {number}: {error}") from error

@@ -1,6 +1,7 @@
 """Settings as dataclasses: what they refuse, and by what name."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,8 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
         "gate.kind",
         "relu is the sign of a map, but here there are no maps; change gate, embedding or probe",
     ),
+    ({"mirror": True, "atoms": 65}, "atoms", "65, but with mirror they come in pairs; give an even number"),
+    ({"mirror": True, "channels": 15}, "channels", "15, but with mirror they come in pairs; give an even number"),
     (UNCONSTRAINED | {"channels": None, "pool": 3}, "pool", "3, but the unconstrained probe .*; give 1"),
     (UNCONSTRAINED | {"channels": 32}, "channels", "32, but the unconstrained probe .*; give null"),
     (
@@ -208,3 +211,16 @@ def test_restore__is_the_opposite_of_plain() -> None:
     assert plain(restore(Config, values)) == values
     with pytest.raises(TypeError):
         restore(Layer, {"atomz": 3})
+
+
+def test_config__mirror_is_for_the_whole_stack_and_for_images_that_may_be_mirrored() -> None:
+    paired, beside = Layer(mirror=True), Residual("concatenate")
+    Config(depth=3, layer=paired, layers={2: SingleLayer(mirror=True, residual=beside)})
+    message = refusal(depth=2, layer=paired, layers={2: SingleLayer()})
+    assert message == "layers.2.mirror: false, but layer 1 has true; give the same to all layers"
+    message = refusal(layer=paired, data=Data(flip=False))
+    assert message == "layer.mirror: true, but data.flip is false; give --data.flip true if images may be mirrored"
+    message = refusal(layer=replace(paired, residual=beside))
+    assert message.startswith(
+        "layer.residual.kind: concatenate, but with mirror an image's channels are no pairs; give"
+    )

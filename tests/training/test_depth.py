@@ -94,3 +94,10 @@ def test_next_shape__a_patch_fits_the_shorter_side() -> None:
     for shape in ((1, 4, 9), (1, 9, 4)):
         with pytest.raises(SettingError, match=rf"^layer\.patch_size: 5 does not fit the {shape[1]}×{shape[2]} input"):
             next_shape(config, 1, shape, 10)
+
+
+def test_next_shape__with_mirror_windows_part_a_row_evenly() -> None:
+    config = Config(depth=1, layer=Layer(patch_size=3, pool=2, atoms=4, mirror=True))
+    assert next_shape(config, 1, (3, 9, 10), 10) == (64, 4, 4)  # of rows alone; columns are not mirrored
+    with pytest.raises(SettingError, match=r"^layer\.pool: windows of 2 do not part the 7 positions of a row at layer"):
+        next_shape(config, 1, (3, 10, 9), 10)
