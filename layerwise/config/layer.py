@@ -78,6 +78,8 @@ class Probe:
     """what it is linear in"""
     pool: int = setting(1, at_least(1))
     """side of the windows over which the output is averaged for the probe alone"""
+    dropout: float = setting(0.0, number(0.3, below=1, zero=True))
+    """share of what it is given that is left out of a step, at random: for layers that fit training images too well"""
     init: str = setting("zero", choices.STARTS)
     """its first weights"""
     logits: Literal["summed", "own"] = "summed"

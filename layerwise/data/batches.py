@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layerwise import processes
+from layerwise.data.crops import Shifts
 from layerwise.data.images import Augmentation, Drawn, Images, moved, to_input
 from layerwise.data.known import Chosen, Known
 from layerwise.data.rows import Rows, Stored
@@ -34,20 +35,22 @@ class View:
     """Every image as it comes out of a stack, in one view of it."""
 
     features: Tensor | Stored
-    """(n, C, H, W), float16 for training and float32 for validation"""
+    """(n, H', W', C), float16 for training and float32 for validation"""
     logits: Tensor | Stored
-    """(n, classes) float32"""
+    """(n, O, O, classes) float32, of each crop"""
     labels: Tensor
     """(n,)"""
+    margin: int = 0
+    """O - 1, positions that a crop (C, H, W) can be shifted by: H' = H + margin"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        c, h, w = self.features.shape[1:]
-        return c, h, w
+        """(C, H, W) of a crop."""
+        h, w, c = self.features.shape[1:]
+        return c, h - self.margin, w - self.margin
 
 
 @dataclass(eq=False)
@@ -67,8 +70,10 @@ class Batches:
     _: KW_ONLY
     shuffle: bool = False
     """in random order, without what does not fill the last batch, so that each step weighs the same"""
-    augmentation: Augmentation | None = None
-    """of images"""
+    augmentation: Augmentation | Shifts | None = None
+    """of images, or of a view's crops; None: all of what there is"""
+    drawn: Drawn | None = None
+    """of all images, where it is given and not drawn anew"""
     seed: int = 0
     """of order and augmentation; every epoch of every layer has its own"""
     pixels: Callable[[Tensor], Tensor] = to_input
@@ -102,12 +107,11 @@ class Batches:
             part = slice(start + own.start, start + own.stop)
             chosen, logits, pixels = plan.part(part), None, torch.empty(0)
             if isinstance(self.source, View):
-                x = self._taken(self.source.features, chosen).float()
-                logits = self._taken(self.source.logits, chosen)
+                x, logits, pixels = self._of_view(self.source, chosen)
             else:
                 here = chosen.beside(self.source.pixels)
                 pixels = shown = self.source.pixels[here.index]
-                if self.augmentation and here.drawn:
+                if isinstance(self.augmentation, Augmentation) and here.drawn:
                     shown = self.augmentation(pixels, here.drawn)
                 x = self.pixels(moved(shown, self.device))
             for layer in self.layers:
@@ -117,14 +121,30 @@ class Batches:
             near = None if self.known is None else self.known(chosen, x, pixels)
             yield x, logits, labels, near
 
+    def _of_view(self, view: View, chosen: Chosen) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, C, H, W) and logits (B, classes) of crops, or those of all; and the whole that they are of."""
+        here = chosen.beside(view.features)
+        shown = whole = view.features[here.index]
+        logits = self._taken(view.logits, chosen)
+        if isinstance(self.augmentation, Shifts) and here.drawn:
+            shown = self.augmentation.part(torch.arange(len(whole), device=whole.device), here.drawn, len(whole)).of(
+                whole
+            )
+            place = chosen.beside(logits).drawn
+            assert place is not None
+            logits = logits[torch.arange(len(logits), device=logits.device), *place.shift[:, :, 0]]
+        elif not view.margin:
+            logits = logits[:, 0, 0]
+        return moved(shown, self.device).permute(0, 3, 1, 2).float(), logits, whole
+
     def _taken(self, values: Tensor | Rows, chosen: Chosen) -> Tensor:
         """Those of the chosen, where the batches go."""
         return moved(values[chosen.beside(values).index], self.device)
 
     def _drawn(self, count: int, generator: torch.Generator) -> Drawn | None:
         """How so many images are augmented: drawn for a batch at a time, if shuffled, else whatever a batch's size."""
-        if self.augmentation is None or isinstance(self.source, View):
-            return None
+        if self.augmentation is None or self.drawn:
+            return self.drawn
         parts = torch.split(torch.empty(count), self.size if self.shuffle else TOGETHER)
         drawn = [self.augmentation.draw(len(part), generator) for part in parts]
         return Drawn(torch.cat([one.shift for one in drawn], 1), torch.cat([one.flipped for one in drawn]))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerwise import processes
 from layerwise.config.choices import BORDERS, PIXELS
+from layerwise.data.parts import Part
 from layerwise.data.rows import Rows, Stored, allocate
 from layerwise.errors import SettingError
 
@@ -118,6 +119,15 @@ def black(pixels: Tensor, rows: Tensor, columns: Tensor, crop: int) -> tuple[Ten
     return F.pad(pixels, (crop,) * 4), rows + crop, columns + crop
 
 
+def middling(margin: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw shifts from 0 to a margin, along both sides, (2, count, 1) int64: the middle most likely, as of two dice.
+
+    Images are tested as they are, so that those near to that count most.
+    """
+    halves = [torch.randint(0, part + 1, (2, count, 1), generator=generator) for part in (margin // 2, -(-margin // 2))]
+    return halves[0] + halves[1]
+
+
 def _reflect(index: Tensor, size: int) -> Tensor:
     """Mirror indices that lie up to size - 1 outside [0, size) back into it."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
@@ -131,14 +141,16 @@ class Drawn:
     """(2, B, 1) int64: the row and the column that come to the upper left"""
     flipped: Tensor
     """(B, 1) bool"""
+    beyond: int = 0
+    """rows, and columns, that are seen beyond as many as there are"""
 
     def part(self, index: slice | Tensor) -> "Drawn":
         """What becomes of some of them."""
-        return Drawn(self.shift[:, index], self.flipped[index])
+        return Drawn(self.shift[:, index], self.flipped[index], self.beyond)
 
     def to(self, device: torch.device | str) -> "Drawn":
         """The same on a device."""
-        return Drawn(self.shift.to(device), self.flipped.to(device))
+        return Drawn(self.shift.to(device), self.flipped.to(device), self.beyond)
 
 
 @dataclass(frozen=True)
@@ -159,14 +171,29 @@ class Augmentation:
 
     def draw(self, count: int, generator: torch.Generator) -> "Drawn":
         """Draw for so many images, with a CPU generator, so that the draw is the same on every device."""
-        shift = torch.randint(-self.crop, self.crop + 1, (2, count, 1), generator=generator)
+        shift = middling(2 * self.crop, count, generator) - self.crop
         return Drawn(shift, (torch.rand(count, 1, generator=generator) < 0.5) & self.flip)
 
     def __call__(self, pixels: Tensor, drawn: "Drawn") -> Tensor:
         """Augment (B, C, H, W) as was drawn, which lies where they do."""
-        h, w = (torch.arange(side, device=pixels.device) for side in pixels.shape[2:])
+        h, w = (torch.arange(side + drawn.beyond, device=pixels.device) for side in pixels.shape[2:])
         columns = drawn.shift[1] + torch.where(drawn.flipped, w.flip(0), w)
         return self._taken(pixels, drawn.shift[0] + h, columns)
+
+    def whole(self, count: int, flipped: bool, rows: int, columns: int, beyond: int) -> "Drawn":
+        """All of so many images, mirrored or not, from a row and a column on: `beyond` more than an image has.
+
+        Counted is with what may enter at the borders, from the upper left of what is shown.
+        """
+        left = self.crop - beyond - columns if flipped else columns - self.crop
+        shift = torch.tensor([rows - self.crop, left])[:, None, None].expand(2, count, 1)
+        return Drawn(shift, torch.full((count, 1), flipped), beyond)
+
+    def part(self, index: Tensor, drawn: "Drawn", count: int) -> Part:
+        """What images at `index` (B,) show, of so many that are stored as `bordered`: first all, then all mirrored."""
+        left = torch.where(drawn.flipped, -drawn.shift[1] - drawn.beyond, drawn.shift[1])
+        places = index + count * drawn.flipped[:, 0]
+        return Part(places, self.crop + drawn.shift[0], self.crop + left, 2 * self.crop - drawn.beyond)
 
     def bordered(self, pixels: Tensor, flipped: Tensor) -> Tensor:
         """All that can be seen of (B, C, H, W), with what may enter at the borders, mirrored where `flipped` (B, 1)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from layerwise import processes
+from layerwise.data.crops import Shifts
 from layerwise.data.images import Augmentation, Drawn, allocate_for_all, moved, place_for, to_input
 from layerwise.data.rows import Rows, Stored
 
@@ -124,45 +125,45 @@ class Known:
 class KnownCrops(Known):
     """Which atoms are near in every crop of n images: in the images with what may enter at their borders, and mirrored.
 
-    Any augmented image is a part of one of the two.
+    Any augmented image is a part of one of the two. Or of stored features, of which `shifts` are drawn.
     """
 
-    def __init__(self, ask: Ask, count: int, room: Room, augmentation: Augmentation) -> None:
+    def __init__(self, ask: Ask, count: int, room: Room, augmentation: Augmentation | Shifts) -> None:
         super().__init__(ask, 2 * count if augmentation.flip else count, room)
         self.augmentation, self.images = augmentation, count
 
     def __call__(self, chosen: Chosen, x: Tensor, pixels: Tensor) -> Tensor | None:
-        """What is near in the images (B, C, H, W) that are `chosen` once they are augmented as was drawn."""
+        """What is near in those that are `chosen`, of which x (B, C, H, W) is the part that was drawn.
+
+        `pixels` are the images that they are parts of, or the features (B, H, W, C); where nothing is drawn x is all.
+        """
+        if chosen.drawn is None:
+            return super().__call__(chosen, x, pixels)
         new = self._new(chosen)
         if len(new):
             there = moved(new, pixels.device)
-            drawn = chosen.beside(pixels).drawn
-            assert drawn is not None
-            bordered = self.augmentation.bordered(pixels[there], drawn.flipped[there])
-            self._keep(self._places(chosen)[new], self.ask(to_input(moved(bordered, x.device))))
-        return None if self._near is None else moved(self._cropped(chosen.beside(self._near), self._near), x.device)
-
-    def _cropped(self, chosen: Chosen, near: Tensor | Stored) -> Tensor:
-        """The part of what is near, (n, H, W, S), that each of the chosen sees: (B, h, w, S)."""
-        assert chosen.drawn is not None
-        (_, height, width, _), crop, drawn = near.shape, self.augmentation.crop, chosen.drawn
-        h, w = (torch.arange(side - 2 * crop, device=near.device) for side in (height, width))
-        tops = crop + drawn.shift[0]
-        lefts = crop + torch.where(drawn.flipped, -drawn.shift[1], drawn.shift[1])
-        places = self._places(chosen)
-        if isinstance(near, Stored):
-            near, places = near[places], torch.arange(len(places))
-        rows = places[:, None] * height + tops + h
-        positions = rows[:, :, None] * width + (lefts + w)[:, None]
-        return near.flatten(0, 2).index_select(0, positions.flatten()).view(*positions.shape, -1)
+            if isinstance(self.augmentation, Shifts):
+                whole = moved(pixels[there], x.device).float().permute(0, 3, 1, 2)
+            else:
+                drawn = chosen.beside(pixels).drawn
+                assert drawn is not None
+                whole = to_input(moved(self.augmentation.bordered(pixels[there], drawn.flipped[there]), x.device))
+            self._keep(self._places(chosen)[new], self.ask(whole))
+        if self._near is None:
+            return None
+        here = chosen.beside(self._near)
+        assert here.drawn is not None
+        return moved(self.augmentation.part(here.index, here.drawn, self.images).of(self._near), x.device)
 
     def _places(self, chosen: Chosen) -> Tensor:
         """The mirror images come after all images."""
-        assert chosen.drawn is not None
-        return chosen.index + self.images * chosen.drawn.flipped[:, 0]
+        return chosen.index if chosen.drawn is None else chosen.index + self.images * chosen.drawn.flipped[:, 0]
 
     @staticmethod
-    def pays(augmentation: Augmentation, shape: tuple[int, int, int], patch_size: int, passes: int) -> bool:
-        """Whether so many passes ask for more patches of images (C, H, W) than there are with borders and mirrored."""
-        sides, (h, w) = 1 + augmentation.flip, (side - patch_size + 1 for side in shape[1:])
-        return passes * h * w > sides * (h + 2 * augmentation.crop) * (w + 2 * augmentation.crop)
+    def pays(margin: int, sides: int, shape: tuple[int, int, int], patch_size: int, passes: int) -> bool:
+        """Whether so many passes over crops (C, H, W) ask for more patches than there are with margins, on all sides.
+
+        A side is the image, or its mirror image.
+        """
+        h, w = (side - patch_size + 1 for side in shape[1:])
+        return passes * h * w > sides * (h + margin) * (w + margin)

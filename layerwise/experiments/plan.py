@@ -109,7 +109,9 @@ def _planned(
     some = None if ask is None else ask(torch.zeros(1, *shape, device=next(layer.parameters()).device))
     size = 0 if some is None else some.numel() * some.itemsize
     crops = not below and changes
-    pays = not crops or KnownCrops.pays(data.augmentation, data.shape, own.patch_size, passes)
+    pays = not crops or KnownCrops.pays(
+        2 * data.augmentation.crop, 1 + data.augmentation.flip, data.shape, own.patch_size, passes
+    )
     crop, sides = data.augmentation.crop, 1 + data.augmentation.flip
     again = max(0, min(views, passes - views)) if below else float(passes > 1)  # views that are asked for twice
     share = sides * (h + 2 * crop) * (w + 2 * crop) / (h * w) if crops else again

@@ -101,8 +101,12 @@ class ProbedLayer(nn.Module):
         `near`, where it is known, is what the embedding's `ask` says of x.
         """
         out = self.layer(x, near)
+        return out, self.classified(out, below)
+
+    def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:
+        """Map the layer's output (B, D, h', w') and the logits below to logits (B, classes)."""
         logits: Tensor = self.probe(folded(out) if self.mirrored else out)
-        return out, logits + below if self.summed and below is not None else logits
+        return logits + below if self.summed and below is not None else logits
 
 
 def build_layer(settings: Layer, dictionary: PatchDictionary, shape: tuple[int, int, int], classes: int) -> ProbedLayer:

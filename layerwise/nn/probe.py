@@ -41,13 +41,14 @@ class LinearProbe(nn.Module):
         super().__init__()
         d, h, w = shape
         self.pool = pool = settings.pool
+        self.dropout = nn.Dropout(settings.dropout)
         self.linear = nn.Linear(d * -(-h // pool) * -(-w // pool), classes)
         STARTS[settings.init](self.linear.weight, self.linear.bias, self.linear.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, D, h', w') to logits (B, classes)."""
         averaged = x if self.pool == 1 else F.avg_pool2d(x, self.pool, ceil_mode=True)
-        logits: Tensor = self.linear(averaged.flatten(1))
+        logits: Tensor = self.linear(self.dropout(averaged.flatten(1)))
         return logits
 
 

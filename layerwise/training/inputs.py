@@ -8,6 +8,7 @@ from layerwise import ops, processes
 from layerwise.config.choices import PIXELS
 from layerwise.console import progress
 from layerwise.data.batches import Batches
+from layerwise.data.crops import Shifts
 from layerwise.data.known import Ask, Known, KnownCrops, Room
 from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
@@ -54,8 +55,11 @@ class LayerData(LightningDataModule):
         seed = fold_seed(self.seed, epoch)
         if views:
             number = epoch % len(views)
-            known = self._known_of(f"view {number}", len(views[number])) if self.passes > len(views) + number else None
-            return Batches(views[number], size, self.device, shuffle=True, seed=seed, known=known, divided=True)
+            view, known = views[number], self._known_of_view(number)
+            shifts = Shifts(view.margin) if view.margin else None
+            return Batches(
+                view, size, self.device, shuffle=True, augmentation=shifts, seed=seed, known=known, divided=True
+            )
         images, layers, augmentation = self.store.images, self.stack.layers, self.store.augmentation
         known = None if layers else self._known_of_images()
         return Batches(
@@ -82,12 +86,24 @@ class LayerData(LightningDataModule):
             return None
         return self.known.setdefault(what, Known(self.ask, count, self._room))
 
+    def _known_of_view(self, number: int) -> Known | None:
+        """What is known of a view, or of all its crops, where that pays: if it comes again."""
+        views = self.store.train
+        view, name = views[number], f"view {number}"
+        if not view.margin:
+            return self._known_of(name, len(view)) if self.passes > len(views) + number else None
+        passes = len(range(number, self.passes, len(views)))
+        if self.ask is None or not KnownCrops.pays(view.margin, 1, view.shape, self.patch_size, passes):
+            return None
+        return self.known.setdefault(name, KnownCrops(self.ask, len(view), self._room, Shifts(view.margin)))
+
     def _known_of_images(self) -> Known | None:
         """What is known of training images, augmented or not, where that pays."""
         images, augmentation = self.store.data.train, self.store.augmentation
         if not augmentation.changes:
             return self._known_of("images", len(images)) if self.passes > 1 else None
-        if self.ask is None or not KnownCrops.pays(augmentation, images.shape, self.patch_size, self.passes):
+        margin, sides = 2 * augmentation.crop, 1 + augmentation.flip
+        if self.ask is None or not KnownCrops.pays(margin, sides, images.shape, self.patch_size, self.passes):
             return None
         return self.known.setdefault("images", KnownCrops(self.ask, len(images), self._room, augmentation))
 
@@ -111,7 +127,10 @@ def sample_inputs(
     each = min(16, (h - patch_size + 1) * (w - patch_size + 1))
     chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values
     if store.train and pixels == "input":
-        batches = Batches(store.train[0], device=store.device, chosen=chosen)
+        view = store.train[0]
+        shifts = Shifts(view.margin) if view.margin else None
+        seed = int(torch.randint(1 << 62, (), generator=generator)) if shifts else 0
+        batches = Batches(view, device=store.device, augmentation=shifts, seed=seed, chosen=chosen)
     else:
         shown = PIXELS[pixels]
         batches = Batches(images, device=store.device, layers=stack.layers, pixels=shown, chosen=chosen)

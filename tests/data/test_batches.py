@@ -18,7 +18,7 @@ def images(n: int) -> Images:
 
 def view(n: int) -> View:
     number = torch.arange(n)
-    return View(number.half()[:, None, None, None], number[:, None].float(), number)
+    return View(number.half()[:, None, None, None], number[:, None, None, None].float(), number)
 
 
 def test_batches__shuffled__hold_each_image_at_most_once_and_repeat_with_the_seed() -> None:
@@ -140,7 +140,9 @@ def test_batches__are_pushed_through_frozen_layers(generator: torch.Generator) -
 
     middle, under = stack.below(2)(to_input(pixels))
     assert under is not None
-    ((x, below, _, _),) = Batches(View(middle, under, torch.arange(7)), layers=[upper])
+    ((x, below, _, _),) = Batches(
+        View(middle.permute(0, 2, 3, 1), under[:, None, None], torch.arange(7)), layers=[upper]
+    )
     torch.testing.assert_close(x, features)
     torch.testing.assert_close(below, logits)
 

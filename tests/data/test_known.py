@@ -109,7 +109,5 @@ def test_known__where_a_file_finds_no_room__goes_on_without(
 
 def test_pays__where_epochs_ask_for_more_than_there_is() -> None:
     # 28×28 positions of 32 pixels; with borders 36×36, and mirrored: 2,592 are 3.3 times 784
-    moved = Augmentation(flip=True, crop=4)
-    assert [KnownCrops.pays(moved, (3, 32, 32), 5, epochs) for epochs in (3, 4)] == [False, True]
-    still = Augmentation(flip=False, crop=0)
-    assert [KnownCrops.pays(still, (3, 32, 32), 5, epochs) for epochs in (1, 2)] == [False, True]
+    assert [KnownCrops.pays(8, 2, (3, 32, 32), 5, epochs) for epochs in (3, 4)] == [False, True]
+    assert [KnownCrops.pays(0, 1, (3, 32, 32), 5, epochs) for epochs in (1, 2)] == [False, True]

@@ -1,16 +1,19 @@
 """Stored views of the images: what a layer above the first is trained on."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
 from layerwise.config import Features, Layer
-from layerwise.data.images import Augmentation, Images, to_input
+from layerwise.data.crops import Origin, origins
+from layerwise.data.images import Augmentation, Drawn, Images, to_input
 from layerwise.data.known import Chosen, Known, Room
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
+from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
@@ -27,7 +30,7 @@ def images(n: int, seed: int) -> Images:
 
 @pytest.fixture
 def data() -> DataSet:
-    return DataSet(["a", "b", "c"], images(300, 0), images(20, 1), images(10, 2), Augmentation(flip=True, crop=1))
+    return DataSet(["a", "b", "c"], images(300, 0), images(20, 1), images(10, 2), Augmentation(flip=True, crop=0))
 
 
 @pytest.fixture
@@ -45,7 +48,8 @@ def test_views__are_the_stack_s_output_on_augmented_images(data: DataSet, stack:
     stack = stack.below(2)  # above it, half precision may decide a near tie otherwise
     store = ViewStore(Features(views=2), data, 7, CPU)
     store.raise_to(stack)
-    assert [tuple(view.features.shape) for view in store.train] == [(300, *stack.layers[-1].shape)] * 2
+    d, h, w = stack.layers[-1].shape
+    assert [tuple(view.features.shape) for view in store.train] == [(300, h, w, d)] * 2
     for number, view in enumerate(store.train):
         generator = torch.Generator().manual_seed(fold_seed(7, number, 1))
         pixels = torch.cat(
@@ -55,13 +59,13 @@ def test_views__are_the_stack_s_output_on_augmented_images(data: DataSet, stack:
             ]
         )
         features, logits = stack(to_input(pixels))
-        torch.testing.assert_close(view.features[:].float(), features, atol=5e-3, rtol=5e-3)
-        torch.testing.assert_close(view.logits, logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(view.features[:].float().permute(0, 3, 1, 2), features, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(view.logits[:][:, 0, 0], logits, atol=1e-4, rtol=1e-4)
         assert torch.equal(view.labels, data.train.labels)
     assert not torch.equal(store.train[0].features[:], store.train[1].features[:])
     features, logits = stack(to_input(data.val.pixels[:]))
-    torch.testing.assert_close(store.val[0].features, features)
-    torch.testing.assert_close(store.val[0].logits, logits)
+    torch.testing.assert_close(store.val[0].features[:].permute(0, 3, 1, 2), features)
+    torch.testing.assert_close(store.val[0].logits[:][:, 0, 0], logits)
 
 
 def test_views__raised_layer_by_layer__are_those_made_at_once(data: DataSet, stack: FrozenStack) -> None:
@@ -82,7 +86,8 @@ def known_of(store: ViewStore, ask: Callable[[torch.Tensor], torch.Tensor]) -> d
     sources = {f"view {i}": view for i, view in enumerate(store.train)} | {"validation": store.val[0]}
     known = {name: Known(ask, len(view), Room("layer", 1e9)) for name, view in sources.items()}
     for name, view in sources.items():
-        known[name](Chosen(torch.arange(len(view))), view.features[:].float(), torch.empty(0))
+        inputs = view.features[:].float().permute(0, 3, 1, 2)
+        known[name](Chosen(torch.arange(len(view))), inputs, torch.empty(0))
     return known
 
 
@@ -116,7 +121,7 @@ def test_views__are_the_same_bits__whatever_size_of_batch_the_room_is_for(
     monkeypatch.setattr("layerwise.data.batches.ROOM", 4 * 336 * 20)  # 20 images in the lower, 32 in the upper one
     sizes: dict[str, set[int]] = {"lower": set(), "upper": set()}
     for name, layer in zip(sizes, stack.layers, strict=True):
-        layer.register_forward_hook(
+        layer.layer.register_forward_hook(
             lambda _, given, __, name=name: None if given[0].is_meta else sizes[name].add(len(given[0]))
         )
     for below in (stack.below(2), stack):
@@ -145,6 +150,116 @@ def test_views__fit_the_room_given__and_say_so(
     store.raise_to(stack)
     assert not store.train and not store.val
     assert "computing them anew in every step, which is slower" in capsys.readouterr().out
+
+
+EVEN = [
+    Layer(patch_size=3, atoms=8, channels=6, pool=2),
+    Layer(patch_size=3, atoms=6, channels=4, pool=2),
+    Layer(patch_size=2, atoms=6, channels=4, pool=1),
+]
+"""layers whose windows part the positions of 18×18 images, and of their crops, evenly"""
+
+
+def even(mirror: bool) -> tuple[DataSet, FrozenStack]:
+    """Images of 18×18, and three layers upon them, whose probes are not zero."""
+    shape, layers = (2, 18, 18), list[ProbedLayer]()
+    for own in EVEN:
+        layer = make_layer(replace(own, mirror=mirror), shape, paired=bool(layers))
+        assert isinstance(layer.probe, LinearProbe)
+        torch.nn.init.normal_(layer.probe.linear.weight)
+        layers.append(layer)
+        shape = layer.shape
+    generator = torch.Generator().manual_seed(3)
+    made = []
+    for count in (40, 10, 10):
+        pixels = torch.randint(0, 256, (count, 2, 18, 18), generator=generator, dtype=torch.uint8)
+        made.append(Images(pixels, torch.arange(count) % 3))
+    augmentation = Augmentation(flip=True, crop=4)
+    return DataSet(["a", "b", "c"], made[0], made[1], made[2], augmentation), FrozenStack(layers)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_views__of_whole_images__hold_what_the_stack_makes_of_their_crops(mirror: bool) -> None:
+    data, stack = even(mirror)
+    store = ViewStore(Features(views=30), data, 7, CPU, mirror)
+    sides, moved = [False] if mirror else [False, True], Augmentation(flip=True, crop=4)
+    for depth in (1, 2, 3):
+        store.raise_to(stack.below(depth + 1))
+        step, seen = (2, 4, 4)[depth - 1], 0
+        for view in store.train:
+            m, side = view.margin, (view.features.shape[1] - view.margin)
+            for i, j in ((0, 0), (m, 0), (m // 2, m)):
+                part = view.features[:][:, i : i + side, j : j + side].float().permute(0, 3, 1, 2)
+                found = []
+                for flipped in sides:
+                    for top in range(0, 9):
+                        for left in range(0, 9):
+                            shift = torch.tensor([top - 4, left - 4])[:, None, None].expand(2, 4, 1)
+                            x = to_input(moved(data.train.pixels[:4], Drawn(shift, torch.full((4, 1), flipped))))
+                            out, logits = stack.below(depth + 1)(x)
+                            off = float((out - part[:4]).abs().mean() / out.std())
+                            found.append((off, top, left, flipped, logits))
+                best = min(found, key=lambda one: one[0])
+                assert best[0] < 3e-3, (depth, i, j, best[:4])
+                torch.testing.assert_close(view.logits[:][:4, i, j], best[4], atol=0.05, rtol=0.05)
+            seen += (m + 1) ** 2
+        assert seen >= 30  # crops, as many as are wanted
+        assert max(view.margin for view in store.train) == 8 // step
+
+
+def test_views__of_whole_images__raised_layer_by_layer__are_those_made_at_once() -> None:
+    data, stack = even(True)
+    stepwise, at_once = (ViewStore(Features(views=30), data, 7, CPU, True) for _ in range(2))
+    for depth in (1, 2, 3):
+        stepwise.raise_to(stack.below(depth + 1))
+    at_once.raise_to(stack)
+    assert len(stepwise.train) == len(at_once.train) > 1
+    for a, b in zip(stepwise.train + stepwise.val, at_once.train + at_once.val, strict=True):
+        assert torch.equal(a.features[:], b.features[:]) and torch.equal(a.logits[:], b.logits[:])
+        assert a.margin == b.margin
+
+
+def test_views__of_whole_images__made_with_what_the_layer_asked__are_the_same_bits() -> None:
+    data, stack = even(True)
+    anew, asked, misled = (ViewStore(Features(views=30), data, 7, CPU, True) for _ in range(3))
+    ask = stack.layers[1].layer.embedding.ask
+    assert ask is not None
+    for store in (anew, asked, misled):
+        store.raise_to(stack.below(2))
+    asked.known, misled.known = known_of(asked, ask), known_of(misled, lambda x: ask(-x))
+    for store in (anew, asked, misled):
+        store.raise_to(stack.below(3))
+    for first, second, third in zip(anew.train, asked.train, misled.train, strict=True):
+        assert torch.equal(first.features[:], second.features[:]) and torch.equal(first.logits[:], second.logits[:])
+        assert not torch.equal(first.features[:], third.features[:])
+
+
+def test_views__fewer_where_there_is_little_room__and_of_augmented_images_where_that_is_too_little(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, stack = even(True)
+    lower, (d, h, w) = stack.below(2), stack.layers[0].shape
+    validation = 10 * 4 * (d * h * w + 3)
+    whole = 40 * (2 * d * (h + 4) * (w + 4) + 4 * 3 * 25)
+    once = 40 * (2 * d * h * w + 4 * 3)
+    assert once < whole
+    for room, margins, told in (
+        (whole + validation, [4], "storing 1"),
+        (whole - 1 + validation, [0] * ((whole - 1) // once), f"storing {(whole - 1) // once}"),
+        (validation, [], "computing them anew in every step"),
+    ):
+        store = ViewStore(Features(views=30, gigabytes=room / 1e9), data, 7, CPU, True)
+        store.raise_to(lower)
+        assert [view.margin for view in store.train] == margins
+        assert told in capsys.readouterr().out
+
+
+def test_origins__take_windows_that_begin_elsewhere_once_more_crops_are_wanted() -> None:
+    assert origins([8], 2, 25) == [Origin(0, 0, 0, 4)]
+    assert origins([8], 2, 26) == [Origin(0, 0, 0, 4), Origin(0, 1, 1, 3)]
+    assert origins([8, 8], 2, 1) == [Origin(0, 0, 0, 4), Origin(1, 0, 0, 4)]  # both an image and its mirror image
+    assert origins([4, 3], 2, 14) == [Origin(0, 0, 0, 2), Origin(1, 0, 0, 1), Origin(0, 1, 1, 1), Origin(1, 1, 1, 1)]
+    assert origins([0, 0], 2, 9) == [Origin(0, 0, 0, 0), Origin(1, 0, 0, 0)]  # there is no more
 
 
 def test_views__of_images_that_are_not_augmented__are_one(data: DataSet, stack: FrozenStack) -> None:

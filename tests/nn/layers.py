@@ -5,16 +5,17 @@ import torch
 from layerwise.config import Layer
 from layerwise.nn.dictionary import learn_dictionary
 from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.nn.mirror import patch_mirror
 
 SMALL = Layer(patch_size=3, atoms=8, channels=5, pool=2)
 
 
-def make_layer(settings: Layer, shape: tuple[int, int, int], classes: int = 3) -> ProbedLayer:
-    """A layer with first weights, on a dictionary of normal patches."""
+def make_layer(settings: Layer, shape: tuple[int, int, int], classes: int = 3, paired: bool = False) -> ProbedLayer:
+    """A layer with first weights, on a dictionary of normal patches; of a mirrored one the input may be in pairs."""
     generator = torch.Generator().manual_seed(1)
     patches = torch.randn(500, settings.patch_size**2 * shape[0], generator=generator)
-    dictionary = learn_dictionary(
-        patches, settings.atoms, generator, settings.dictionary, settings.whitening, settings.gate.metric
-    )
+    mirror = patch_mirror(shape[0], settings.patch_size, paired) if settings.mirror else None
+    kind, metric = settings.dictionary, settings.gate.metric
+    dictionary = learn_dictionary(patches, settings.atoms, generator, kind, settings.whitening, metric, mirror=mirror)
     torch.manual_seed(2)
     return build_layer(settings, dictionary, shape, classes)

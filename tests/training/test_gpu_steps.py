@@ -47,11 +47,14 @@ def made(
     with torch.no_grad():
         layer.to(GPU)
         stack.to(GPU)
+    margin = 2 if views and augmentation.crop else 0
     store = ViewStore(Features(views=views), world(20, augmentation, 3), 5, GPU)
     for images, stored in ((store.images, store.train), (store.val_images, store.val)):
         for _ in range(views):
-            features = torch.zeros(len(images), *shape, dtype=torch.float16, device=GPU)
-            stored.append(View(features, torch.zeros(len(images), 3, device=GPU), images.labels))
+            c, h, w = shape
+            features = torch.zeros(len(images), h + margin, w + margin, c, dtype=torch.float16, device=GPU)
+            logits = torch.zeros(len(images), margin + 1, margin + 1, 3, device=GPU)
+            stored.append(View(features, logits, images.labels, margin))
     asked = layer.layer.embedding.ask if ask else None
     return LayerData(stack, store, 8, 9, asked, settings.patch_size, 20, layer), layer
 
@@ -110,13 +113,14 @@ def test_step__of_images__waits_for_nothing(kind: str, tmp_path: Path, monkeypat
         assert bool(data.known) == (kind not in ("relu", "soft"))
 
 
+@pytest.mark.parametrize("augmentation", [MOVED, STILL])
 @pytest.mark.parametrize("ask", [True, False])
 @pytest.mark.parametrize("views", [0, 2])
 def test_step__upon_layers__waits_for_nothing(
-    views: int, ask: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    views: int, ask: bool, augmentation: Augmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with on(1 << 40, monkeypatch) as gpu:
-        data, layer = made(FEW, [FEW], views, STILL, ask)
+        data, layer = made(FEW, [FEW], views, augmentation, ask)
         assert waits(gpu, data, layer, tmp_path) == []
         assert bool(data.known) == (ask and views > 0)
 

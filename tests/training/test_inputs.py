@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from layerwise.config import Features, Layer
-from layerwise.data.images import Augmentation, to_input
+from layerwise.data.images import Augmentation, Drawn, to_input
 from layerwise.data.views import ViewStore
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
@@ -25,6 +25,12 @@ def stack() -> FrozenStack:
     assert isinstance(layer.probe, LinearProbe)
     torch.nn.init.normal_(layer.probe.linear.weight)
     return FrozenStack([layer])
+
+
+@pytest.fixture
+def uneven() -> FrozenStack:
+    """One layer, whose windows of 3 do not part the 4 positions of a row evenly: no crops can be cut of its output."""
+    return FrozenStack([make_layer(Layer(patch_size=3, atoms=8, channels=4, pool=3), (1, 6, 6), 30)])
 
 
 def made(stack: FrozenStack, views: int, augmentation: Augmentation) -> LayerData:
@@ -46,13 +52,36 @@ def epoch(data: LayerData, number: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def test_epochs__take_the_stored_views_in_turn(stack: FrozenStack) -> None:
-    data = made(stack, 3, MOVED)
+def test_epochs__take_the_stored_views_in_turn(uneven: FrozenStack) -> None:
+    data = made(uneven, 3, MOVED)
     views = data.store.train
     assert len(views) == 3 and not torch.equal(views[0].features[:], views[1].features[:])
     for number, view in enumerate([views[0], views[1], views[2], views[0], views[1]]):
         x, below, labels = epoch(data, number)
-        assert torch.equal(x, view.features[labels].float()) and torch.equal(below, view.logits[labels])
+        assert torch.equal(x.permute(0, 2, 3, 1), view.features[labels].float())
+        assert torch.equal(below, view.logits[labels][:, 0, 0])
+
+
+def test_epochs__cut_crops_of_what_is_stored_of_whole_images(stack: FrozenStack) -> None:
+    """Input and logits are those of the stack on the image, shifted as was drawn; each epoch draws anew."""
+    data = made(stack, 20, Augmentation(flip=True, crop=2))
+    assert [view.margin for view in data.store.train] == [4, 4]  # as it is, and mirrored: 25 crops each
+    images, seen, centered = data.store.data.train, [], 0
+    for number in range(6):
+        x, below, labels = epoch(data, number)
+        for input_, logits, label in zip(x, below, labels, strict=True):
+            pixels = images.pixels[label : label + 1]
+            ways = [(i, j) for i in range(-2, 3) for j in range(-2, 3)]
+            drawn = Drawn(torch.tensor(ways).T[:, :, None], torch.full((25, 1), number % 2 == 1))
+            made_of, expected = stack(to_input(MOVED(pixels.expand(25, -1, -1, -1), drawn)))
+            distance = (made_of - input_).abs().amax((1, 2, 3))
+            place = int(distance.argmin())
+            assert float(distance[place]) < 5e-3
+            torch.testing.assert_close(logits, expected[place], atol=1e-4, rtol=1e-4)
+            seen.append((int(label), number % 2, ways[place]))
+            centered += abs(ways[place][0]) < 2
+    assert len(set(seen)) > 100  # of 144
+    assert 0.6 < centered / len(seen) < 0.9  # of the sum of two draws from -1 to 1, 7 in 9 are near the middle
 
 
 def test_epochs__have_an_order_of_their_own__the_same_each_time(stack: FrozenStack) -> None:
