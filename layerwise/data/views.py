@@ -28,6 +28,10 @@ TRIED = 4
 """images on which it is tried whether crops can be cut of views"""
 
 
+class _NoRoom(Exception):
+    """Neither a disk nor a quarter of the memory has room for a view; why, in words."""
+
+
 @dataclass
 class ViewStore:
     """Features computed once: the images as they come out of the highest stack so far.
@@ -70,13 +74,22 @@ class ViewStore:
             self.known = {}
         self.known = {name: one for name, one in self.known.items() if one.bytes}
         if plan:
-            what = f"layer {len(stack) + 1}: features"
-            self.train = list(self._pushed(stack, self.images, self.train, plan, torch.float16, what))
-            still, what = [[Origin(0, 0, 0, 0)]] * len(stack), f"{what} for validation"
-            self.val = list(self._pushed(stack, self.val_images, self.val, still, torch.float32, what))
-            self.depth = len(stack)
-            processes.agreed(lambda: None)  # what the others have computed is there now
+            try:
+                self._make(stack, plan)
+            except _NoRoom as error:
+                self.depth, self.train, self.val = 0, [], []
+                views = f"layer {len(stack) + 1}: there is no room for {len(plan[-1])} views of the features ({error})"
+                print(f"{views}: computing them anew in every step, which is slower", flush=True)
         self.known = {}
+
+    def _make(self, stack: FrozenStack, plan: Sequence[Sequence[Origin]]) -> None:
+        """Make the views of a plan, of those of the layer below where there are any."""
+        what = f"layer {len(stack) + 1}: features"
+        self.train = list(self._pushed(stack, self.images, self.train, plan, torch.float16, what))
+        still, what = [[Origin(0, 0, 0, 0)]] * len(stack), f"{what} for validation"
+        self.val = list(self._pushed(stack, self.val_images, self.val, still, torch.float32, what))
+        self.depth = len(stack)
+        processes.agreed(lambda: None)  # what the others have computed is there now
 
     @property
     def bytes(self) -> int:
@@ -174,9 +187,12 @@ class ViewStore:
             progress(range(sum(-(-len(mine) // own[0]) for mine, own in zip(shares, sizes, strict=True))), what)
         )
         for way, own, (size, *_), mine in zip(ways, margins, sizes, shares, strict=True):
-            features = allocate_for_all(self._shape(stack, way[-1], len(images)), dtype, len(ways), place)
             crops = (len(images), own[-1] + 1, own[-1] + 1, len(self.data.classes))
-            view = View(features, allocate_for_all(crops, torch.float32, len(ways), place), images.labels, own[-1])
+            try:
+                features = allocate_for_all(self._shape(stack, way[-1], len(images)), dtype, len(ways), place)
+                view = View(features, allocate_for_all(crops, torch.float32, len(ways), place), images.labels, own[-1])
+            except OSError as error:
+                raise _NoRoom(error.strerror) from error
             batches = self._batches(images, there, way[0], own[0], dtype == torch.float16, size, mine)
             parts: Pushed = (
                 (x, _or_empty(logits, x), _or_empty(near, x))

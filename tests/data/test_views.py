@@ -1,11 +1,15 @@
 """Stored views of the images: what a layer above the first is trained on."""
 
+import errno
+import os
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 
+from layerwise import memory
 from layerwise.config import Features, Layer
 from layerwise.data.crops import Origin, origins
 from layerwise.data.images import Augmentation, Drawn, Images, to_input
@@ -17,6 +21,7 @@ from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
+from layerwise.training.inputs import LayerData
 from tests.nn.layers import make_layer
 
 CPU = torch.device("cpu")
@@ -260,6 +265,36 @@ def test_origins__take_windows_that_begin_elsewhere_once_more_crops_are_wanted()
     assert origins([8, 8], 2, 1) == [Origin(0, 0, 0, 4), Origin(1, 0, 0, 4)]  # both an image and its mirror image
     assert origins([4, 3], 2, 14) == [Origin(0, 0, 0, 2), Origin(1, 0, 0, 1), Origin(0, 1, 1, 1), Origin(1, 1, 1, 1)]
     assert origins([0, 0], 2, 9) == [Origin(0, 0, 0, 0), Origin(1, 0, 0, 0)]  # there is no more
+
+
+@pytest.mark.parametrize("source", ["images", "views"])
+def test_views__for_which_there_is_no_room__are_computed_anew__and_it_is_said_once(
+    source: str,
+    data: DataSet,
+    stack: FrozenStack,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    none, store = (ViewStore(Features(views=views), data, 7, CPU) for views in (0, 2))
+    none.raise_to(stack)
+    if source == "views":
+        store.raise_to(stack.below(2))
+    monkeypatch.setattr(memory, "total", lambda: 0)  # so that all that is kept goes to a file
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
+    capsys.readouterr()
+    try:
+        store.raise_to(stack)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not store.train and not store.val and store.bytes == 0
+    told = f"layer 3: there is no room for 2 views of the features ({os.strerror(errno.EFBIG)}): computing them anew"
+    assert capsys.readouterr().out.count(told) == 1
+    made = [LayerData(stack, one, 50, 9).epoch(1) for one in (none, store)]
+    for mine, theirs in zip(*made, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine[:3], theirs[:3], strict=True))  # type: ignore[arg-type]
+    store.raise_to(stack)
+    assert len(store.train) == 2 and len(store.val) == 1
 
 
 def test_views__of_images_that_are_not_augmented__are_one(data: DataSet, stack: FrozenStack) -> None:
