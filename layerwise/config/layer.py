@@ -142,7 +142,7 @@ class Layer:
         if self.probe.kind == "unconstrained":
             bare = {"pool": (self.pool, 1), "norm.kind": (self.norm.kind, "none"), "channels": (self.channels, None)}
             bare |= {"residual.kind": (self.residual.kind, "none"), "probe.pool": (self.probe.pool, 1)}
-            bare |= {"mirror": (self.mirror, False)}
+            bare |= {"mirror": (self.mirror, False), "probe.dropout": (self.probe.dropout, 0.0)}
             for name, (value, only) in (bare | {"embedding": (self.embedding, "full")}).items():
                 if value != only:
                     reason = "the unconstrained probe classifies the embedding as it is"

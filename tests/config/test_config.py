@@ -109,6 +109,7 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
     ({"mirror": True, "atoms": 65}, "atoms", "65, but with mirror they come in pairs; give an even number"),
     ({"mirror": True, "channels": 15}, "channels", "15, but with mirror they come in pairs; give an even number"),
     (UNCONSTRAINED | {"channels": None, "pool": 3}, "pool", "3, but the unconstrained probe .*; give 1"),
+    (UNCONSTRAINED | {"channels": None, "mirror": True}, "mirror", "true, but the unconstrained probe .*; give false"),
     (UNCONSTRAINED | {"channels": 32}, "channels", "32, but the unconstrained probe .*; give null"),
     (
         UNCONSTRAINED | {"channels": None, "residual": Residual("concatenate")},
