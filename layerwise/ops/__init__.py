@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerwise.ops import reference
+from layerwise.ops import convolution, reference
 from layerwise.ops.bounded import chunks
 from layerwise.ops.exact import exactly, multiplied_with
 from layerwise.ops.near import layout, places
@@ -95,6 +95,8 @@ def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:
     """Convolve, keep what is above 0, and average over windows: `embed` where the sign of the map is the gate."""
     if torch.compiler.is_exporting():
         return reference.convolve(x, maps, patch_size, pool)[0]
+    if x.is_cuda and not torch.compiler.is_compiling():
+        return convolution.convolve(_by_pixel(x), maps, patch_size, pool)
     pooled: Tensor = _embed(_by_pixel(x), None, maps, None, patch_size, 0, pool)[0]
     return pooled
 

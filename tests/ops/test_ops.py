@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 
 from layerwise import ops
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
-from layerwise.ops import cpu, extract_patches, prefilter, reference, rows, selection
+from layerwise.ops import convolution, cpu, extract_patches, prefilter, reference, rows, selection
 from layerwise.ops.near import layout, mask_of, near_of
+from tests.fake_gpu import FakeGPU, backward
 
 
 def brute_force_mask(scores: Tensor, k: int) -> Tensor:
@@ -114,6 +116,35 @@ def test_convolve__is_a_convolution_a_relu_and_an_average(
     grad = torch.randn(out.shape, generator=generator, dtype=dtype)
     (ours,), (theirs,) = (torch.autograd.grad(y, maps, grad, retain_graph=True) for y in (out, expected))
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+    other = convolution.convolve(x, maps, size, pool)  # which a GPU has
+    torch.testing.assert_close(out, other, atol=1e-4, rtol=1e-4)
+    (theirs,) = torch.autograd.grad(other, maps, grad)
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+def test_convolve__on_a_gpu__is_torch_s_own__the_same_bits_twice__and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Noted(FakeGPU):
+        """Notes convolutions, and how cuDNN is set in each."""
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function in (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default):
+                seen.append((function.name(), cudnn.deterministic, cudnn.allow_tf32))
+            return super().__torch_dispatch__(function, types, args, kwargs)
+
+    before = cudnn.deterministic, cudnn.allow_tf32
+    for precision in ("highest", "high"):
+        with Noted(), ops.multiplied_with(precision):
+            x, maps = (torch.randn(shape, device="cuda") for shape in ((3, 2, 9, 7), (19, 13)))
+            out = ops.convolve(x, maps.requires_grad_(), 3, 2)
+            assert out.is_cuda and out.shape == (3, 13, 4, 3)
+            backward(out.sum())
+            assert maps.grad is not None and maps.grad.is_cuda and maps.grad.shape == (19, 13)
+    names = ["aten::convolution", "aten::convolution_backward"]
+    assert seen == [(name, True, tf32) for tf32 in (False, True) for name in names]
+    assert (cudnn.deterministic, cudnn.allow_tf32) == before
 
 
 @pytest.mark.parametrize(
