@@ -1,6 +1,7 @@
 """layerwise check-gpu, without a GPU: kernels in Triton's interpreter, steps on the CPU."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(TABLES, "table1", replace(TABLES["table1"], rows=TABLES["table1"].rows[-1:]))
     monkeypatch.setattr(table, "estimate", lambda jobs: 140.0)
+    # the limit is a large GPU's; 200 times the seconds of an epoch here may be more where the machine has other work
+    monkeypatch.setattr(table, "SEED", math.inf)
 
 
 def check(minutes: float = 1 / 60, now: Any = lambda: 0.0, settings: list[str] = SETTINGS) -> None:
@@ -84,6 +87,12 @@ def test_check_gpu__goes_on_where_time_was_up(capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     check()
     assert told() == whole and " of 9: " not in capsys.readouterr().out
+
+
+def test_check_gpu__finds_that_table_1_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "SEED", 0)
+    with pytest.raises(TrainingFailed, match=r"1 of \d+ do not hold, such as Table 1, seconds of 200 epochs, by those"):
+        check()
 
 
 def test_check_gpu__finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
