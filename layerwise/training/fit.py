@@ -1,6 +1,7 @@
 """One layer's training: a fresh Lightning Trainer, a checkpoint after every epoch, resume from it."""
 
 import io
+import math
 import signal
 import sys
 import threading
@@ -30,6 +31,9 @@ from layerwise.run.files import commit
 from layerwise.training.inputs import LayerData
 from layerwise.training.listeners import Listener, tell
 from layerwise.training.module import BestEpoch, LayerModule
+
+PAUSE = 0.1
+"""seconds from one state of the bar to the next, at least"""
 
 
 class CommittedCheckpoints(TorchCheckpointIO):
@@ -86,29 +90,30 @@ class _Told(Logger):
 class _Shown(Callback):
     """One bar for the layer, with the epoch and the time left for the whole stack; or a plain line an epoch."""
 
-    def __init__(self, name: str, above: int) -> None:
+    def __init__(self, name: str, steps: int, above: int) -> None:
         self.name = name  # such as "layer 1/3"
+        self.steps = steps
         self.above = above  # how many layers are still to come, each taken to last as long as this one
         self.accuracy: list[str] = []
         self.bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.steps, self.done, self.since = trainer.estimated_stepping_batches, trainer.global_step, time.perf_counter()
-        self.began = self.done
+        self.began, self.since, self.drawn = trainer.global_step, time.perf_counter(), -math.inf
         if sys.stderr.isatty():
-            self.bar = bar(self.name, int(self.steps))
-            self.bar.initial = self.bar.n = self.done
+            self.bar = bar(self.name, self.steps)
+            self.bar.initial = self.bar.n = self.began
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self.done += 1
-        if self.bar is None:
+    def on_before_optimizer_step(self, trainer: Trainer, *args: Any) -> None:
+        """Draw, a few times a second."""
+        if self.bar is None or (now := time.perf_counter()) < self.drawn + PAUSE:
             return
-        per_step = (time.perf_counter() - self.since) / (self.done - self.began)
-        left = per_step * (self.steps - self.done + self.above * self.steps)
+        self.drawn, done = now, trainer.global_step
+        per_step = (now - self.since) / max(1, done - self.began)
+        left = per_step * (self.steps - done + self.above * self.steps)
         self.bar.set_description_str(f"{self.name}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", False)
         whole = [f"stack {tqdm.format_interval(left)}"] if self.above else []
         self.bar.set_postfix_str(", ".join([*whole, *self.accuracy]), False)
-        self.bar.update()
+        self.bar.update(done - self.bar.n)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         accuracy = float(trainer.callback_metrics["val_accuracy"])
@@ -130,34 +135,27 @@ class _Signals(Callback):
 
 
 class _Pace(Callback):
-    """Logs the learning rate of steps, and of each epoch the training accuracy and what it costs."""
+    """Logs of each epoch what came of it and what it costs."""
 
-    def __init__(self, data: LayerData, best: BestEpoch, every: int) -> None:
+    def __init__(self, data: LayerData, best: BestEpoch, steps: int) -> None:
         self.data, self.best = data, best
-        self.every = every  # steps, which are logged
+        self.steps = steps  # an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.began = time.perf_counter()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, index: int) -> None:
-        if (trainer.global_step + 1) % self.every == 0:  # else it would cost time in vain
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            pl_module.log("learning_rate", rate, on_step=True, on_epoch=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        assert trainer.logger is not None
-        images, on_gpu = int(trainer.num_training_batches) * self.data.batch_size, self.data.device.type == "cuda"
-        values = {
-            "train_accuracy": self.best.epochs[-1]["train_accuracy"],
+        images, on_gpu = self.steps * self.data.batch_size, self.data.device.type == "cuda"
+        values = self.best.epochs[-1] | {
             "epoch_seconds": time.perf_counter() - self.began,
             "images_per_second": images / max(self.trained - self.began, 1e-9),
             "memory_gb": (torch.cuda.max_memory_allocated(self.data.device) if on_gpu else memory.peak()) / 1e9,
         }
         # by itself, Lightning logs an epoch's values after its checkpoint, and a kill between the two would lose them
-        trainer.logger.log_metrics(values, trainer.global_step - 1)
+        pl_module.tell(trainer.global_step - 1, values)
 
 
 def rounding(precision: str, device: torch.device) -> str:
@@ -187,16 +185,18 @@ def fit_layer(
     """
     memory.keep_what_is_freed()
     best = BestEpoch()
-    shown = _Shown(f"layer {number}" + (f"/{depth}" if depth else ""), (depth or number) - number)
+    steps = len(data.store.data.train) // data.batch_size
+    shown = _Shown(
+        f"layer {number}" + (f"/{depth}" if depth else ""), steps * optimizer.epochs, (depth or number) - number
+    )
     last = folder / "last.ckpt"
     resumed = processes.by_first(last.exists)
-    every = max(1, len(data.store.data.train) // data.batch_size // 10)  # ten times an epoch
     # monitor=None and one file: after every epoch last.ckpt is replaced
     checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     if resumed:
         print(f"layer {number}: resuming after its last finished epoch")
     silence_lightning()
-    several, listening = processes.count() > 1, [_Pace(data, best, every)] if listeners else []
+    several, listening = processes.count() > 1, [_Pace(data, best, steps)] if listeners else []
     with hidden(OTHERS) if several else hidden():
         fitting = Trainer(
             accelerator="gpu" if data.device.type == "cuda" else "cpu",
@@ -209,7 +209,7 @@ def fit_layer(
             max_epochs=optimizer.epochs,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            log_every_n_steps=every,
+            log_every_n_steps=max(1, steps // 10),
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[
@@ -226,11 +226,13 @@ def fit_layer(
             ],
             default_root_dir=folder,
         )
-    module = LayerModule(layer, number, len(data.store.data.classes), optimizer)
+    module = LayerModule(layer, number, len(data.store.data.classes), optimizer, steps * optimizer.epochs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", "(?s).*Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", "(?s)The dirpath has changed")  # as a run may be moved
+        # as it counts what it gives at a time
+        warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before the epoch ended.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", ".*`broadcast_buffers` is deprecated.*")  # as torch 2.11 knows no other
         try:

@@ -1,5 +1,9 @@
 """What a layer is trained on: the output of the frozen layers below, or of none; and the patches sampled from it."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
@@ -7,12 +11,29 @@ from torch import Tensor, nn
 from layerwise import ops, processes
 from layerwise.config.choices import PIXELS
 from layerwise.console import progress
-from layerwise.data.batches import Batches
+from layerwise.data.batches import Batch, Batches
 from layerwise.data.crops import Shifts
 from layerwise.data.known import Ask, Known, KnownCrops, Room
 from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
+
+TOGETHER = 16
+"""steps that Lightning gives at a time"""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Batches, several at a time, each made once it is asked for."""
+
+    batches: Batches
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // TOGETHER)
+
+    def __iter__(self) -> Iterator[Iterator[Batch]]:
+        batches = iter(self.batches)
+        return (islice(batches, TOGETHER) for _ in range(len(self)))
 
 
 class LayerData(LightningDataModule):
@@ -48,10 +69,14 @@ class LayerData(LightningDataModule):
         self._room = Room(f"layer {len(stack) + 1}", store.config.gigabytes * 1e9 - store.bytes)
         self.known = dict[str, Known]()  # of the inputs, by name
 
-    def train_dataloader(self) -> Batches:
-        """The pass of the current epoch; a resumed epoch sees what it would have seen."""
+    def train_dataloader(self) -> "Turns":
+        """The batches of the current epoch, several at a time."""
         assert self.trainer is not None
-        epoch, views, size = self.trainer.current_epoch, self.store.train, self.batch_size
+        return Turns(self.epoch(self.trainer.current_epoch))
+
+    def epoch(self, epoch: int) -> Batches:
+        """The pass of an epoch; a resumed one sees what it would have seen."""
+        views, size = self.store.train, self.batch_size
         seed = fold_seed(self.seed, epoch)
         if views:
             number = epoch % len(views)

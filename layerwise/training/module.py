@@ -2,14 +2,16 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
 from layerwise import processes
@@ -24,42 +26,72 @@ FINITE = 1 << 62
 
 
 class LayerModule(LightningModule):
-    """Trains a layer's maps, norm, projection and probe by cross-entropy; its dictionary stays as it is."""
+    """Trains a layer's maps, norm, projection and probe by cross-entropy; its dictionary stays as it is.
 
-    def __init__(self, layer: nn.Module, number: int, classes: int, config: Optimizer) -> None:
+    Lightning gives it several steps at a time, as it takes longer for one than a small layer's step does.
+    """
+
+    def __init__(self, layer: nn.Module, number: int, classes: int, config: Optimizer, steps: int) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.layer = layer  # such as a `ProbedLayer`: maps an input and the logits below to output and logits
         self.number = number
         self.config = config
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.steps = steps  # of the whole training
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        # kept on the device, so that no step waits for them
         self.failed_step = torch.tensor(-1)
+        self.right, self.seen = torch.tensor(0), 0  # of this epoch's images: how many classified correctly, of how many
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batches: Iterable[Batch], index: int) -> None:
+        """Take a step on each of several batches."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer) and isinstance(schedule, LRScheduler)
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        for step, batch in enumerate(batches, self.global_step):
+            loss, rate = self.loss(batch, step), schedule.get_last_lr()[0]
+            optimizer.zero_grad()
+            with torch.autocast(loss.device.type, enabled=False):  # which Lightning puts around all of this
+                self.manual_backward(loss)
+                optimizer.step()
+            schedule.step()
+            if (step + 1) % every == 0:
+                self.tell(step, {"train_loss": processes.averaged(loss.detach()), "learning_rate": rate})
+
+    def loss(self, batch: Batch, step: int) -> Tensor:
         """Cross-entropy of a batch."""
         features, below, labels, near = batch
         _, logits = self.layer(features, below, *(() if near is None else (near,)))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        # kept on the device, so that no step waits for it
-        first = ~loss.detach().isfinite() & (self.failed_step.to(loss.device) < 0)
-        self.failed_step = torch.where(first, self.global_step, self.failed_step.to(loss.device))
-        self.train_accuracy.update(logits, labels)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % every == 0:  # what is not passed on costs as much
-            self.log("train_loss", loss, on_step=True, on_epoch=False, sync_dist=True)
+        with torch.no_grad():
+            first = ~loss.isfinite() & (self.failed_step.to(loss.device) < 0)
+            self.failed_step = torch.where(first, step, self.failed_step.to(loss.device))
+            self.right = self.right.to(loss.device) + (logits.argmax(1) == labels).sum()
+        self.seen += len(labels)
         return loss
+
+    def tell(self, step: int, values: Mapping[str, Tensor | float]) -> None:
+        """Pass on what is known of a step, which Lightning would number by what it gives at a time."""
+        if self.logger is not None:
+            epoch = {"epoch": float(self.current_epoch)}
+            self.logger.log_metrics({name: float(value) for name, value in values.items()} | epoch, step)
 
     def on_train_epoch_start(self) -> None:
         """Count anew."""
-        self.train_accuracy.reset()
+        self.right, self.seen = torch.zeros_like(self.right), 0
+
+    def train_accuracy(self) -> float:
+        """The share of this epoch's training images that were classified correctly when they came, in [0, 1]."""
+        return float(processes.summed(self.right).float() / (self.seen * processes.count()))
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss and accuracy of a batch."""
         features, below, labels, near = batch
         _, logits = self.layer(features, below, *(() if near is None else (near,)))
         self.val_accuracy(logits, labels)
-        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=len(labels), sync_dist=True)
-        self.log("val_accuracy", self.val_accuracy, batch_size=len(labels))
+        loss, count = F.cross_entropy(logits, labels), len(labels)
+        self.log("val_loss", loss, batch_size=count, sync_dist=True, logger=False)
+        self.log("val_accuracy", self.val_accuracy, batch_size=count, logger=False)
 
     def on_validation_start(self) -> None:
         """Stop before a broken state is measured or saved."""
@@ -85,8 +117,8 @@ class LayerModule(LightningModule):
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = OPTIMIZERS[self.config.name](groups, self.config)
-        schedule = SCHEDULES[self.config.schedule](optimizer, self.config, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        schedule = SCHEDULES[self.config.schedule](optimizer, self.config, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 class BestEpoch(Callback):
@@ -115,7 +147,7 @@ class BestEpoch(Callback):
         epoch = {name: float(trainer.callback_metrics[name]) for name in ("val_accuracy", "val_loss")}
         if not math.isfinite(epoch["val_loss"]):
             raise pl_module.failure("the validation loss is not finite")
-        epoch["train_accuracy"] = float(pl_module.train_accuracy.compute())
+        epoch["train_accuracy"] = pl_module.train_accuracy()
         self.epochs.append(epoch)
         if self.best is epoch:
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.layer.state_dict().items()}

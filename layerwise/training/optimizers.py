@@ -13,7 +13,7 @@ from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 @OPTIMIZERS("adamw")
 def adamw(groups: list[dict[str, Any]], settings: config.Optimizer) -> Optimizer:
     """AdamW."""
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=_fused(groups))
+    return _AdamW(groups, lr=settings.learning_rate, fused=_fused(groups))
 
 
 @OPTIMIZERS("sgd")
@@ -36,6 +36,13 @@ def cycle(optimizer: Optimizer, settings: config.Optimizer, steps: int) -> LRSch
 def steps(optimizer: Optimizer, settings: config.Optimizer, steps: int) -> LRScheduler:
     """A tenth after half of the steps, a hundredth after three quarters: the authors' epochs 100 and 150 of 200."""
     return MultiStepLR(optimizer, [steps // 2, steps * 3 // 4], gamma=0.1)
+
+
+class _AdamW(torch.optim.AdamW):
+    """As torch has it, but for asking the driver in every step whether a CUDA graph is captured, which none is here."""
+
+    def _accelerator_graph_capture_health_check(self) -> None:
+        """Ask nothing."""
 
 
 def _fused(groups: list[dict[str, Any]]) -> bool | None:

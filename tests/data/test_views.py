@@ -292,7 +292,7 @@ def test_views__for_which_there_is_no_room__are_computed_anew__and_it_is_said_on
     assert capsys.readouterr().out.count(told) == 1
     made = [LayerData(stack, one, 50, 9).epoch(1) for one in (none, store)]
     for mine, theirs in zip(*made, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(mine[:3], theirs[:3], strict=True))  # type: ignore[arg-type]
+        assert all(torch.equal(a, b) for a, b in zip(mine[:3], theirs[:3], strict=True))
     store.raise_to(stack)
     assert len(store.train) == 2 and len(store.val) == 1
 

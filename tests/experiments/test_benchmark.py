@@ -5,14 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from layerwise.data.images import to_input
+from layerwise.experiments.benchmark import host
 from layerwise.experiments.benchmark.layers import agrees, embed_plain
 from layerwise.experiments.benchmark.steps import alternate, natural_images, peak_memory
 from layerwise.ops import embed, reference
 from tests.conftest import Command
+from tests.training.worlds import Matrix
 
 CPU = torch.device("cpu")
+MOST = 4.0
+"""times as long as in a bare loop a step of next to no arithmetic may take, of the processor's time"""
 KEYS = {"atoms", "neighbors", "batch", "patch_size", "backend", "device"}
 KEYS |= {"images_per_second", "vs_plain", "vs_floor", "peak_bytes", "agrees"}
 
@@ -29,8 +35,8 @@ def test_benchmark__prints_a_table_and_writes_its_rows(command: Command, tmp_pat
         assert set(row) >= KEYS
         assert row["agrees"] and row["images_per_second"] > 0 and row["vs_floor"] > 0
     assert rows[0]["vs_plain"] == rows[2]["vs_computed"] == 1
-    for what in ("known ÷ computed", "threads ÷ 1", "convolution with ReLU", "layer 4 in a stack", "dictionary: "):
-        assert what in done.stdout
+    told = "known ÷ computed", "threads ÷ 1", "convolution with ReLU", "layer 4 in a stack", "dictionary: ", "a step: "
+    assert all(what in done.stdout for what in told)
 
 
 def test_benchmark__refuses_a_file_it_could_not_write__before_it_measures(command: Command) -> None:
@@ -40,6 +46,20 @@ def test_benchmark__refuses_a_file_it_could_not_write__before_it_measures(comman
         done.stderr
         == "error: --json: nowhere/rows.json cannot be written, since its folder is not there; create it first\n"
     )
+
+
+def test_a_step__takes_little_longer_as_layers_are_trained__than_in_a_bare_loop() -> None:
+    data, layer = host.few_images(800), Matrix(36, 3)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    x, labels = to_input(data.train.pixels[:2]), data.train.labels[:2]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(layer(x)[1], labels))
+        optimizer.step()
+
+    ratios = [host.seconds_of_fitting(layer, data) / host.seconds_of(step, 400) for _ in range(3)]
+    assert min(ratios) < MOST
 
 
 @pytest.mark.parametrize("pool", [1, 3, 4])

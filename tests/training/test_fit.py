@@ -138,29 +138,35 @@ def test_shown__tells_the_time_that_is_left_for_the_stack(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stderr", Terminal())
     now = [100.0]
     monkeypatch.setattr("layerwise.training.fit.time.perf_counter", lambda: now[0])
-    trainer: Any = SimpleNamespace(estimated_stepping_batches=10, global_step=4, current_epoch=1, max_epochs=2)
+    trainer: Any = SimpleNamespace(global_step=4, current_epoch=1, max_epochs=2)
     trainer.callback_metrics = {"val_accuracy": torch.tensor(0.625)}
-    shown = fit._Shown("layer 1/3", 2)
+    shown = fit._Shown("layer 1/3", 10, 2)
     shown.on_train_start(trainer, None)
     assert shown.bar is not None and (shown.bar.n, shown.bar.total) == (4, 10)
     for _ in range(2):
         now[0] += 3
-        shown.on_train_batch_end(trainer)
+        trainer.global_step += 1
+        shown.on_before_optimizer_step(trainer)
     assert shown.bar.n == 6 and shown.bar.desc == "layer 1/3, epoch 2/2"
     assert shown.bar.postfix == "stack 01:12"  # 3 seconds a step: 4 steps here, 10 in each of two layers above
     shown.on_train_epoch_end(trainer, None)
     now[0] += 6
-    shown.on_train_batch_end(trainer)
+    trainer.global_step += 1
+    shown.on_before_optimizer_step(trainer)
     assert shown.bar.postfix == "stack 01:32, 62.5% correct"  # 4 seconds a step
+    now[0] += fit.PAUSE / 2
+    trainer.global_step += 1
+    shown.on_before_optimizer_step(trainer)
+    assert shown.bar.n == 7  # as it was drawn just now
     shown.bar.close()
 
 
 def test_shown__without_a_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    trainer: Any = SimpleNamespace(estimated_stepping_batches=10, global_step=0, current_epoch=1, max_epochs=4)
+    trainer: Any = SimpleNamespace(global_step=0, current_epoch=1, max_epochs=4)
     trainer.callback_metrics = {"val_accuracy": torch.tensor(0.625)}
-    shown = fit._Shown("layer 1", 0)
+    shown = fit._Shown("layer 1", 10, 0)
     shown.on_train_start(trainer, None)
-    shown.on_train_batch_end(trainer)
+    shown.on_before_optimizer_step(trainer)
     shown.on_train_epoch_end(trainer, None)
     assert capsys.readouterr().out == "layer 1: epoch 2/4, validation accuracy 62.50%\n"
 

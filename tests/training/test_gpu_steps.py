@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,16 +63,14 @@ def waits(gpu: FakeGPU, data: LayerData, layer: nn.Module, folder: Path, name: s
 
     Fails where a part of a batch is not on the GPU, or something is not learned.
     """
-    module = LayerModule(layer, 1, 3, Optimizer(name))
+    module = LayerModule(layer, 1, 3, Optimizer(name), 4)
     module.trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=folder)
-    module.train_accuracy.to(GPU)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     optimizer, found = OPTIMIZERS[name]([{"params": trained}], module.config), []
     for epoch in range(2):
-        data.trainer = SimpleNamespace(current_epoch=epoch)  # type: ignore[assignment]
-        for i, batch in enumerate(data.train_dataloader()):
+        for i, batch in enumerate(data.epoch(epoch)):
             assert all(part is None or part.is_cuda for part in batch)
-            backward(module.training_step(batch, i))
+            backward(module.loss(batch, i))
             assert all(parameter.grad is not None for parameter in trained)
             optimizer.step()
             optimizer.zero_grad()

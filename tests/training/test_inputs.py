@@ -1,7 +1,5 @@
 """What each epoch of a layer is trained on."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor
@@ -41,8 +39,7 @@ def made(stack: FrozenStack, views: int, augmentation: Augmentation) -> LayerDat
 
 def epoch(data: LayerData, number: int) -> tuple[Tensor, Tensor, Tensor]:
     """Input, logits below and labels of all batches of one epoch."""
-    data.trainer = SimpleNamespace(current_epoch=number)  # type: ignore[assignment]
-    batches = list(data.train_dataloader())
+    batches = list(data.epoch(number))
     assert [len(labels) for _, _, labels, _ in batches] == [8, 8, 8]
     below = [logits if logits is not None else torch.empty(0) for _, logits, _, _ in batches]
     return (

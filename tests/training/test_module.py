@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,8 +25,7 @@ from tests.training.worlds import CPU, Matrix, world
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_weight_decay__is_of_weights_alone(name: str) -> None:
     layer = make_layer(SMALL, (2, 9, 8))
-    module = LayerModule(layer, 1, 3, Optimizer(name, "steps", learning_rate=0.1, weight_decay=0.5))
-    module.trainer = SimpleNamespace(estimated_stepping_batches=100)  # type: ignore[assignment]
+    module = LayerModule(layer, 1, 3, Optimizer(name, "steps", learning_rate=0.1, weight_decay=0.5), 100)
     made: Any = module.configure_optimizers()
     before = {}
     for parameter_name, parameter in layer.named_parameters():
@@ -57,14 +55,14 @@ class Rates(Callback):
 
 def rates(tmp_path: Path, settings: Optimizer) -> list[float]:
     """The learning rates of two epochs of ten steps."""
-    steps: Any = [(torch.randn(2, 1, 2, 2), None, torch.tensor([0, 1]), None)] * 10
-    batches = DataLoader(steps, batch_size=None)
+    batch = torch.randn(2, 1, 2, 2), None, torch.tensor([0, 1]), None
+    steps: Any = [[batch]] * 10  # one at a time
     seen = Rates()
     trainer = Trainer(
         accelerator="cpu", max_epochs=2, callbacks=[seen], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(LayerModule(Matrix(4, 2), 1, 2, settings), batches, batches)
+    trainer.fit(LayerModule(Matrix(4, 2), 1, 2, settings, 20), DataLoader(steps, batch_size=None), [batch])
     return seen.seen
 
 

@@ -70,7 +70,7 @@ def test_layers__have_dictionaries_first_weights_and_orders_of_their_own(
         found = fit_layer(*given)
         batches = given[2]
         batches.store.data.train.labels[:] = torch.arange(64)  # now a label is a position
-        orders.append(torch.cat([labels for _, _, labels, _ in batches.train_dataloader()]).tolist())
+        orders.append(torch.cat([labels for _, _, labels, _ in batches.epoch(batches.trainer.current_epoch)]).tolist())
         batches.store.data.train.labels[:] = torch.arange(64) % 2
         return found
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerwise.config import Layer
 from layerwise.console import print_table, progress
+from layerwise.experiments.benchmark.host import measure_host
 from layerwise.experiments.benchmark.layers import HUGE, Row, first_layer, measure_layer
 from layerwise.experiments.benchmark.stack import measure_depth
 from layerwise.experiments.benchmark.steps import SIDE, natural_images
@@ -53,6 +54,7 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
     print()
     parts: dict[str, Callable[[], list[str]]] = {
         "whole layers": lambda: measure_known(quick, device),
+        "host time": lambda: measure_host(quick),
         "threads": lambda: measure_threads(quick) if device.type == "cpu" else [],
         "convolutions": lambda: measure_convolution(quick, device),
         "a layer at depth 4": lambda: [measure_depth(quick, device)],
