@@ -209,7 +209,7 @@ def fit_layer(
             max_epochs=optimizer.epochs,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
-            log_every_n_steps=max(1, steps // 10),
+            log_every_n_steps=1,  # the module decides
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[
@@ -226,7 +226,7 @@ def fit_layer(
             ],
             default_root_dir=folder,
         )
-    module = LayerModule(layer, number, len(data.store.data.classes), optimizer, steps * optimizer.epochs)
+    module = LayerModule(layer, number, len(data.store.data.classes), optimizer, steps)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", "(?s).*Checkpoint directory .* exists and is not empty")

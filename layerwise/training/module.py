@@ -37,7 +37,7 @@ class LayerModule(LightningModule):
         self.layer = layer  # such as a `ProbedLayer`: maps an input and the logits below to output and logits
         self.number = number
         self.config = config
-        self.steps = steps  # of the whole training
+        self.steps = steps  # an epoch
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         # kept on the device, so that no step waits for them
         self.failed_step = torch.tensor(-1)
@@ -47,7 +47,7 @@ class LayerModule(LightningModule):
         """Take a step on each of several batches."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer) and isinstance(schedule, LRScheduler)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = max(1, self.steps // 10)  # what is passed on costs as much as a step
         for step, batch in enumerate(batches, self.global_step):
             loss, rate = self.loss(batch, step), schedule.get_last_lr()[0]
             optimizer.zero_grad()
@@ -117,7 +117,7 @@ class LayerModule(LightningModule):
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = OPTIMIZERS[self.config.name](groups, self.config)
-        schedule = SCHEDULES[self.config.schedule](optimizer, self.config, self.steps)
+        schedule = SCHEDULES[self.config.schedule](optimizer, self.config, self.steps * self.config.epochs)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 

@@ -63,7 +63,7 @@ def waits(gpu: FakeGPU, data: LayerData, layer: nn.Module, folder: Path, name: s
 
     Fails where a part of a batch is not on the GPU, or something is not learned.
     """
-    module = LayerModule(layer, 1, 3, Optimizer(name), 4)
+    module = LayerModule(layer, 1, 3, Optimizer(name), 2)
     module.trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=folder)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     optimizer, found = OPTIMIZERS[name]([{"params": trained}], module.config), []

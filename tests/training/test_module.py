@@ -55,24 +55,25 @@ class Rates(Callback):
 
 def rates(tmp_path: Path, settings: Optimizer) -> list[float]:
     """The learning rates of two epochs of ten steps."""
-    batch = torch.randn(2, 1, 2, 2), None, torch.tensor([0, 1]), None
+    batch: Any = torch.randn(2, 1, 2, 2), None, torch.tensor([0, 1]), None
     steps: Any = [[batch]] * 10  # one at a time
     seen = Rates()
     trainer = Trainer(
         accelerator="cpu", max_epochs=2, callbacks=[seen], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(LayerModule(Matrix(4, 2), 1, 2, settings, 20), DataLoader(steps, batch_size=None), [batch])
+    train, val = (DataLoader(given, batch_size=None) for given in (steps, [batch]))
+    trainer.fit(LayerModule(Matrix(4, 2), 1, 2, settings, 10), train, val)
     return seen.seen
 
 
 def test_schedule__falls_to_a_tenth_and_a_hundredth__at_a_half_and_three_quarters_of_the_steps(tmp_path: Path) -> None:
-    seen = rates(tmp_path, Optimizer("sgd", "steps", learning_rate=0.4))
+    seen = rates(tmp_path, Optimizer("sgd", "steps", epochs=2, learning_rate=0.4))
     assert seen == pytest.approx([0.4] * 10 + [0.04] * 5 + [0.004] * 5)
 
 
 def test_schedule__rises_for_a_share_of_the_steps__then_falls_to_next_to_nothing(tmp_path: Path) -> None:
-    seen = rates(tmp_path, Optimizer("adamw", "cycle", learning_rate=0.5, warmup=0.25))
+    seen = rates(tmp_path, Optimizer("adamw", "cycle", epochs=2, learning_rate=0.5, warmup=0.25))
     # half a cosine from a 25th of the rate to the rate over steps 0 to 4, another to a 250,000th over steps 4 to 19
     up = [0.02 + 0.48 * (1 - math.cos(math.pi * step / 4)) / 2 for step in range(4)]
     down = [2e-6 + (0.5 - 2e-6) * (1 + math.cos(math.pi * step / 15)) / 2 for step in range(16)]
