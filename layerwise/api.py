@@ -75,7 +75,7 @@ def _train(config: Config, run_dir: str | PathLike[str] | None, given: DataSet |
     device = agreed(device_of, config.trainer)
     if device.type == "cpu":
         in_turn(ahead.finish)
-    data = in_turn(lambda: given or load_data(config.data, config.seed))
+    data = given or agreed(load_data, config.data, config.seed)
     config = replace(config, data=data.settings)
     agreed(check_fit, config, data.shape, len(data.train))
     agreed(_check_divided, config, data, by_first(lambda: data.digest))

@@ -12,7 +12,7 @@ import pickle
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from layerwise.errors import TOLD_ELSEWHERE
 
+S = TypeVar("S")
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 """for which others wait for the first, which may learn a dictionary for hours; that it has ended is noticed at once"""
@@ -147,20 +148,42 @@ def machine_share(total: int, together: int) -> Tensor:
     return torch.cat([torch.arange(0), *groups[_number() :: _devices]])
 
 
-def shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor of zeros in a file that the processes of a machine share; OSError in all where one has no room for it.
+def divided(task: Callable[[list[S]], list[T]], items: list[S]) -> list[T]:
+    """What a task makes of items, one of each: every process of this machine does its part, all are told all of it."""
+    if count() == 1:
+        return task(items)
+    own = agreed(task, items[_number() :: _devices])
+    told: list[Any] = [None] * count()
+    dist.all_gather_object(told, (cluster().node_rank(), _number(), own), _words)
+    made: list[Any] = [None] * len(items)
+    for machine, number, part in told:
+        if machine == cluster().node_rank():
+            made[number::_devices] = part
+    return made
 
-    The file has no name once all have opened it, so that it is gone with them, however they end.
+
+def shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor of zeros in a file that the processes of a machine share (`shared_file`)."""
+    size = math.prod(shape) * dtype.itemsize
+    with shared_file(size) as file:
+        held = agreed(lambda: np.memmap(file, np.uint8, "r+", shape=max(1, size)))
+    return torch.from_numpy(held)[:size].view(dtype).view(shape)
+
+
+def shared_file(size: int) -> BinaryIO:
+    """A file of so many zeros that the processes of a machine share; OSError in all where one has no room for it.
+
+    It has no name once all have opened it, so that it is gone with them, however they end.
     """
-    size, first = max(1, math.prod(shape) * dtype.itemsize), _number() == 0
-    file = agreed(lambda: _room(size) if first else None)
+    first = _number() == 0
+    file = agreed(lambda: _room(max(1, size)) if first else None)
     paths: list[Any] = [None] * count()
     dist.all_gather_object(paths, (cluster().node_rank(), file and file.name), _words)
     path = next(path for machine, path in paths if path and machine == cluster().node_rank())
-    held = agreed(lambda: np.memmap(path, np.uint8, "r+", shape=size))
+    opened: BinaryIO = agreed(lambda: open(path, "r+b", buffering=0))  # noqa: SIM115  (whoever asked closes it)
     if file is not None:
         file.close()
-    return torch.from_numpy(held)[: math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
+    return opened
 
 
 def _room(size: int) -> Any:

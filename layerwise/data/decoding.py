@@ -1,5 +1,7 @@
 """Labeled pictures, wherever their bytes are, as the images of a data set: each is decoded once, if there is room.
 
+Of several processes each decodes a part, into a file that those of its machine share.
+
 Shapes: n images, C channels (1 gray, 3 color), H W side.
 """
 
@@ -17,11 +19,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layerwise import memory
+from layerwise import memory, processes
 from layerwise.config import Data, SettingError
 from layerwise.data.images import Images
 from layerwise.data.reading import Header, Place, each, pixels_of, read_both, read_header, read_picture
-from layerwise.data.rows import Places, Rows, Stored, allocate, kept
+from layerwise.data.rows import Places, Rows, Stored, allocate, is_held, kept
 from layerwise.data.splits import RawData
 
 T = TypeVar("T")
@@ -79,10 +81,7 @@ def decoded(config: Data, classes: list[str], pictures: list[Picture]) -> RawDat
     Raises:
         SettingError: a picture is unreadable, sizes differ, or a class or a split is left without any.
     """
-    headers = ((picture, _attempt(picture, read_header, config)) for picture in pictures)
-    first = next(((picture, header) for picture, header in headers if isinstance(header, Header)), None)
-    if first is None:
-        raise SettingError(f"data.root: no file under {config.root} is a readable image")
+    first = processes.agreed(_first, pictures, config)
     try:
         pixels, told = _read(pictures, *first, "L" if first[1].is_gray else "RGB", config)
     except _InColor:
@@ -112,6 +111,14 @@ def decoded(config: Data, classes: list[str], pictures: list[Picture]) -> RawDat
     return RawData(classes, splits["train"], splits.get("test"), splits.get("val"))
 
 
+def _first(pictures: list[Picture], config: Data) -> tuple[Picture, Header]:
+    """The first picture that can be read."""
+    for picture in pictures:
+        if isinstance(header := _attempt(picture, read_header, config), Header):
+            return picture, header
+    raise SettingError(f"data.root: no file under {config.root} is a readable image")
+
+
 def _read(
     pictures: list[Picture], example: Picture, header: Header, mode: str, config: Data
 ) -> tuple[Tensor | Rows, list[str | None]]:
@@ -119,7 +126,7 @@ def _read(
     side, size = config.image_size, header.size
     width, height = size if side is None else (side, side)
     shape = len(mode), height, width
-    pixels = _room(pictures, mode, shape, config)
+    pixels = processes.agreed(_room, pictures, mode, shape, config)
 
     def one(out: npt.NDArray[np.uint8], place: Place) -> None:
         own, image = read_both(place, mode)
@@ -140,7 +147,10 @@ def _read(
 
     step = max(1, min(BLOCK, len(pictures) // BLOCK, ROOM // math.prod(shape)))
     parts = [range(start, min(start + step, len(pictures))) for start in range(0, len(pictures), step)]
-    return pixels, list(chain.from_iterable(each("reading images", store, parts)))
+    told = processes.divided(partial(each, "reading images", store), parts)
+    if isinstance(pixels, Stored) and is_held(pixels.numel()):  # the file was for sharing the work
+        pixels = pixels[:]
+    return pixels, list(chain.from_iterable(told))
 
 
 def _room(pictures: list[Picture], mode: str, shape: tuple[int, int, int], config: Data) -> Tensor | Stored | Decoded:
@@ -148,7 +158,10 @@ def _room(pictures: list[Picture], mode: str, shape: tuple[int, int, int], confi
     size = math.prod(shape)
     told = f"{len(pictures)} images of {'×'.join(map(str, shape))} take {len(pictures) * size / 1e9:.1f} GB"
     try:
-        return allocate((len(pictures), *shape))
+        if processes.count() == 1:
+            return allocate((len(pictures), *shape))
+        file = processes.shared_file(len(pictures) * size)
+        return Stored((len(pictures), *shape), torch.uint8, file)
     except (OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, OSError) or SEVERAL * size > memory.total() // 4:
             remedy = "give a smaller --data.image_size, or TMPDIR where there is room"

@@ -10,7 +10,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Self, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -71,17 +71,17 @@ class Rows(ABC):
 
 
 class Stored(Rows):
-    """Numbers in a temporary file.
+    """Numbers in a temporary file, or in one that is given.
 
     The file has no name once it is open, so that it is gone with the process, however that ends. It is read and written
     by calls, not mapped: what the system keeps of it in memory is the system's to let go. OSError where there is no
     room for it, at once.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, file: BinaryIO | None = None) -> None:
         super().__init__(shape, dtype)
         self._number = torch.empty(0, dtype=dtype).numpy().dtype
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (as long as anything refers to it)
+        self._file = file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (as long as anything refers to it)
         if hasattr(os, "posix_fallocate") and self.numel():
             os.posix_fallocate(self._file.fileno(), 0, len(self) * self.row_bytes)
         if hasattr(os, "posix_fadvise"):  # what is read next is told, not guessed
@@ -146,17 +146,22 @@ def kept(values: Tensor | Rows, rows: list[int]) -> Tensor | Rows:
     return values.at(index) if isinstance(values, Rows) else values[index]
 
 
+def is_held(size: int) -> bool:
+    """Whether memory holds so many bytes of one kind: no more than `HELD`, nor than a quarter of what there is."""
+    return size <= min(HELD, memory.total() // 4)
+
+
 def allocate(
     shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, count: int = 1, device: torch.device | str = "cpu"
 ) -> Tensor | Stored:
-    """Uninitialized numbers; in a temporary file where `count` times as many would take too much of the memory.
+    """Uninitialized numbers; in a temporary file where memory does not hold `count` times as many (`is_held`).
 
-    That is more than `HELD`, or than a quarter of what there is; where no disk has room, a quarter is still taken.
+    Where no disk has room, a quarter of the memory is still taken.
     """
     size = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
-    if count * size > min(HELD, memory.total() // 4):
+    if not is_held(count * size):
         try:
             return Stored(shape, dtype)
         except OSError:

@@ -16,6 +16,7 @@ from layerwise.config import Data, SettingError
 from layerwise.config.choices import DATASETS
 from layerwise.data.content import Content, content_of
 from layerwise.data.images import Augmentation, Images
+from layerwise.processes import in_turn
 from layerwise.seeds import fold_seed
 
 BY_TRAIN: list[dict[str, Any]] = [{"train": True}, {"train": False}]
@@ -93,7 +94,11 @@ class DataSet:
 
 
 def load_data(config: Data, seed: int) -> DataSet:
-    """Read a data set and hold out what it has no split for, by seed; data that is of no use raises SettingError."""
+    """Read a data set and hold out what it has no split for, by seed; data that is of no use raises SettingError.
+
+    Of several processes all read it at once, so that they can divide the work (`processes.divided`); what but one may
+    do, such as a download, is done `processes.in_turn`.
+    """
     return prepared(DATASETS[config.name](config), config, seed)
 
 
@@ -167,7 +172,7 @@ def from_torchvision(
                 raise SettingError(f"data.root: {lacks}; {remedy}") from error
         return fetched(split, download=True)
 
-    read = [fetched(split) for split in splits]
+    read = in_turn(lambda: [fetched(split) for split in splits])  # what one has downloaded is the others'
     train, test = (_to_images(data) for data in read)
     classes = getattr(read[0], "classes", None) or [str(i) for i in range(int(train.labels.max()) + 1)]
     return RawData(list(classes), train, test, flip=flip)

@@ -1,5 +1,6 @@
 """Images in tar shards are those of a folder; and what is odd in them is named."""
 
+import pickle
 import re
 import tarfile
 from pathlib import Path
@@ -12,14 +13,19 @@ import torch
 from PIL import Image
 
 from layerwise.config import Data, SettingError
+from layerwise.config.run import Trainer
 from layerwise.data import decoding, rows
 from layerwise.data.decoding import Decoded
 from layerwise.data.images import Images
-from layerwise.data.reading import pixels_of
+from layerwise.data.reading import Header, Place, pixels_of, read_both
 from layerwise.data.rows import Stored
 from layerwise.data.splits import DataSet, load_data
+from layerwise.experiments.selftest.command import SERVER
+from layerwise.launcher import together
+from layerwise.processes import agreed
 from tests.data.test_sets import hashed
 from tests.large import add, encoded
+from tests.test_processes import free_port, launched
 
 
 def picture(value: int) -> bytes:
@@ -182,3 +188,71 @@ def test_pictures__gray_until_one_is_in_color__are_all_in_color(tmp_path: Path) 
     assert colored.shape == (3, 4, 4)
     first = colored.train.pixels[: len(gray.train) // 2]
     assert torch.equal(first[:, 0], first[:, 2]) and torch.equal(first[:, :1], gray.train.pixels[: len(first)])
+
+
+def read_by_one(rank: int, port: int, config: Data, held: int, left: Path) -> None:
+    """Read images as one of two processes; leave which pictures this one has decoded, where pixels lie, and they."""
+    decodings = list[str]()
+
+    def counted(place: Place, mode: str) -> tuple[Header, Image.Image]:
+        decodings.append(str(place))
+        return read_both(place, mode)
+
+    with pytest.MonkeyPatch.context() as patch, launched(rank, 2, 1, port), together(Trainer("cpu", 2)):
+        patch.setattr(decoding, "read_both", counted)
+        patch.setattr(rows, "HELD", held)
+        try:
+            data = agreed(load_data, config, 0)
+        except SettingError as error:
+            found: tuple[Any, ...] = (str(error),)
+        else:
+            found = decodings, type(data.train.pixels), [(own.pixels[:], own.labels, own.names) for own in splits(data)]
+    left.with_suffix(f".{rank}").write_bytes(pickle.dumps(found))
+
+
+def splits(data: DataSet) -> list[Images]:
+    return [data.train, data.val, data.test]
+
+
+def read_by_two(config: Data, left: Path, held: int = rows.HELD) -> list[tuple[Any, ...]]:
+    port = free_port()
+    both = [SERVER.Process(target=read_by_one, args=(rank, port, config, held, left)) for rank in (0, 1)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(120)
+        assert each.exitcode == 0
+    return [pickle.loads(left.with_suffix(f".{rank}").read_bytes()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name, held", [("image_folder", rows.HELD), ("image_shards", 0)])
+def test_two_processes__decode_each_picture_once_in_all(name: str, held: int, folder: Path, tmp_path: Path) -> None:
+    root = folder
+    if name == "image_shards":
+        root = tmp_path / "shards"
+        shard(root / "all-000.tar", some(0))
+        shard(root / "all-001.tar", some(40))
+    config = Data(name=name, root=str(root))
+    expected, found = load_data(config, 0), read_by_two(config, tmp_path / "left", held)
+    (first, second), count = (one[0] for one in found), sum(map(len, splits(expected)))
+    assert len(first) == len(second) == count // 2 and len({*first, *second}) == count
+    for _, kind, own in found:
+        assert kind is (Stored if held == 0 else torch.Tensor)
+        for (pixels, labels, names), one in zip(own, splits(expected), strict=True):
+            assert torch.equal(pixels, one.pixels[:]) and torch.equal(labels, one.labels) and names == one.names
+
+
+def test_two_processes__agree_on_color__and_on_what_is_no_picture(folder: Path, tmp_path: Path) -> None:
+    for path in sorted(folder.rglob("*.png"))[:-1]:  # all but one, which one process alone decodes
+        Image.open(path).convert("L").save(path)
+    config = Data(name="image_folder", root=str(folder))
+    expected = load_data(config, 0)
+    assert expected.shape == (3, 8, 8)
+    for _, _, own in read_by_two(config, tmp_path / "left"):
+        assert all(
+            torch.equal(pixels, one.pixels[:]) for (pixels, _, _), one in zip(own, splits(expected), strict=True)
+        )
+    odd = folder / "train" / "dark" / "59.png"
+    odd.write_bytes(b"no picture")
+    for (told,) in read_by_two(config, tmp_path / "left"):
+        assert told.startswith(f"data.root: {odd} is not a readable image")

@@ -7,6 +7,7 @@ from layerwise.config.choices import DATASETS
 from layerwise.data.decoding import SPLITS, Picture, decoded
 from layerwise.data.reading import files_below, listed
 from layerwise.data.splits import RawData
+from layerwise.processes import agreed
 
 
 @DATASETS("image_folder")
@@ -19,7 +20,7 @@ def image_folder(config: Data) -> RawData:
     Raises:
         SettingError: root is missing or empty, has one class, an unreadable file, or images of different sizes.
     """
-    return decoded(config, *_listed(Path(config.root).expanduser()))
+    return decoded(config, *agreed(_listed, Path(config.root).expanduser()))
 
 
 def _listed(root: Path) -> tuple[list[str], list[Picture]]:

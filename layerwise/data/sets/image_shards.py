@@ -13,6 +13,7 @@ from layerwise.data.decoding import SPLITS, Picture, decoded
 from layerwise.data.reading import files_below
 from layerwise.data.splits import RawData
 from layerwise.data.tar import Member, members
+from layerwise.processes import agreed
 
 IMAGES = {"bmp", "gif", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"}
 COMPRESSED = re.compile(r"\.(tgz|tbz|txz|tar\.\w+)$")
@@ -37,6 +38,11 @@ def image_shards(config: Data) -> RawData:
     Raises:
         SettingError: root has no shards, one of them or a member is unreadable, a class has no image, or sizes differ.
     """
+    return decoded(config, *agreed(_listed, config))
+
+
+def _listed(config: Data) -> tuple[list[str], list[Picture]]:
+    """The classes, and every image of every shard, split by split."""
     root = Path(config.root).expanduser()
     found, lost = list[tuple[str, int, str, Member]](), list[str]()
     shards = _shards(root)
@@ -61,7 +67,7 @@ def image_shards(config: Data) -> RawData:
     for split in dict.fromkeys(split for split, _ in shards):
         if not any(own == split for own, _, _, _ in found):
             raise SettingError(f"data.root: no {split} shard under {root} holds an image; mend or remove them")
-    return decoded(config, classes, [Picture(image, split, label, name) for split, label, name, image in found])
+    return classes, [Picture(image, split, label, name) for split, label, name, image in found]
 
 
 def _shards(root: Path) -> list[tuple[str, Path]]:
