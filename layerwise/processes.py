@@ -45,12 +45,6 @@ def cluster() -> Any:
     return _environment
 
 
-def share_cores(devices: int) -> None:
-    """Use as many threads as one of so many processes on this machine will."""
-    if devices > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
-
-
 def _number() -> int:
     """Which of those on this machine this is, from 0."""
     return 0 if _environment is None else int(_environment.local_rank())

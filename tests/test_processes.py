@@ -52,18 +52,18 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def started(folder: Path, *arguments: str, devices: int = 2, nodes: int = 1) -> list[Started]:
-    """The processes of a training, each forked from one that has imported everything."""
+def started(folder: Path, *arguments: str, devices: int = 2, nodes: int = 1, verb: str = "train") -> list[Started]:
+    """The processes of a command, each forked from one that has imported everything."""
     port = free_port()
-    given = ["train", *arguments, f"--trainer.devices={devices}", f"--trainer.num_nodes={nodes}"]
+    given = [verb, *arguments, f"--trainer.devices={devices}", f"--trainer.num_nodes={nodes}"]
     return [
         Started(folder, given, within=partial(launched, rank, devices, nodes, port)) for rank in range(devices * nodes)
     ]
 
 
-def ended(folder: Path, *arguments: str, devices: int = 2, nodes: int = 1) -> list[Ended]:
+def ended(folder: Path, *arguments: str, devices: int = 2, nodes: int = 1, verb: str = "train") -> list[Ended]:
     """They, once they have ended."""
-    return [each.ended(120) for each in started(folder, *arguments, devices=devices, nodes=nodes)]
+    return [each.ended(120) for each in started(folder, *arguments, devices=devices, nodes=nodes, verb=verb)]
 
 
 def said(end: Ended) -> str:

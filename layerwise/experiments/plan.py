@@ -1,7 +1,8 @@
 """What a training will take, layer by layer: computed from the settings, and from a short rehearsal on this machine.
 
 A rehearsal trains every layer on a few images, for a few epochs, as a training does: with the same data, the same
-loops, the same files. What it takes for an image, a sampled patch and an epoch is multiplied by how many there will be.
+loops, the same files, in as many processes on this machine. What it takes for an image, a sampled patch and an epoch is
+multiplied by how many there will be. What several machines tell each other is left out.
 
 Shapes: n training images, C channels, H W side, h w positions, S numbers that say which atoms are near a position.
 """
@@ -10,21 +11,23 @@ import contextlib
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from layerwise import ahead, memory, processes
+from layerwise import ahead
 from layerwise.api import device_of
 from layerwise.config import Config, Features
 from layerwise.console import in_words, print_table, progress
 from layerwise.data.known import KnownCrops
-from layerwise.data.rows import HELD
+from layerwise.data.rows import is_held
 from layerwise.data.splits import DataSet, load_data
 from layerwise.data.views import ViewStore
 from layerwise.experiments.rehearsal import Pace, few_of, rehearsed
+from layerwise.launcher import together
 from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.stack import FrozenStack
+from layerwise.processes import agreed, in_turn
 from layerwise.training.depth import check_fit, no_room, sample_bytes, views_seen
 from layerwise.training.stack import SOME
 
@@ -57,15 +60,22 @@ class Planned:
 def plan(config: Config) -> list[Planned]:
     """Read the data, rehearse each layer on a few images, and print what a training will take.
 
-    Raises SettingError where something does not fit.
+    The processes that would train on this machine are started for that. Raises SettingError where something does not
+    fit.
     """
-    starting, began = time.process_time(), time.perf_counter()  # importing is what this process has done so far
-    data, device = load_data(config.data, config.seed), device_of(config.trainer)
-    starting += time.perf_counter() - began
-    check_fit(config, data.shape, len(data.train))
+    imported, began = time.process_time(), time.perf_counter()  # importing is what this process has done so far
+    with together(replace(config.trainer, num_nodes=1)):
+        return _plan(config, imported - began)
+
+
+def _plan(config: Config, since: float) -> list[Planned]:
+    """Do what `plan` does, in each of the processes that there are; starting began `since`."""
+    device = agreed(device_of, config.trainer)
     if device.type == "cpu":
-        ahead.finish()
-        processes.share_cores(config.trainer.devices)
+        in_turn(ahead.finish)
+    data = agreed(load_data, config.data, config.seed)
+    starting = time.perf_counter() + since
+    agreed(check_fit, config, data.shape, len(data.train))
     few, stack, layers, paces = few_of(config, data), FrozenStack(), list[Planned](), list[Pace]()
     store = ViewStore(Features(views=1), few, config.seed, device)
     for number in progress(range(1, config.deepest + 1), "rehearsing"):
@@ -76,7 +86,7 @@ def plan(config: Config) -> list[Planned]:
         layers.append(_planned(config, number, layer, pace, [*layers], paces, data))
         stack, paces = stack.with_layer(layer.eval()).to(device), [*paces, pace]
     _print(layers)
-    ending = len(data.test) * sum(pace.shown for pace in paces)
+    ending = len(data.test) * config.trainer.devices * sum(pace.shown for pace in paces)  # by the first alone
     total = in_words(starting + sum(one.seconds for one in layers) + ending)
     total += f", {config.trainer.processes} processes" if config.trainer.processes > 1 else ""
     most = _gigabytes(max(one.memory_bytes for one in layers))
@@ -94,11 +104,7 @@ def _planned(
     paces: Sequence[Pace],
     data: DataSet,
 ) -> Planned:
-    """One layer, above those that are planned already, at their paces.
-
-    Of several processes each has its part of a batch and of what its machine stores; the first learns the dictionary,
-    and what they tell each other is left out.
-    """
+    """One layer, above those that are planned already, at their paces."""
     own, epochs, n = config.layer_at(number), config.layer_at(number).optimizer.epochs, len(data.train)
     shape, changes = below[-1].output_shape if below else data.shape, data.augmentation.changes
     h, w = (side - own.patch_size + 1 for side in shape[1:])
@@ -130,17 +136,17 @@ def _planned(
     if views:
         remembered = below[-1].near_bytes and below[-1].near_bytes + view <= config.features.gigabytes * 1e9
         making = (views * n + len(data.val)) * (paces[-1].shown_again if remembered else paces[-1].shown)
-    shared = (n * training + len(data.val) * checking) / config.trainer.processes + making / config.trainer.devices
-    seconds = pace.learning + shared + epochs * pace.between
-    seconds += min(n, SOME) * (through + pace.shown)
+    shared = (n * training + len(data.val) * checking) / config.trainer.num_nodes  # each makes all views for itself
+    seconds = pace.learning + making + shared + epochs * pace.between
+    seconds += min(n, SOME) * config.trainer.devices * (through + pace.shown)  # by the first alone
 
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     behind = sum(p.numel() for name, p in layer.named_parameters() if "projection" in name) * layer.shape[1] ** 2
     behind += sum(p.numel() for p in layer.probe.parameters())
     count = min(own.sample, h * w * n)
     sample = sample_bytes(count, shape[0] * own.patch_size**2)
-    stored, near = (size if size <= min(HELD, memory.total() // 4) else 0 for size in (view, needed if fits else 0))
-    beside = stored + max(near, sample - pace.sampled if config.trainer.processes == 1 else 0)
+    stored, near = (size if is_held(size) else 0 for size in (view, needed if fits else 0))
+    beside = stored + max(near, sample - pace.sampled)
     return Planned(
         *(number, shape, layer.shape, own.atoms, own.k),
         parameters=sum(parameter.numel() for parameter in trained),

@@ -1,4 +1,4 @@
-"""A short training of a few images, as a training goes: with the same loops, the same files; what each part takes.
+"""A short training of a few images, as a training goes: with the same loops, files, processes; what each part takes.
 
 Shapes: C channels, H W side, h w positions.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from layerwise import memory
+from layerwise import memory, processes
 from layerwise.config import Config, SingleLayer
 from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
@@ -22,6 +22,7 @@ from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.nn.stack import FrozenStack
 from layerwise.nn.whitening import fit_whitening
+from layerwise.processes import by_first
 from layerwise.training.depth import sample_bytes
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData, sample_inputs
@@ -36,7 +37,7 @@ ROUNDS = 3
 
 @dataclass
 class Pace:
-    """What a layer took in the rehearsal, in seconds."""
+    """What a layer took in the rehearsal, in seconds: of an image, those of all processes of this machine together."""
 
     learning: float = 0.0
     """of the whole dictionary, as it will be"""
@@ -55,7 +56,7 @@ class Pace:
     sampled: int = 0
     """bytes of the sample"""
     memory: int = 0
-    """bytes that the process had taken at most"""
+    """bytes that the first process, which learns dictionaries, had taken at most"""
     images: tuple[int, int] = 1, 1
     """that are trained and validated on"""
 
@@ -89,27 +90,33 @@ def rehearsed(
     own, classes = config.layer_at(number), len(store.data.classes)
     shape, pace = stack.shape(store.data.shape), Pace()
     store.raise_to(stack)
-    dictionary, pace.learning, pace.sampled = _learned(own, stack, store, shape, images)
+    dictionary, pace.learning, pace.sampled = by_first(_learned, own, stack, store, shape, images)
     layer = build_layer(own, dictionary, shape, classes).to(store.device)
-    # one process's part of a batch
-    ask, batch = layer.layer.embedding.ask, own.optimizer.batch_size // config.trainer.processes
+    # this machine's part of a batch
+    ask, batch = layer.layer.embedding.ask, own.optimizer.batch_size // config.trainer.num_nodes
     inputs = LayerData(stack, store, batch, config.seed, ask, own.patch_size, EPOCHS, layer)
     pace.images = len(store.data.train) // batch * batch, len(store.data.val)
-    x = torch.zeros(batch, *shape, device=store.device)
+    x = torch.zeros(batch // processes.count(), *shape, device=store.device)
     for near in [None] if ask is None else [None, ask(x)]:  # first steps load what others use
         training_step(layer, x, classes, own.optimizer, near)()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        optimizer, alone = replace(own.optimizer, epochs=EPOCHS), replace(config.trainer, devices=1, num_nodes=1)
-        fit_layer(layer, number, inputs, optimizer, alone, Path(folder), [pace], number)
+        optimizer, here = replace(own.optimizer, epochs=EPOCHS), replace(config.trainer, num_nodes=1)
+        listeners = [pace] if processes.rank() == 0 else []
+        fit_layer(layer, number, inputs, optimizer, here, Path(folder), listeners, number)
     store.known = inputs.known
+    return layer, by_first(_measured, pace, time.perf_counter() - began)
+
+
+def _measured(pace: Pace, seconds: float) -> Pace:
+    """What is known once it is trained, in so many seconds."""
     (pace.computed, pace.shown), *later = [
         (training / pace.images[0], checking / pace.images[1]) for training, checking in pace.epochs
     ]
     pace.known, pace.shown_again = (min(seconds) for seconds in zip(*later, strict=True))
     pace.memory = memory.peak()
-    pace.between = (time.perf_counter() - began - sum(map(sum, pace.epochs))) / EPOCHS
-    return layer, pace
+    pace.between = (seconds - sum(map(sum, pace.epochs))) / EPOCHS
+    return pace
 
 
 def _learned(

@@ -1,10 +1,17 @@
 """What a training is said to take, counted by hand."""
 
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from layerwise.data.splits import load_data
 from layerwise.experiments.plan import plan
+from layerwise.experiments.selftest.command import SERVER
 from layerwise.parsing import parse
+from tests.conftest import SMALL
+from tests.test_processes import ended, free_port, launched, said
 
 
 def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,3 +36,36 @@ def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[s
     assert second.near_bytes == 16 * 2 * (train + held)
     assert second.sample_bytes == (4 * 72 + 48) * min(config.layer_at(2).sample, 16 * train)
     assert first.seconds > 0 and second.seconds > 0
+
+
+def planned(rank: int, port: int, folder: Path) -> None:
+    """Leave what one of two processes says."""
+    with launched(rank, 2, 1, port):
+        (folder / str(rank)).write_bytes(pickle.dumps(plan(parse([*SMALL, "--depth=2", "--trainer.devices=2"])[0])))
+
+
+def test_plan__rehearses_in_all_processes__by_one_measure(tmp_path: Path) -> None:
+    port = free_port()
+    both = [SERVER.Process(target=planned, args=(rank, port, tmp_path)) for rank in (0, 1)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(120)
+        assert each.exitcode == 0
+    first, second = (pickle.loads((tmp_path / str(rank)).read_bytes()) for rank in (0, 1))
+    assert first == second  # each by itself would have taken other times
+    alone = plan(parse([*SMALL, "--depth=2"])[0])
+    assert [replace(one, seconds=0.0, memory_bytes=0) for one in first] == [
+        replace(one, seconds=0.0, memory_bytes=0) for one in alone
+    ]
+
+
+def test_plan__of_two_processes__is_said_once(tmp_path: Path) -> None:
+    first, second = ended(tmp_path, *SMALL, verb="plan")
+    assert (first.code, second.code) == (0, 0) and said(second) == ""
+    assert said(first).count("all of it: ") == 1 and ", 2 processes, for 1294 training images" in said(first)
+
+
+def test_plan__of_two_machines__rehearses_on_this_one(capsys: pytest.CaptureFixture[str]) -> None:
+    (one,) = plan(parse([*SMALL, "--trainer.num_nodes=2"])[0])
+    assert one.seconds > 0 and ", 2 processes, for 1294 training images" in capsys.readouterr().out
