@@ -102,6 +102,11 @@ class ViewStore:
         """How many views are asked for; where nothing is augmented, all would be the same."""
         return self.config.views if self.augmentation.changes else min(self.config.views, 1)
 
+    def views_of(self, stack: FrozenStack) -> list[Origin]:
+        """The views of the output of a stack of one layer or more that would be made; none where there is no room."""
+        plan = self._plan(stack)
+        return plan[-1] if plan else []
+
     def _plan(self, stack: FrozenStack) -> list[list[Origin]]:
         """The views of each layer's output, as many as are asked for and there is room for; none where there is none.
 

@@ -19,9 +19,10 @@ from layerwise import ahead
 from layerwise.api import device_of
 from layerwise.config import Config, Features
 from layerwise.console import in_words, print_table, progress
+from layerwise.data.crops import Origin
 from layerwise.data.known import KnownCrops
 from layerwise.data.rows import is_held
-from layerwise.data.splits import DataSet, load_data
+from layerwise.data.splits import load_data
 from layerwise.data.views import ViewStore
 from layerwise.experiments.rehearsal import Pace, few_of, rehearsed
 from layerwise.launcher import together
@@ -78,12 +79,15 @@ def _plan(config: Config, since: float) -> list[Planned]:
     agreed(check_fit, config, data.shape, len(data.train))
     few, stack, layers, paces = few_of(config, data), FrozenStack(), list[Planned](), list[Pace]()
     store = ViewStore(Features(views=1), few, config.seed, device)
+    features, mirrored = replace(config.features, views=views_seen(config)), config.layer_at(1).mirror
+    whole = ViewStore(features, data, config.seed, device, mirrored)  # of which nothing is made
     for number in progress(range(1, config.deepest + 1), "rehearsing"):
         if no_room(config, number, stack.shape(data.shape), len(data.train)):
             break  # which depth auto comes to
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             layer, pace = rehearsed(config, number, stack, store, len(data.train))
-        layers.append(_planned(config, number, layer, pace, [*layers], paces, data))
+            views = whole.views_of(stack) if number > 1 else []
+        layers.append(_planned(config, number, layer, pace, [*layers], paces, whole, views))
         stack, paces = stack.with_layer(layer.eval()).to(device), [*paces, pace]
     _print(layers)
     ending = len(data.test) * config.trainer.devices * sum(pace.shown for pace in paces)  # by the first alone
@@ -102,40 +106,46 @@ def _planned(
     pace: Pace,
     below: Sequence[Planned],
     paces: Sequence[Pace],
-    data: DataSet,
+    store: ViewStore,
+    views: Sequence[Origin],
 ) -> Planned:
-    """One layer, above those that are planned already, at their paces."""
-    own, epochs, n = config.layer_at(number), config.layer_at(number).optimizer.epochs, len(data.train)
-    shape, changes = below[-1].output_shape if below else data.shape, data.augmentation.changes
+    """One layer, above those that are planned already, at their paces, on such views of their output."""
+    own, epochs, data, n = (
+        config.layer_at(number),
+        config.layer_at(number).optimizer.epochs,
+        store.data,
+        len(store.data.train),
+    )
+    shape, augmentation = below[-1].output_shape if below else data.shape, store.augmentation
     h, w = (side - own.patch_size + 1 for side in shape[1:])
-    wanted = views_seen(config) if changes else min(1, views_seen(config))
-    views, passes = wanted if below else 0, epochs + (wanted if number < config.deepest else 0)
-    view = (2 * n * views + 4 * len(data.val)) * torch.Size(shape).numel() if views else 0
+    passes = epochs + (max(1, len(views)) if number < config.deepest else 0)
+    whole = sum((shape[1] + one.margin) * (shape[2] + one.margin) for one in views) / (shape[1] * shape[2])
+    view = int((2 * n * whole + 4 * len(data.val)) * torch.Size(shape).numel()) if views else 0
+    view += 4 * len(data.classes) * (n * sum(one.crops for one in views) + len(data.val)) if views else 0
     ask = layer.layer.embedding.ask
     some = None if ask is None else ask(torch.zeros(1, *shape, device=next(layer.parameters()).device))
     size = 0 if some is None else some.numel() * some.itemsize
-    crops = not below and changes
-    pays = not crops or KnownCrops.pays(
-        2 * data.augmentation.crop, 1 + data.augmentation.flip, data.shape, own.patch_size, passes
-    )
-    crop, sides = data.augmentation.crop, 1 + data.augmentation.flip
-    again = max(0, min(views, passes - views)) if below else float(passes > 1)  # views that are asked for twice
-    share = sides * (h + 2 * crop) * (w + 2 * crop) / (h * w) if crops else again
-    recurs = not below or views > 0
+    margins = [one.margin for one in views] if below else [2 * augmentation.crop] * (1 + augmentation.flip)
+    crops = bool(margins and margins[0]) or (not below and augmentation.flip)
+    times = passes // max(1, len(views)) if below else passes  # that one is shown
+    pays = not crops or KnownCrops.pays(margins[0], len(margins) if not below else 1, shape, own.patch_size, times)
+    again = max(0, min(len(views), passes - len(views))) if below else float(passes > 1)  # that are asked for twice
+    share = sum((h + margin) * (w + margin) for margin in margins) / (h * w) if crops else again
+    recurs = not below or len(views) > 0
     room = config.features.gigabytes * 1e9 - view
     needed = int(size * (share * n * recurs * pays + len(data.val)))
     fits = some is not None and needed <= room
 
     asking, through = pace.computed - pace.known, sum(one.shown for one in paces)
     if fits and recurs and pays:
-        training = (share if crops else min(epochs, max(1, views))) * asking + epochs * pace.known
+        training = (share if crops else min(epochs, max(1, len(views)))) * asking + epochs * pace.known
     else:
         training = epochs * (pace.computed + (0.0 if recurs else through))
     checking = pace.shown + (epochs - 1) * (pace.shown_again if fits else pace.shown)
     making = 0.0
     if views:
         remembered = below[-1].near_bytes and below[-1].near_bytes + view <= config.features.gigabytes * 1e9
-        making = (views * n + len(data.val)) * (paces[-1].shown_again if remembered else paces[-1].shown)
+        making = (whole * n + len(data.val)) * (paces[-1].shown_again if remembered else paces[-1].shown)
     shared = (n * training + len(data.val) * checking) / config.trainer.num_nodes  # each makes all views for itself
     seconds = pace.learning + making + shared + epochs * pace.between
     seconds += min(n, SOME) * config.trainer.devices * (through + pace.shown)  # by the first alone

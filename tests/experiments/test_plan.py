@@ -31,9 +31,10 @@ def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[s
     assert f"for {train} training images" in capsys.readouterr().out
     # four epochs of 36 positions are more than the 64 that there are with borders; two bytes say which of 16 are near
     assert first.view_bytes == 0 and first.near_bytes == 2 * (64 * train + 36 * held)
-    assert second.view_bytes == 8 * 36 * (2 * 3 * train + 4 * held)
-    # of three views, the first alone comes again in four epochs
-    assert second.near_bytes == 16 * 2 * (train + held)
+    # the three views are crops of one of 8×8, whose logits are those of nine crops
+    assert second.view_bytes == 8 * (2 * 64 * train + 4 * 36 * held) + 4 * 10 * (9 * train + held)
+    # four epochs of 16 positions are more than the 36 that it has
+    assert second.near_bytes == 2 * (36 * train + 16 * held)
     assert second.sample_bytes == (4 * 72 + 48) * min(config.layer_at(2).sample, 16 * train)
     assert first.seconds > 0 and second.seconds > 0
 

@@ -126,7 +126,7 @@ def test_convolve__is_a_convolution_a_relu_and_an_average(
 def test_convolve__on_a_gpu__is_torch_s_own__the_same_bits_twice__and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    class Noted(FakeGPU):
+    class Noted(FakeGPU):  # type: ignore[no-untyped-call]
         """Notes convolutions, and how cuDNN is set in each."""
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -62,7 +62,8 @@ def rates(tmp_path: Path, settings: Optimizer) -> list[float]:
         accelerator="cpu", max_epochs=2, callbacks=[seen], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    train, val = (DataLoader(given, batch_size=None) for given in (steps, [batch]))
+    held: Any = [batch]
+    train, val = DataLoader(steps, batch_size=None), DataLoader(held, batch_size=None)
     trainer.fit(LayerModule(Matrix(4, 2), 1, 2, settings, 10), train, val)
     return seen.seen
 
