@@ -82,8 +82,9 @@ class Probe:
     """share of what it is given that is left out of a step, at random: for layers that fit training images too well"""
     init: str = setting("zero", choices.STARTS)
     """its first weights"""
-    logits: Literal["summed", "own"] = "summed"
-    """summed: the probe corrects the logits of the layers below; own: it starts anew"""
+    logits: Literal["summed", "averaged", "own"] = "summed"
+    """summed: the probe corrects the logits of the layers below; averaged: it is trained by itself, and a stack says
+    the mean of what its layers say, whose errors cancel in part; own: it starts anew"""
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,11 @@ class Layer:
         if self.gate.kind == "relu" and (self.embedding != "full" or self.probe.kind == "unconstrained"):
             return "gate.kind", "relu is the sign of a map, but here there are no maps; change gate, embedding or probe"
         if self.probe.kind == "unconstrained":
+            if self.mirror:
+                return "mirror", "true, but the unconstrained probe classifies the embedding as it is; give false"
             bare = {"pool": (self.pool, 1), "norm.kind": (self.norm.kind, "none"), "channels": (self.channels, None)}
             bare |= {"residual.kind": (self.residual.kind, "none"), "probe.pool": (self.probe.pool, 1)}
-            bare |= {"mirror": (self.mirror, False), "probe.dropout": (self.probe.dropout, 0.0)}
+            bare |= {"probe.dropout": (self.probe.dropout, 0.0)}
             for name, (value, only) in (bare | {"embedding": (self.embedding, "full")}).items():
                 if value != only:
                     reason = "the unconstrained probe classifies the embedding as it is"

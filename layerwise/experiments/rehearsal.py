@@ -91,7 +91,7 @@ def rehearsed(
     shape, pace = stack.shape(store.data.shape), Pace()
     store.raise_to(stack)
     dictionary, pace.learning, pace.sampled = by_first(_learned, own, stack, store, shape, images)
-    layer = build_layer(own, dictionary, shape, classes).to(store.device)
+    layer = build_layer(own, dictionary, shape, classes, number).to(store.device)
     # this machine's part of a batch
     ask, batch = layer.layer.embedding.ask, own.optimizer.batch_size // config.trainer.num_nodes
     inputs = LayerData(stack, store, batch, config.seed, ask, own.patch_size, EPOCHS, layer)

@@ -88,6 +88,8 @@ class PatchDictionary(nn.Module):
         order, signs = (None, None) if mirror is None else mirror_of(whitening, mirror)
         self.register_buffer("_order", order, persistent=False)
         self.register_buffer("_signs", signs, persistent=False)
+        factors = whitening.diagonal()
+        self._factors = bool(whitening.is_meta or torch.equal(whitening, factors.diag()))  # no direction is turned
         # |z - c|^2 / 2 is |z|^2 / 2, common to all atoms, plus |c|^2 / 2 - c.z
         with exactly():
             scorer = self.unwhiten(-self.atoms.T, self.atoms.square().sum(1) / 2)
@@ -108,7 +110,8 @@ class PatchDictionary(nn.Module):
 
         Whitening then costs no pass over the patches.
         """
-        folded = weight.T @ self.whitening.T  # an atom's numbers lie together, as the embedding reads them
+        # an atom's numbers lie together, as the embedding reads them
+        folded = weight.T * self.whitening.diagonal() if self._factors else weight.T @ self.whitening.T
         return torch.cat([folded, (bias - folded @ self.mean)[:, None]], 1).T
 
     def whiten(self, patches: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.embedding import Embedding
 from layerwise.nn.mirror import PairedProjection, folded
 from layerwise.nn.projection import Sparse, can_be_one, normalized, projected
+from layerwise.ops import average_pool
 
 
 @NORMS("batch")
@@ -33,15 +34,18 @@ def no_norm(channels: int, eps: float) -> nn.Module:
 
 
 @RESIDUALS("none")
-def alone(out: Tensor, x: Tensor) -> Tensor:
+def alone(out: Tensor, x: Tensor, patch_size: int, pool: int) -> Tensor:
     """The input is not used further."""
     return out
 
 
 @RESIDUALS("concatenate")
-def concatenated(out: Tensor, x: Tensor) -> Tensor:
-    """The input's channels, averaged to the output's size, are appended."""
-    return torch.cat([out, F.adaptive_avg_pool2d(x, (out.shape[-2], out.shape[-1]))], 1)
+def concatenated(out: Tensor, x: Tensor, patch_size: int, pool: int) -> Tensor:
+    """The input's channels are appended, averaged over the middles of the patches that a window averages."""
+    border, middle = (patch_size - 1) // 2, 2 - patch_size % 2  # a pixel, or the middle 2×2 of an even side
+    h, w = (side - 2 * border for side in x.shape[2:])
+    inner = F.avg_pool2d(x[:, :, border : border + h, border : border + w], middle, 1)
+    return torch.cat([out, average_pool(inner, pool)], 1)
 
 
 class PatchLayer(nn.Module):
@@ -51,7 +55,11 @@ class PatchLayer(nn.Module):
     """
 
     def __init__(
-        self, embedding: Embedding, norm: nn.Module, channels: int | None, residual: Callable[[Tensor, Tensor], Tensor]
+        self,
+        embedding: Embedding,
+        norm: nn.Module,
+        channels: int | None,
+        residual: Callable[[Tensor, Tensor, int, int], Tensor],
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -78,21 +86,25 @@ class PatchLayer(nn.Module):
         return self._beside_input(self.projection(normalized(self.norm, embedded, self.mirrored)), x)
 
     def _beside_input(self, out: Tensor, x: Tensor) -> Tensor:
+        windows = self.embedding.gate.patch_size, self.embedding.pool
         if not self.mirrored:
-            return self.residual(out, x)
+            return self.residual(out, x, *windows)
         halves = zip(out.chunk(2, 1), x.chunk(2, 1), strict=True)
-        return torch.cat([self.residual(half, own) for half, own in halves], 1)
+        return torch.cat([self.residual(half, own, *windows) for half, own in halves], 1)
 
 
 class ProbedLayer(nn.Module):
     """A layer and its probe, which are trained together."""
 
-    def __init__(self, layer: PatchLayer, probe: nn.Module, shape: tuple[int, int, int], summed: bool) -> None:
+    def __init__(
+        self, layer: PatchLayer, probe: nn.Module, shape: tuple[int, int, int], logits: str, number: int = 1
+    ) -> None:
         super().__init__()
         self.layer = layer
         self.probe = probe
         self.shape = shape  # (D, h', w') of the layer's output
-        self.summed = summed  # the probe corrects the logits of the layers below
+        self.logits = logits  # what is done with those of the layers below, see `layerwise.config.Probe`
+        self.number = number  # of the layer, from 1
         self.mirrored = layer.mirrored  # an image and its mirror image have the same logits
 
     def forward(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -104,13 +116,20 @@ class ProbedLayer(nn.Module):
         return out, self.classified(out, below)
 
     def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:
-        """Map the layer's output (B, D, h', w') and the logits below to logits (B, classes)."""
+        """Map the layer's output (B, D, h', w') and the logits below to logits (B, classes).
+
+        Averaged ones are the layer's own while it is trained.
+        """
         logits: Tensor = self.probe(folded(out) if self.mirrored else out)
-        return logits + below if self.summed and below is not None else logits
+        if below is None or self.logits == "own" or (self.logits == "averaged" and self.training):
+            return logits
+        return logits + below if self.logits == "summed" else below + (logits - below) / self.number
 
 
-def build_layer(settings: Layer, dictionary: PatchDictionary, shape: tuple[int, int, int], classes: int) -> ProbedLayer:
-    """Put a layer together for an input of shape (C, H, W): the one place where settings become modules.
+def build_layer(
+    settings: Layer, dictionary: PatchDictionary, shape: tuple[int, int, int], classes: int, number: int = 1
+) -> ProbedLayer:
+    """Put layer `number` together for an input of shape (C, H, W): the one place where settings become modules.
 
     Raises ValueError where nothing is left of such an input.
     """
@@ -118,7 +137,7 @@ def build_layer(settings: Layer, dictionary: PatchDictionary, shape: tuple[int, 
     out = d, h, w = output_shape(layer, shape)
     seen = (d // 2, h, w) if layer.mirrored else out
     probe = PROBES[settings.probe.kind](seen, classes, settings.probe, settings.atoms)
-    return ProbedLayer(layer, probe, out, settings.probe.logits == "summed")
+    return ProbedLayer(layer, probe, out, settings.probe.logits, number)
 
 
 def _patch_layer(settings: Layer, dictionary: PatchDictionary) -> PatchLayer:

@@ -34,7 +34,7 @@ def assembled(record: LayerRecord, tensors: Mapping[str, "Tensor"]) -> "ProbedLa
     own = {name.removeprefix(OF_DICTIONARY): value for name, value in tensors.items()}
     dictionary = PatchDictionary.of(own)
     c, h, w = record.input_shape
-    layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes))
+    layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes), record.layer)
     layer.load_state_dict(tensors)
     return layer
 

@@ -86,7 +86,7 @@ def train_layer(
     prepared = time.perf_counter() - start
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
-    layer = build_layer(own, dictionary, shape, len(data.classes))
+    layer = build_layer(own, dictionary, shape, len(data.classes), number)
     ask, passes = layer.layer.embedding.ask, own.optimizer.epochs + (inputs.wanted if number < config.deepest else 0)
     batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, passes, layer)
     depth = None if config.depth == "auto" else config.deepest

@@ -10,12 +10,14 @@ from layerwise.nn.mirror import patch_mirror
 SMALL = Layer(patch_size=3, atoms=8, channels=5, pool=2)
 
 
-def make_layer(settings: Layer, shape: tuple[int, int, int], classes: int = 3, paired: bool = False) -> ProbedLayer:
-    """A layer with first weights, on a dictionary of normal patches; of a mirrored one the input may be in pairs."""
+def make_layer(
+    settings: Layer, shape: tuple[int, int, int], classes: int = 3, paired: bool = False, number: int = 1
+) -> ProbedLayer:
+    """Layer `number` with first weights, on a dictionary of normal patches; of a mirrored one the input may be in pairs."""
     generator = torch.Generator().manual_seed(1)
     patches = torch.randn(500, settings.patch_size**2 * shape[0], generator=generator)
     mirror = patch_mirror(shape[0], settings.patch_size, paired) if settings.mirror else None
     kind, metric = settings.dictionary, settings.gate.metric
     dictionary = learn_dictionary(patches, settings.atoms, generator, kind, settings.whitening, metric, mirror=mirror)
     torch.manual_seed(2)
-    return build_layer(settings, dictionary, shape, classes)
+    return build_layer(settings, dictionary, shape, classes, number)

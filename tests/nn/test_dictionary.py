@@ -112,8 +112,10 @@ def test_distance__is_half_the_squared_one__and_patterns_undo_the_whitening(gene
     assert at_atoms.min() >= 0 and at_atoms.diag().max() < 1e-10
 
 
-def test_unwhiten__turns_maps_of_whitened_patches_into_maps_of_patches(generator: torch.Generator) -> None:
-    dictionary = PatchDictionary(*(torch.randn(*s, generator=generator).double() for s in ((4,), (4, 4), (3, 4))))
+@pytest.mark.parametrize("turns", [True, False])
+def test_unwhiten__turns_maps_of_whitened_patches_into_maps_of_patches(turns: bool, generator: torch.Generator) -> None:
+    mean, matrix, atoms = (torch.randn(*s, generator=generator).double() for s in ((4,), (4, 4), (3, 4)))
+    dictionary = PatchDictionary(mean, matrix if turns else matrix.diagonal().diag(), atoms)
     weight, bias = torch.randn(4, 5, generator=generator).double(), torch.randn(5, generator=generator).double()
     patches = torch.randn(7, 4, generator=generator).double()
     expected = (patches - dictionary.mean) @ dictionary.whitening @ weight + bias

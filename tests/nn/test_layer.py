@@ -173,12 +173,20 @@ def test_every_option__keeps_to_its_shape__trains__and_is_read_back_as_it_was(
         torch.testing.assert_close(again, first)
 
 
-def test_residual__puts_the_averaged_input_beside_the_output() -> None:
+def test_residual__puts_the_middles_of_the_patches_averaged_beside_the_output() -> None:
     x = torch.randn(3, 2, 9, 9)
-    averaged = torch.nn.functional.adaptive_avg_pool2d(x, 4)
-    plain = make_layer(replace(SMALL, channels=2), (2, 9, 9)).layer.eval()
-    joined = make_layer(replace(SMALL, channels=2, residual=Residual("concatenate")), (2, 9, 9)).layer.eval()
-    torch.testing.assert_close(joined(x), torch.cat([plain(x), averaged], 1))
+    for patch_size, middles in (
+        (3, x[:, :, 1:8, 1:8]),  # of 3×3 the pixel in the middle; of 2×2 all four
+        (2, (x[:, :, :8, :8] + x[:, :, 1:, :8] + x[:, :, :8, 1:] + x[:, :, 1:, 1:]) / 4),
+    ):
+        own = replace(SMALL, channels=2, patch_size=patch_size)
+        plain = make_layer(own, (2, 9, 9)).layer.eval()
+        joined = make_layer(replace(own, residual=Residual("concatenate")), (2, 9, 9)).layer.eval()
+        out = joined(x)
+        torch.testing.assert_close(out[:, :2], plain(x))
+        for i, j in ((0, 0), (1, 2), (2, 3)):
+            window = middles[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            torch.testing.assert_close(out[:, 2:, i, j], window.mean((2, 3)))
 
 
 def test_summed_logits__add_to_those_below__own_do_not() -> None:
@@ -188,6 +196,28 @@ def test_summed_logits__add_to_those_below__own_do_not() -> None:
     assert torch.equal(summed(x)[1], torch.zeros(2, 3))
     own = make_layer(replace(SMALL, probe=Probe(logits="own")), (2, 8, 8))
     assert torch.equal(own(x, below)[1], torch.zeros(2, 3))
+
+
+def test_averaged_logits__are_the_layer_s_own_in_training__and_then_the_mean_of_all_layers() -> None:
+    x, layers = torch.randn(2, 2, 9, 9), []
+    for number, shape in ((1, (2, 9, 9)), (2, (5, 4, 4)), (3, (5, 2, 2))):
+        own = replace(SMALL, patch_size=3 if number == 1 else 2, pool=2, probe=Probe(logits="averaged"))
+        own = replace(own, pool=1 if number == 3 else 2)
+        layers.append(make_layer(own, shape, number=number))
+        probe = layers[-1].probe
+        assert isinstance(probe, LinearProbe)
+        torch.nn.init.normal_(probe.linear.weight)
+    alone, inputs = [], x
+    for layer in layers:
+        layer.eval()
+        inputs, logits = layer(inputs)
+        alone.append(logits)
+    said = [logits for _, logits in FrozenStack(layers).depths(x)]
+    for depth in (1, 2, 3):
+        torch.testing.assert_close(said[depth - 1], torch.stack(alone[:depth]).mean(0))
+    top = layers[-1].train()
+    below = FrozenStack(layers[:2])(x)
+    assert torch.equal(top(*below)[1], top(below[0])[1])
 
 
 def test_probed_layer__no_gradient_flows_to_its_input() -> None:
@@ -205,7 +235,7 @@ def test_probed_layer__can_be_compiled__and_trained() -> None:
     x, below = torch.randn(4, 2, 9, 8), torch.zeros(4, 3)
     torch.nn.init.normal_(layer.probe.linear.weight)
     patch_layer = layer.layer  # norm and projection are apart in what is compiled
-    out = patch_layer.residual(patch_layer.projection(patch_layer.norm(patch_layer.embedding(x))), x)
+    out = patch_layer.residual(patch_layer.projection(patch_layer.norm(patch_layer.embedding(x))), x, 3, 2)
     expected = torch.autograd.grad((layer.probe(out) + below).square().sum(), maps.weight)[0]
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     gradient = torch.autograd.grad(compiled(x, below)[1].square().sum(), maps.weight)[0]

@@ -80,3 +80,12 @@ def test_fit_whitening__a_few_patches_at_a_time__is_that_of_all(
     torch.testing.assert_close(found.mean, patches.mean(0))
     # the symmetric root of the inverse covariance
     torch.testing.assert_close(found.matrix @ found.matrix, torch.cov(patches.T, correction=0).inverse())
+
+
+def test_scaled__is_nearly_pca_of_a_large_epsilon_but_for_its_rotation(generator: torch.Generator) -> None:
+    patches = torch.randn(2000, 6, generator=generator) * torch.tensor([3.0, 2, 2, 1, 1, 0.5]) + 4
+    turned, scaled = (fit_whitening(patches, 100, kind) for kind in ("pca", "scaled"))
+    factor = (101 * patches.var(0).mean()) ** -0.5  # of a direction whose variance is the mean one
+    torch.testing.assert_close(scaled.matrix, torch.eye(6) * factor, atol=2e-3 * float(factor), rtol=2e-3)
+    ours, theirs = (torch.cdist(one(patches[:50]), one(patches[50:100])) for one in (scaled, turned))
+    torch.testing.assert_close(ours, theirs, atol=0, rtol=0.02)
