@@ -13,7 +13,7 @@ SMALL = Layer(patch_size=3, atoms=8, channels=5, pool=2)
 def make_layer(
     settings: Layer, shape: tuple[int, int, int], classes: int = 3, paired: bool = False, number: int = 1
 ) -> ProbedLayer:
-    """Layer `number` with first weights, on a dictionary of normal patches; of a mirrored one the input may be in pairs."""
+    """Layer `number` with first weights, on a dictionary of normal patches; of a mirrored one in pairs, if `paired`."""
     generator = torch.Generator().manual_seed(1)
     patches = torch.randn(500, settings.patch_size**2 * shape[0], generator=generator)
     mirror = patch_mirror(shape[0], settings.patch_size, paired) if settings.mirror else None
