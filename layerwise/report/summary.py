@@ -22,7 +22,11 @@ def summarize(
 ) -> dict[str, Any]:
     """The content of summary.json; accuracies in [0, 1]. `stopped` says why the stack is no deeper."""
     names = ("layer", "atoms", "output_shape", "val_accuracy", "seconds")
-    layers = [{name: getattr(record, name) for name in names} for record in records]
+    layers = [
+        {name: getattr(record, name) for name in names}
+        | {"train_accuracy": record.best.get("train_accuracy"), "advice": record.advice}
+        for record in records
+    ]
     splits = {"train": data.train, "val": data.val, "test": data.test}
     counts = {name: torch.bincount(split.labels, minlength=len(data.classes)) for name, split in splits.items()}
     return {
@@ -37,11 +41,13 @@ def summarize(
 
 
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The end-of-run table, header first."""
-    table: list[tuple[str, ...]] = [("layer", "atoms", "output shape", "validation", "seconds")]
+    """The end-of-run table, header first; its last column says what would help, if accuracies tell."""
+    table: list[tuple[str, ...]] = [("layer", "atoms", "output shape", "training", "validation", "seconds", "may help")]
     for layer in summary["layers"]:
-        measured = f"{layer['val_accuracy']:.2%}", f"{layer['seconds']:.1f}"
-        table.append((str(layer["layer"]), str(layer["atoms"]), "×".join(map(str, layer["output_shape"])), *measured))
+        accuracies = (layer["train_accuracy"], layer["val_accuracy"])
+        measured = *("-" if value is None else f"{value:.2%}" for value in accuracies), f"{layer['seconds']:.1f}"
+        shape = "×".join(map(str, layer["output_shape"]))
+        table.append((str(layer["layer"]), str(layer["atoms"]), shape, *measured, layer["advice"]))
     return table
 
 

@@ -6,6 +6,9 @@ from typing import Any, cast
 from layerwise.config import SingleLayer
 from layerwise.config.run import restore
 
+TOO_WELL = 0.05
+"""by how much accuracy on training images may exceed that on validation images"""
+
 
 @dataclass(frozen=True)
 class LayerRecord:
@@ -47,6 +50,16 @@ class LayerRecord:
     def helps(self, below: "LayerRecord") -> bool:
         """Whether the layer raises the validation accuracy by more than its standard error."""
         return self.val_accuracy - below.val_accuracy > self.error
+
+    @property
+    def advice(self) -> str:
+        """What would likely raise the validation accuracy: "" where accuracy on training images does not tell.
+
+        A layer that does no better on training images, which it sees augmented, is not done with them; one that does
+        better by more than `TOO_WELL` knows them by heart.
+        """
+        ahead = self.best.get("train_accuracy", self.val_accuracy + TOO_WELL) - self.val_accuracy
+        return "more epochs" if ahead < self.error else "more decay, dropout or images" if ahead > TOO_WELL else ""
 
     @property
     def config(self) -> SingleLayer:

@@ -54,9 +54,9 @@ def test_report__tells_what_came_out_of_a_run(finished: Path, capsys: pytest.Cap
     for record, accuracy in zip(run.records, tested.accuracies, strict=True):
         shape = "×".join(map(str, record.output_shape))
         row = f"{record.layer} 16 {record.settings[f'layer {record.layer}']['patch_size']}"
-        assert re.search(
-            rf"{row}×\d {shape} {100 * record.val_accuracy:.2f} {100 * accuracy:.2f} {record.seconds:.1f}\b", said
-        )
+        accuracies = [record.best["train_accuracy"], record.val_accuracy, accuracy]
+        figures = " ".join(f"{100 * value:.2f}" for value in accuracies)
+        assert re.search(rf"{row}×\d {shape} {figures} {record.seconds:.1f} {record.advice}", said)
     counts = [len(split) for split in (run.data().train, run.data().val, run.data().test)]
     assert f"10 classes; {counts[0]} training, {counts[1]} validation, {counts[2]} test images" in said
     assert "Nearest recipe: plain_digits" in said and re.search(r"layer\.atoms 16 \d+", said)

@@ -24,6 +24,7 @@ from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.parsing import parse
 from layerwise.run.files import commit
+from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.training.fit import CommittedCheckpoints
 from tests.conftest import QUIET, SMALL, Command
@@ -46,7 +47,7 @@ def test_run__leaves_the_files_it_should(trained: Path) -> None:
     assert {name: len(counts) for name, counts in summary["images"].items()} == {"train": 10, "val": 10, "test": 10}
     assert summary["depth"] == 2 and 0 < summary["test_accuracy"] <= 1
     assert [set(layer) for layer in summary["layers"]] == [
-        {"layer", "atoms", "output_shape", "val_accuracy", "test_accuracy", "seconds"}
+        {"layer", "atoms", "output_shape", "train_accuracy", "val_accuracy", "test_accuracy", "seconds", "advice"}
     ] * 2
     record = json.loads((trained / "layer-2" / "layer.json").read_text())
     assert record["output_shape"] == [8, 4, 4]
@@ -90,7 +91,7 @@ def test_a_finished_run__is_not_trained_again(finished: Path, command: Command) 
     before = hashes(finished)
     done = command("train", "--depth=2", *QUIET)
     assert done.returncode == 0
-    assert "epoch" not in done.stdout and "test accuracy" in done.stdout
+    assert ": epoch" not in done.stdout and "test accuracy" in done.stdout
     assert hashes(finished) == before
 
 
@@ -493,3 +494,14 @@ def test_train__whatever_is_set_around_it(finished: Path) -> None:
     assert hashes(finished, "*/*.safetensors") == {k: v for k, v in before.items() if k.endswith("safetensors")}
     with pytest.raises(SettingError, match="config: dict is none; give a layerwise.Config"):
         layerwise.train({}, finished)  # type: ignore[arg-type]
+
+
+def test_record__says_what_would_help__as_far_as_accuracies_tell() -> None:
+    def advice(train: float, val: float) -> str:
+        epochs = [{"val_accuracy": val, "val_loss": 1.0, "train_accuracy": train}]
+        return LayerRecord(1, 16, val, epochs, [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {}, val_images=1600).advice
+
+    # at 80% of 1,600 images the standard error is 1%
+    assert advice(0.78, 0.80) == advice(0.805, 0.80) == "more epochs"
+    assert advice(0.82, 0.80) == advice(0.845, 0.80) == ""
+    assert advice(0.86, 0.80) == "more decay, dropout or images"

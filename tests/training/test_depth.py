@@ -81,10 +81,10 @@ def test_depth_auto__excludes_what_does_not_help__says_why__and_takes_it_in_when
     assert len(layerwise.load(tmp_path / "run").records) == 1
 
     again = command(*given, "--depth=auto")
-    assert why in again.stdout and "epoch" not in again.stdout
+    assert why in again.stdout and ": epoch" not in again.stdout
 
     deeper = command(*given, "--depth=2")
-    assert deeper.returncode == 0 and "epoch" not in deeper.stdout
+    assert deeper.returncode == 0 and ": epoch" not in deeper.stdout
     assert len(layerwise.load(tmp_path / "run").records) == 2
 
 
