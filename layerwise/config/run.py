@@ -97,7 +97,7 @@ class Features:
     """What is stored of the layers below, so that a layer costs the same at any depth."""
 
     views: int = setting(2, at_least(0))
-    """augmented views of the training images that are stored for each layer above the first; 0: none, compute anew"""
+    """augmented views, or crops, of each training image stored for a layer above the first; 0: none, compute anew"""
     gigabytes: float = setting(8.0, number(8))
     """room for them; where it is too little there are fewer views"""
 
