@@ -83,8 +83,7 @@ class Probe:
     init: str = setting("zero", choices.STARTS)
     """its first weights"""
     logits: Literal["summed", "averaged", "own"] = "summed"
-    """summed: the probe corrects the logits of the layers below; averaged: it is trained by itself, and a stack says
-    the mean of what its layers say, whose errors cancel in part; own: it starts anew"""
+    """summed: corrects those of the layers below; averaged: trained alone, a stack says the mean; own: starts anew"""
 
 
 @dataclass(frozen=True)
