@@ -234,7 +234,9 @@ def _divided(images: Tensor, y: Array, labels: Array, config: Config) -> DataSet
     val = (images[held], y[held]) if held.any() else (images, y)
     side, own = min(images.shape[2:]), config.data
     crop = None if own.crop is None else min(own.crop, side - 1)
-    return dataset(images[~held], y[~held], val, val, flip=bool(own.flip), crop=crop, border=own.border)
+    return dataset(
+        images[~held], y[~held], val, val, flip=bool(own.flip), crop=crop, border=own.border, shifts=own.shifts
+    )
 
 
 @contextlib.contextmanager

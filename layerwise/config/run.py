@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from layerwise.config.checks import at_least, check_ranges, number, setting, within
-from layerwise.config.choices import BORDERS, DATASETS, OPTIMIZERS, SCHEDULES
+from layerwise.config.choices import BORDERS, DATASETS, OPTIMIZERS, SCHEDULES, SHIFTS
 from layerwise.config.layer import Layer
 from layerwise.errors import SettingError
 
@@ -56,6 +56,8 @@ class Data:
     """shift training images at random by up to so many pixels; null: an eighth of the side"""
     border: str = setting("mirrored", BORDERS)
     """what enters at the border of a shifted image"""
+    shifts: str = setting("uniform", SHIFTS)
+    """how often an image is shifted by how much"""
     skip_unreadable: bool = False
     """image_folder, image_shards: exclude what is not a readable image, instead of stopping"""
     teacher: Teacher = field(default_factory=Teacher)

@@ -32,6 +32,7 @@ def dataset(
     flip: bool = False,
     crop: int | None = None,
     border: str = Data.border,
+    shifts: str = Data.shifts,
 ) -> DataSet:
     """A data set of your own arrays, for `layerwise.train(config, data=…)`.
 
@@ -42,7 +43,8 @@ def dataset(
     the images, between 0 and 1, that are held out at random by `seed`: first the test, then the validation images.
 
     Training images are mirrored at random if `flip`, and shifted by up to `crop` pixels, an eighth of the side for
-    None, where `border` enters: "mirrored" or "black".
+    None, where `border` enters: "mirrored" or "black"; by every amount equally often, or if `shifts` is "middling" by
+    little more often.
 
     Raises:
         SettingError: images or labels are of another kind, or do not make a data set.
@@ -52,7 +54,7 @@ def dataset(
     shares = {name: value for name, value in given.items() if name not in pairs}
     if wrong := [name for name, pair in pairs.items() if len(pair) != 2]:
         raise SettingError(f"{wrong[0]}: {len(pairs[wrong[0]])} values; give a pair, images and labels, or a share")
-    config = replace(Data("arrays", flip=flip, crop=crop, border=border), **shares)
+    config = replace(Data("arrays", flip=flip, crop=crop, border=border, shifts=shifts), **shares)
     check_ranges(config, lambda name: f"data.{name}")
     known = _listed(labels)
     try:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from layerwise.data.images import Drawn, middling
+from layerwise.config.choices import SHIFTS
+from layerwise.data.images import Drawn
 from layerwise.data.parts import Part
 
 
@@ -24,11 +25,13 @@ class Shifts:
 
     margin: int
     """positions that a crop can be shifted by, along each side"""
+    shifts: str = "uniform"
+    """a name in `SHIFTS`"""
     flip = False
 
     def draw(self, count: int, generator: torch.Generator) -> Drawn:
         """Draw for so many images, with a CPU generator."""
-        return Drawn(middling(self.margin, count, generator), torch.zeros(count, 1, dtype=torch.bool))
+        return Drawn(SHIFTS[self.shifts](self.margin, count, generator), torch.zeros(count, 1, dtype=torch.bool))
 
     def part(self, index: Tensor, drawn: Drawn, count: int) -> Part:
         """Which part of the features of so many images those at `index` (B,) see."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layerwise import processes
-from layerwise.config.choices import BORDERS, PIXELS
+from layerwise.config.choices import BORDERS, PIXELS, SHIFTS
 from layerwise.data.parts import Part
 from layerwise.data.rows import Rows, Stored, allocate
 from layerwise.errors import SettingError
@@ -119,11 +119,15 @@ def black(pixels: Tensor, rows: Tensor, columns: Tensor, crop: int) -> tuple[Ten
     return F.pad(pixels, (crop,) * 4), rows + crop, columns + crop
 
 
-def middling(margin: int, count: int, generator: torch.Generator) -> Tensor:
-    """Draw shifts from 0 to a margin, along both sides, (2, count, 1) int64: the middle most likely, as of two dice.
+@SHIFTS("uniform")
+def uniform(margin: int, count: int, generator: torch.Generator) -> Tensor:
+    """By every amount equally often."""
+    return torch.randint(0, margin + 1, (2, count, 1), generator=generator)
 
-    Images are tested as they are, so that those near to that count most.
-    """
+
+@SHIFTS("middling")
+def middling(margin: int, count: int, generator: torch.Generator) -> Tensor:
+    """By little more often, as of the sum of two dice: images are tested where they are."""
     halves = [torch.randint(0, part + 1, (2, count, 1), generator=generator) for part in (margin // 2, -(-margin // 2))]
     return halves[0] + halves[1]
 
@@ -163,6 +167,8 @@ class Augmentation:
     """shifted by up to so many pixels each way"""
     border: str = "mirrored"
     """a name in `BORDERS`: what enters there"""
+    shifts: str = "uniform"
+    """a name in `SHIFTS`, which draw (2, B, 1) from 0 to a margin"""
 
     @property
     def changes(self) -> bool:
@@ -171,7 +177,7 @@ class Augmentation:
 
     def draw(self, count: int, generator: torch.Generator) -> "Drawn":
         """Draw for so many images, with a CPU generator, so that the draw is the same on every device."""
-        shift = middling(2 * self.crop, count, generator) - self.crop
+        shift = SHIFTS[self.shifts](2 * self.crop, count, generator) - self.crop
         return Drawn(shift, (torch.rand(count, 1, generator=generator) < 0.5) & self.flip)
 
     def __call__(self, pixels: Tensor, drawn: "Drawn") -> Tensor:

@@ -73,7 +73,7 @@ class DataSet:
     def settings(self) -> Data:
         """What a run's settings say of it."""
         own = self.augmentation
-        return self.source or Data("arrays", flip=own.flip, crop=own.crop, border=own.border)
+        return self.source or Data("arrays", flip=own.flip, crop=own.crop, border=own.border, shifts=own.shifts)
 
     @cached_property
     def content(self) -> Content:
@@ -122,7 +122,7 @@ def prepared(raw: RawData, config: Data, seed: int) -> DataSet:
         raise SettingError(f"data.name: all training images of {name} are the same (zero covariance); check the data")
     crop = config.crop if config.crop is not None else min(train.shape[1:]) // 8
     flip = config.flip if config.flip is not None else raw.flip
-    return DataSet(raw.classes, train, val, test, Augmentation(flip, crop, config.border), config)
+    return DataSet(raw.classes, train, val, test, Augmentation(flip, crop, config.border, config.shifts), config)
 
 
 def hold_out(

@@ -81,7 +81,7 @@ class LayerData(LightningDataModule):
         if views:
             number = epoch % len(views)
             view, known = views[number], self._known_of_view(number)
-            shifts = Shifts(view.margin) if view.margin else None
+            shifts = Shifts(view.margin, self.store.augmentation.shifts) if view.margin else None
             return Batches(
                 view, size, self.device, shuffle=True, augmentation=shifts, seed=seed, known=known, divided=True
             )
@@ -120,7 +120,9 @@ class LayerData(LightningDataModule):
         passes = len(range(number, self.passes, len(views)))
         if self.ask is None or not KnownCrops.pays(view.margin, 1, view.shape, self.patch_size, passes):
             return None
-        return self.known.setdefault(name, KnownCrops(self.ask, len(view), self._room, Shifts(view.margin)))
+        return self.known.setdefault(
+            name, KnownCrops(self.ask, len(view), self._room, Shifts(view.margin, self.store.augmentation.shifts))
+        )
 
     def _known_of_images(self) -> Known | None:
         """What is known of training images, augmented or not, where that pays."""
@@ -153,7 +155,7 @@ def sample_inputs(
     chosen = torch.randperm(len(images), generator=generator)[: -(-count // each)].sort().values
     if store.train and pixels == "input":
         view = store.train[0]
-        shifts = Shifts(view.margin) if view.margin else None
+        shifts = Shifts(view.margin, store.augmentation.shifts) if view.margin else None
         seed = int(torch.randint(1 << 62, (), generator=generator)) if shifts else 0
         batches = Batches(view, device=store.device, augmentation=shifts, seed=seed, chosen=chosen)
     else:

@@ -1,5 +1,7 @@
 """What each epoch of a layer is trained on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -61,7 +63,7 @@ def test_epochs__take_the_stored_views_in_turn(uneven: FrozenStack) -> None:
 
 def test_epochs__cut_crops_of_what_is_stored_of_whole_images(stack: FrozenStack) -> None:
     """Input and logits are those of the stack on the image, shifted as was drawn; each epoch draws anew."""
-    data = made(stack, 20, Augmentation(flip=True, crop=2))
+    data = made(stack, 20, replace(MOVED, shifts="middling"))
     assert [view.margin for view in data.store.train] == [4, 4]  # as it is, and mirrored: 25 crops each
     images, seen, centered = data.store.data.train, [], 0
     for number in range(6):
