@@ -24,7 +24,7 @@ from torch import Tensor
 
 from layerwise import api
 from layerwise.config import Config, SettingError
-from layerwise.config.run import plain
+from layerwise.config.run import plain, unmirrored
 from layerwise.data.arrays import arranged, dataset, shape_of
 from layerwise.data.splits import DataSet
 from layerwise.parsing import configure
@@ -134,6 +134,8 @@ class LayerwiseClassifier(
             raise SettingError(
                 f"trainer.devices: {asked}, but an estimator is fitted by one; use layerwise.train for more"
             )
+        if not data.augmentation.flip:
+            config = unmirrored(config)
         config = lowered(replace(config, data=data.settings), data.shape, len(data.train))
         device = api.device_of(config.trainer)
         check_fit(config, data.shape, len(data.train))

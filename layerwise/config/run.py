@@ -1,6 +1,6 @@
 """A whole run: its data, its layers, how they are trained, where, and what is logged."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, Literal
@@ -192,7 +192,10 @@ class Config:
         if own.mirror != first.mirror:
             return "mirror", f"{own.mirror}, but layer 1 has {first.mirror}; give the same to all layers".lower()
         if own.mirror and self.data.flip is False:
-            return "mirror", "true, but data.flip is false; give --data.flip true if images may be mirrored"
+            return (
+                "mirror",
+                "true, but data.flip is false; give true to that if images may be mirrored, or false to this",
+            )
         if own.mirror and number == 1 and own.residual.kind != "none":
             kind = own.residual.kind
             return "residual.kind", f"{kind}, but with mirror an image's channels are no pairs; give none to layer 1"
@@ -214,6 +217,12 @@ class Config:
         for_all = name if name.startswith("optimizer.") else f"layer.{name}"
         own = number in self.layers and attrgetter(name)(self.layers[number]) != attrgetter(for_all)(self)
         return f"layers.{number}.{name}" if own else for_all
+
+
+def unmirrored(config: Config) -> Config:
+    """The configuration for images that may not be mirrored."""
+    layers = {number: replace(own, mirror=False) for number, own in config.layers.items()}
+    return replace(config, layer=replace(config.layer, mirror=False), layers=layers)
 
 
 def plain(config: Config) -> dict[str, Any]:

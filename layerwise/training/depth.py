@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from layerwise import memory
 from layerwise.config import Config, SettingError
+from layerwise.config.run import unmirrored
 from layerwise.nn.layer import shape_through
 from layerwise.run.record import LayerRecord
 
@@ -75,8 +76,11 @@ def check_fit(config: Config, shape: tuple[int, int, int], images: int) -> None:
 
 
 def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
-    """The configuration with what is too large for so many training images of shape (C, H, W) as large as it can be."""
-    layers = dict(config.layers)
+    """The configuration with what is too large for so many training images of shape (C, H, W) as large as it can be.
+
+    Nothing is mirrored where windows then would not part a row evenly.
+    """
+    layers, images_shape = dict(config.layers), shape
     for number in range(1, config.deepest + 1):
         own, (_, height, width) = config.layer_at(number), shape
         size = min(own.patch_size, height, width)
@@ -92,6 +96,8 @@ def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
             pool=min(own.pool, height, width),
             optimizer=replace(own.optimizer, batch_size=batch),
         )
+        if own.mirror and (width % fitting.pool or atoms % 2):
+            return lowered(unmirrored(config), images_shape, images)
         if fitting != own:
             layers[number] = fitting
         shape = shape_through(fitting, shape)

@@ -220,7 +220,10 @@ def test_config__mirror_is_for_the_whole_stack_and_for_images_that_may_be_mirror
     message = refusal(depth=2, layer=paired, layers={2: SingleLayer()})
     assert message == "layers.2.mirror: false, but layer 1 has true; give the same to all layers"
     message = refusal(layer=paired, data=Data(flip=False))
-    assert message == "layer.mirror: true, but data.flip is false; give --data.flip true if images may be mirrored"
+    assert (
+        message
+        == "layer.mirror: true, but data.flip is false; give true to that if images may be mirrored, or false to this"
+    )
     message = refusal(layer=replace(paired, residual=beside))
     assert message.startswith(
         "layer.residual.kind: concatenate, but with mirror an image's channels are no pairs; give"

@@ -9,7 +9,7 @@ import pytest
 import layerwise
 from layerwise.config import Config, Data, Layer, Optimizer, SettingError, SingleLayer
 from layerwise.run.record import LayerRecord
-from layerwise.training.depth import check_fit, next_shape, no_gain, no_room
+from layerwise.training.depth import check_fit, lowered, next_shape, no_gain, no_room
 from tests.conftest import SMALL, Command
 
 RECORD = LayerRecord(1, 16, 0.7, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {})
@@ -101,3 +101,12 @@ def test_next_shape__with_mirror_windows_part_a_row_evenly() -> None:
     assert next_shape(config, 1, (3, 9, 10), 10) == (64, 4, 4)  # of rows alone; columns are not mirrored
     with pytest.raises(SettingError, match=r"^layer\.pool: windows of 2 do not part the 7 positions of a row at layer"):
         next_shape(config, 1, (3, 10, 9), 10)
+
+
+def test_lowered__mirrors_nothing_where_windows_would_not_part_a_row() -> None:
+    config = Config(
+        depth=2, layer=Layer(patch_size=3, pool=2, atoms=4, mirror=True), layers={2: SingleLayer(pool=1, mirror=True)}
+    )
+    kept, changed = lowered(config, (3, 10, 10), 1000), lowered(config, (3, 10, 9), 1000)
+    assert all(kept.layer_at(number).mirror for number in (1, 2))
+    assert not any(changed.layer_at(number).mirror for number in (1, 2)) and not changed.layer.mirror
