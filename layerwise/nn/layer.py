@@ -87,7 +87,7 @@ class PatchLayer(nn.Module):
 
     def _beside_input(self, out: Tensor, x: Tensor) -> Tensor:
         windows = self.embedding.gate.patch_size, self.embedding.pool
-        if not self.mirrored:
+        if not self.mirrored or self.residual is alone:  # an image's channels are no pairs
             return self.residual(out, x, *windows)
         halves = zip(out.chunk(2, 1), x.chunk(2, 1), strict=True)
         return torch.cat([self.residual(half, own, *windows) for half, own in halves], 1)

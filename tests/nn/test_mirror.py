@@ -195,7 +195,8 @@ def test_folded__adds_each_pair_mirrored_back() -> None:
     assert torch.equal(folded(mirrored(maps)), folded(maps))
 
 
-def test_stack__frozen_layers_are_invariant_too() -> None:
-    x = torch.rand(10, 3, 10, 10, generator=torch.Generator().manual_seed(11))
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_stack__frozen_layers_are_invariant_too(channels: int) -> None:
+    x = torch.rand(10, channels, 10, 10, generator=torch.Generator().manual_seed(11))
     stack = FrozenStack([layer_on(x, OWN, False)])
     torch.testing.assert_close(stack(x.flip(3))[1], stack(x)[1], atol=1e-4, rtol=1e-4)
