@@ -56,10 +56,11 @@ class LayerRecord:
         """What would likely raise the validation accuracy: "" where accuracy on training images does not tell.
 
         A layer that does no better on training images, which it sees augmented, is not done with them; one that does
-        better by more than `TOO_WELL` knows them by heart.
+        better by more than `TOO_WELL` knows them by heart, against which dropout, more augmentation and more images
+        help as decay does.
         """
         ahead = self.best.get("train_accuracy", self.val_accuracy + TOO_WELL) - self.val_accuracy
-        return "more epochs" if ahead < self.error else "more decay, dropout or images" if ahead > TOO_WELL else ""
+        return "more epochs" if ahead < self.error else "more decay" if ahead > TOO_WELL else ""
 
     @property
     def config(self) -> SingleLayer:

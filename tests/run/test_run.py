@@ -504,4 +504,4 @@ def test_record__says_what_would_help__as_far_as_accuracies_tell() -> None:
     # at 80% of 1,600 images the standard error is 1%
     assert advice(0.78, 0.80) == advice(0.805, 0.80) == "more epochs"
     assert advice(0.82, 0.80) == advice(0.845, 0.80) == ""
-    assert advice(0.86, 0.80) == "more decay, dropout or images"
+    assert advice(0.86, 0.80) == "more decay"
