@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +51,17 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def in_two(task: Callable[..., None], *arguments: Any) -> None:
+    """Do a task in two processes, which are given their rank, a port to meet at, and the arguments; both end well."""
+    port = free_port()
+    both = [SERVER.Process(target=task, args=(rank, port, *arguments)) for rank in (0, 1)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(120)
+        assert each.exitcode == 0
 
 
 def started(folder: Path, *arguments: str, devices: int = 2, nodes: int = 1, verb: str = "train") -> list[Started]:
@@ -141,13 +153,7 @@ def moments(rank: int, port: int, folder: Path) -> None:
 
 
 def test_a_norm__sees_the_whole_batch__and_so_does_its_gradient(tmp_path: Path) -> None:
-    port = free_port()
-    both = [SERVER.Process(target=moments, args=(rank, port, tmp_path)) for rank in (0, 1)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join(60)
-        assert each.exitcode == 0
+    in_two(moments, tmp_path)
     a, factor = embedding()
     x = a.clone().requires_grad_()
     norm, projection = modules("batch")

@@ -18,8 +18,8 @@ from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.steps import training_step
-from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
-from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.nn.dictionary import PatchDictionary
+from layerwise.nn.layer import ProbedLayer, build_layer, learn_for
 from layerwise.nn.stack import FrozenStack
 from layerwise.nn.whitening import fit_whitening
 from layerwise.processes import by_first
@@ -90,7 +90,7 @@ def rehearsed(
     own, classes = config.layer_at(number), len(store.data.classes)
     shape, pace = stack.shape(store.data.shape), Pace()
     store.raise_to(stack)
-    dictionary, pace.learning, pace.sampled = by_first(_learned, own, stack, store, shape, images)
+    dictionary, pace.learning, pace.sampled = by_first(_learned, own, number, stack, store, shape, images)
     layer = build_layer(own, dictionary, shape, classes, number).to(store.device)
     # this machine's part of a batch
     ask, batch = layer.layer.embedding.ask, own.optimizer.batch_size // config.trainer.num_nodes
@@ -120,7 +120,7 @@ def _measured(pace: Pace, seconds: float) -> Pace:
 
 
 def _learned(
-    own: SingleLayer, stack: FrozenStack, store: ViewStore, shape: tuple[int, int, int], images: int
+    own: SingleLayer, number: int, stack: FrozenStack, store: ViewStore, shape: tuple[int, int, int], images: int
 ) -> tuple[PatchDictionary, float, int]:
     """A dictionary of a few patches, the seconds that one of as many as are wanted will take, and the few's bytes."""
     generator, stamps, rounds = torch.Generator().manual_seed(0), list[float](), 0
@@ -141,8 +141,7 @@ def _learned(
     began = time.perf_counter()
     fit_whitening(patches, own.whitening.epsilon)
     whitening, began = time.perf_counter() - began, time.perf_counter()
-    kind, sampled = own.dictionary, sample_bytes(*patches.shape)
-    dictionary = learn_dictionary(patches, own.atoms, generator, kind, own.whitening, own.gate.metric, watched)
+    sampled, dictionary = sample_bytes(*patches.shape), learn_for(own, number, patches, generator, watched)
     took = time.perf_counter() - began
     a_round = (began + took - stamps[0]) / len(stamps) if stamps else 0.0
     beginning = max(0.0, took - whitening - a_round * len(stamps))

@@ -14,9 +14,10 @@ from torch.func import functional_call
 
 from layerwise.config import Layer
 from layerwise.config.choices import EMBEDDINGS, GATES, NORMS, PROBES, RESIDUALS
-from layerwise.nn.dictionary import PatchDictionary
+from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.embedding import Embedding
-from layerwise.nn.mirror import PairedProjection, folded
+from layerwise.nn.kmeans import Progress
+from layerwise.nn.mirror import PairedProjection, folded, patch_mirror
 from layerwise.nn.projection import Sparse, can_be_one, normalized, projected
 from layerwise.ops import average_pool
 
@@ -124,6 +125,25 @@ class ProbedLayer(nn.Module):
         if below is None or self.logits == "own" or (self.logits == "averaged" and self.training):
             return logits
         return logits + below if self.logits == "summed" else below + (logits - below) / self.number
+
+
+def learn_for(
+    settings: Layer,
+    number: int,
+    patches: Tensor,
+    generator: torch.Generator,
+    progress: Progress = iter,
+    kind: str | None = None,
+) -> PatchDictionary:
+    """The dictionary of layer `number`, from 1, of patches (M, P), as its settings say: see `learn_dictionary`.
+
+    `kind` takes the place of the settings' dictionary.
+    """
+    size, mirror = settings.patch_size, None
+    if settings.mirror:
+        mirror = patch_mirror(patches.shape[1] // size**2, size, number > 1).to(patches.device)
+    kind, metric = kind or settings.dictionary, settings.gate.metric
+    return learn_dictionary(patches, settings.atoms, generator, kind, settings.whitening, metric, progress, mirror)
 
 
 def build_layer(

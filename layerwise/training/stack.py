@@ -14,9 +14,8 @@ from layerwise.console import progress
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.errors import TrainingFailed
-from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
-from layerwise.nn.layer import build_layer
-from layerwise.nn.mirror import patch_mirror
+from layerwise.nn.dictionary import PatchDictionary
+from layerwise.nn.layer import build_layer, learn_for
 from layerwise.nn.stack import FrozenStack
 from layerwise.processes import by_first
 from layerwise.run.record import LayerRecord
@@ -129,9 +128,6 @@ def learn(own: SingleLayer, number: int, stack: FrozenStack, inputs: ViewStore, 
         raise TrainingFailed(f"layer {number}: {source}")
     shown = partial(progress, what=f"layer {number}: dictionary")
     try:
-        channels = patches.shape[1] // own.patch_size**2
-        mirror = patch_mirror(channels, own.patch_size, number > 1).to(patches.device) if own.mirror else None
-        kind, metric = own.dictionary, own.gate.metric
-        return learn_dictionary(patches, own.atoms, generator, kind, own.whitening, metric, shown, mirror)
+        return learn_for(own, number, patches, generator, shown)
     except ValueError as error:  # nothing to whiten
         raise TrainingFailed(f"layer {number}: {error}") from error

@@ -20,12 +20,11 @@ from layerwise.data.images import Images
 from layerwise.data.reading import Header, Place, pixels_of, read_both
 from layerwise.data.rows import Stored
 from layerwise.data.splits import DataSet, load_data
-from layerwise.experiments.selftest.command import SERVER
 from layerwise.launcher import together
 from layerwise.processes import agreed
 from tests.data.test_sets import hashed
 from tests.large import add, encoded
-from tests.test_processes import free_port, launched
+from tests.test_processes import in_two, launched
 
 
 def picture(value: int) -> bytes:
@@ -215,13 +214,7 @@ def splits(data: DataSet) -> list[Images]:
 
 
 def read_by_two(config: Data, left: Path, held: int = rows.HELD) -> list[tuple[Any, ...]]:
-    port = free_port()
-    both = [SERVER.Process(target=read_by_one, args=(rank, port, config, held, left)) for rank in (0, 1)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join(120)
-        assert each.exitcode == 0
+    in_two(read_by_one, config, held, left)
     return [pickle.loads(left.with_suffix(f".{rank}").read_bytes()) for rank in (0, 1)]
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import layerwise
 from layerwise.data.splits import load_data
 from layerwise.experiments.plan import plan
-from layerwise.experiments.selftest.command import SERVER
 from layerwise.parsing import parse
 from tests.conftest import SMALL
-from tests.test_processes import ended, free_port, launched, said
+from tests.test_processes import ended, in_two, launched, said
 
 
 def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +39,14 @@ def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[s
     assert first.seconds > 0 and second.seconds > 0
 
 
+def test_plan__of_a_mirrored_stack__counts_what_it_will_train(tmp_path: Path) -> None:
+    config = parse([*SMALL, "--depth=2", "--layer.mirror=true", "--data.flip=true", "--layer.pool=1"])[0]
+    trained = layerwise.train(config, tmp_path / "run").stack().layers
+    for one, layer in zip(plan(config), trained, strict=True):
+        assert layer.mirrored and one.output_shape == layer.shape
+        assert one.parameters == sum(value.numel() for value in dict(layer.named_parameters()).values())
+
+
 def planned(rank: int, port: int, folder: Path) -> None:
     """Leave what one of two processes says."""
     with launched(rank, 2, 1, port):
@@ -46,13 +54,7 @@ def planned(rank: int, port: int, folder: Path) -> None:
 
 
 def test_plan__rehearses_in_all_processes__by_one_measure(tmp_path: Path) -> None:
-    port = free_port()
-    both = [SERVER.Process(target=planned, args=(rank, port, tmp_path)) for rank in (0, 1)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join(120)
-        assert each.exitcode == 0
+    in_two(planned, tmp_path)
     first, second = (pickle.loads((tmp_path / str(rank)).read_bytes()) for rank in (0, 1))
     assert first == second  # each by itself would have taken other times
     alone = plan(parse([*SMALL, "--depth=2"])[0])

@@ -16,8 +16,7 @@ from layerwise import memory
 from layerwise.config import Layer, Optimizer
 from layerwise.config.choices import OPTIMIZERS
 from layerwise.data.images import to_input
-from layerwise.nn.dictionary import learn_dictionary
-from layerwise.nn.layer import ProbedLayer, build_layer
+from layerwise.nn.layer import ProbedLayer, build_layer, learn_for
 
 SIDE = 32
 """of images, in pixels"""
@@ -43,12 +42,12 @@ def natural_inputs(count: int, shape: tuple[int, int, int], generator: torch.Gen
     return 3 * F.avg_pool2d(torch.randn(count, c, h + 4, w + 4, generator=generator), 5, 1)
 
 
-def untrained_layer(settings: Layer, shape: tuple[int, int, int], classes: int) -> ProbedLayer:
-    """A layer for inputs of shape (C, H, W), of random patches: which its atoms are does not matter for its speed."""
+def untrained_layer(settings: Layer, shape: tuple[int, int, int], classes: int, number: int = 1) -> ProbedLayer:
+    """Layer `number` for inputs (C, H, W), of random patches: which its atoms are does not matter for its speed."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(max(settings.atoms, 1000), shape[0] * settings.patch_size**2, generator=generator)
-    dictionary = learn_dictionary(patches, settings.atoms, generator, "sampled", settings.whitening)
-    return build_layer(settings, dictionary, shape, classes)
+    dictionary = learn_for(settings, number, patches, generator, kind="sampled")
+    return build_layer(settings, dictionary, shape, classes, number)
 
 
 def training_step(

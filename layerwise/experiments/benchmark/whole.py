@@ -44,21 +44,22 @@ def measure_known(quick: bool, device: torch.device) -> list[str]:
     """
     count, epochs = (64, 2) if quick else (2000, 10)
     config = read_config(RECIPES / "image_folder.yaml")
-    config = replace(config, optimizer=replace(config.optimizer, epochs=epochs))
     pixels = ((natural_images(count + 64, torch.Generator().manual_seed(0)) + 1) * 127.5).byte()
     images = Images(pixels, torch.arange(len(pixels)) % CLASSES)
     train, held = images.subset(torch.arange(count)), images.subset(torch.arange(count, count + 64))
     data = DataSet([str(i) for i in range(CLASSES)], train, held, held, Augmentation(flip=True, crop=4))
-    store, stack, lines = ViewStore(config.features, data, config.seed, device), FrozenStack(), []
+    mirrored = config.layer_at(1).mirror
+    store, stack, lines = ViewStore(config.features, data, config.seed, device, mirrored), FrozenStack(), []
     for number in QUICK if quick else SHAPES:
         own = config.layer_at(number)
+        own = replace(own, optimizer=replace(own.optimizer, epochs=epochs))
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             store.raise_to(stack)
             dictionary = learn(own, number, stack, store, config.seed)
             seconds = {}
             for known in (False, True):
                 torch.manual_seed(0)
-                layer = build_layer(own, dictionary, stack.shape(data.shape), CLASSES).to(device)
+                layer = build_layer(own, dictionary, stack.shape(data.shape), CLASSES, number).to(device)
                 seconds[known] = _train(layer, number, stack, store, own, config.trainer, known)
         stack = stack.with_layer(layer).to(device)
         lines.append(
@@ -94,7 +95,7 @@ def measure_threads(quick: bool) -> list[str]:
     lines, device = [], torch.device("cpu")
     for number, shape in (QUICK if quick else SHAPES).items():
         settings = read_config(RECIPES / "image_folder.yaml").layer_at(number)
-        layer = untrained_layer(settings, shape, CLASSES)
+        layer = untrained_layer(settings, shape, CLASSES, number)
         x = natural_inputs(16 if quick else 64, shape, torch.Generator().manual_seed(0))
         ask = layer.layer.embedding.ask
         assert ask is not None
@@ -119,8 +120,9 @@ def measure_convolution(quick: bool, device: torch.device) -> list[str]:
     """A step of layers 1 and 2 of the recipe on known gates, against a CNN's with as many kernels, by torch."""
     lines = []
     for number, shape in (QUICK if quick else SHAPES).items():
-        settings = read_config(RECIPES / "image_folder.yaml").layer_at(number)
-        layer = untrained_layer(settings, shape, CLASSES).to(device)
+        # a CNN's kernels are not tied
+        settings = replace(read_config(RECIPES / "image_folder.yaml").layer_at(number), mirror=False)
+        layer = untrained_layer(settings, shape, CLASSES, number).to(device)
         x = natural_inputs(16 if quick else 64, shape, torch.Generator().manual_seed(0)).to(device)
         near = layer.layer.embedding.ask
         cnn = _Convolution(layer, shape[0], settings.patch_size, settings.atoms, settings.pool).to(device)
