@@ -22,7 +22,7 @@ from layerwise.console import in_words, print_table, progress
 from layerwise.data.crops import Origin
 from layerwise.data.known import KnownCrops
 from layerwise.data.rows import is_held
-from layerwise.data.splits import load_data
+from layerwise.data.splits import DataSet, load_data
 from layerwise.data.views import ViewStore
 from layerwise.experiments.rehearsal import Pace, few_of, rehearsed
 from layerwise.launcher import together
@@ -76,6 +76,21 @@ def _plan(config: Config, since: float) -> list[Planned]:
         in_turn(ahead.finish)
     data = agreed(load_data, config.data, config.seed)
     starting = time.perf_counter() + since
+    layers, shown = planned(config, data, device)
+    _print(layers)
+    total = in_words(starting + sum(one.seconds for one in layers) + len(data.test) * config.trainer.devices * shown)
+    total += f", {config.trainer.processes} processes" if config.trainer.processes > 1 else ""
+    most = _gigabytes(max(one.memory_bytes for one in layers))
+    print(f"\nall of it: {total}, for {len(data.train)} training images; up to {most} GB of memory a process")
+    print("MFLOP: in a step, for one image; views: GB of stored inputs; gates: GB of which atoms are near to those")
+    return layers
+
+
+def planned(config: Config, data: DataSet, device: torch.device) -> tuple[list[Planned], float]:
+    """What each layer will take, and the seconds in which this machine shows the whole stack one image.
+
+    Rehearses in the processes that there are. Raises SettingError where something does not fit.
+    """
     agreed(check_fit, config, data.shape, len(data.train))
     few, stack, layers, paces = few_of(config, data), FrozenStack(), list[Planned](), list[Pace]()
     store = ViewStore(Features(views=1), few, config.seed, device)
@@ -89,14 +104,7 @@ def _plan(config: Config, since: float) -> list[Planned]:
             views = whole.views_of(stack) if number > 1 else []
         layers.append(_planned(config, number, layer, pace, [*layers], paces, whole, views))
         stack, paces = stack.with_layer(layer.eval()).to(device), [*paces, pace]
-    _print(layers)
-    ending = len(data.test) * config.trainer.devices * sum(pace.shown for pace in paces)  # by the first alone
-    total = in_words(starting + sum(one.seconds for one in layers) + ending)
-    total += f", {config.trainer.processes} processes" if config.trainer.processes > 1 else ""
-    most = _gigabytes(max(one.memory_bytes for one in layers))
-    print(f"\nall of it: {total}, for {len(data.train)} training images; up to {most} GB of memory a process")
-    print("MFLOP: in a step, for one image; views: GB of stored inputs; gates: GB of which atoms are near to those")
-    return layers
+    return layers, sum(pace.shown for pace in paces)  # by the first alone
 
 
 def _planned(

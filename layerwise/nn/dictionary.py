@@ -34,6 +34,13 @@ def sampled(patches: Tensor, count: int, generator: torch.Generator, progress: P
     return patches[torch.randperm(len(patches), generator=generator)[:count].to(patches.device)]
 
 
+@DICTIONARIES("plus_minus")
+def plus_minus(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
+    """Whitened patches of the data, of unit norm, each beside its negative (Thiry et al. 2021)."""
+    half = F.normalize(sampled(patches, -(-count // 2), generator, progress), dim=1)
+    return torch.cat([half, -half])[:count]
+
+
 @DICTIONARIES("gaussian")
 def gaussian(patches: Tensor, count: int, generator: torch.Generator, progress: Progress) -> Tensor:
     """Standard normal atoms, in the data's whitened space."""

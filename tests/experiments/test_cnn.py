@@ -22,12 +22,13 @@ from layerwise.run.files import read_record, write_record
 from layerwise.run.run import Run
 
 SMALL = SingleLayer(patch_size=4, atoms=6, channels=3, pool=2, norm=Norm(eps=0.1))
+ABOVE = SingleLayer(patch_size=3, atoms=5, channels=3, pool=1, norm=Norm(kind="none"))
 
 
 @pytest.mark.parametrize("convolutions", [1, 2, 3])
-def test_end_to_end__is_convolutions_and_bottlenecks__pooled_and_normalized_once(convolutions: int) -> None:
+def test_end_to_end__is_convolutions_and_bottlenecks__pooled_and_normalized_as_settings_say(convolutions: int) -> None:
     torch.manual_seed(0)
-    model = EndToEnd(SMALL, convolutions, (2, 16, 15), 5)
+    model = EndToEnd([SMALL, *[ABOVE] * (convolutions - 1)], (2, 16, 15), 5)
     torch.nn.init.normal_(model.probe.linear.weight)
     x = torch.randn(7, 2, 16, 15)
     w = [parameter.detach() for parameter in model.network.parameters()]
@@ -37,7 +38,7 @@ def test_end_to_end__is_convolutions_and_bottlenecks__pooled_and_normalized_once
     out = centered / (out.var((0, 2, 3), correction=0, keepdim=True) + 0.1).sqrt()
     out = F.conv2d(out, w[4], w[5])
     for i in range(6, len(w), 4):
-        assert w[i].shape == (6, 3, 3, 3) and w[i + 2].shape == (3, 6, 1, 1)
+        assert w[i].shape == (5, 3, 3, 3) and w[i + 2].shape == (3, 5, 1, 1)
         out = F.conv2d(F.conv2d(out, w[i], w[i + 1]).relu(), w[i + 2], w[i + 3])
     found, logits = model(x)
     torch.testing.assert_close(found, out, atol=1e-4, rtol=1e-4)
@@ -47,9 +48,13 @@ def test_end_to_end__is_convolutions_and_bottlenecks__pooled_and_normalized_once
 
 
 def test_end_to_end__without_channels_keeps_the_atoms__without_room_is_refused() -> None:
-    assert EndToEnd(replace(SMALL, channels=None), 2, (2, 16, 15), 5).shape == (6, 5, 4)
-    with pytest.raises(SettingError, match="^convolutions: 5 leave nothing of 16×15 images"):
-        EndToEnd(SMALL, 5, (2, 16, 15), 5)
+    bare = replace(SMALL, channels=None), replace(ABOVE, channels=None, pool=2, norm=Norm(eps=0.1))
+    model = EndToEnd(bare, (2, 16, 15), 5)
+    assert model.shape == (5, 3, 2)
+    w = [parameter.detach() for parameter in model.network.parameters()]
+    assert [tuple(parameter.shape) for parameter in w[::2]] == [(6, 2, 4, 4), (6,), (5, 6, 3, 3), (5,)]
+    with pytest.raises(SettingError, match="^depth: 5 convolutions leave nothing of 16×15 images"):
+        EndToEnd([SMALL, *[ABOVE] * 4], (2, 16, 15), 5)
 
 
 def settings(tmp_path: Path, *more: str) -> Config:
@@ -60,7 +65,7 @@ def settings(tmp_path: Path, *more: str) -> Config:
         "--layer.gate.kind=relu",
         "--layer.pool=2",
     ]
-    given += ["--optimizer.epochs=3", "--optimizer.learning_rate=0.01", "--wandb.mode=disabled"]
+    given += ["--depth=2", "--optimizer.epochs=3", "--optimizer.learning_rate=0.01", "--wandb.mode=disabled"]
     return parse([*given, f"--run_dir={tmp_path / 'r'}", *more])[0]
 
 
@@ -69,9 +74,9 @@ def test_end_to_end__is_trained_tested_tracked_and_kept(tmp_path: Path, monkeypa
     monkeypatch.setattr(Tracking, "logged", lambda own, layer, step, metrics: logged.extend(metrics))
     config = settings(tmp_path)
     run = Run(tmp_path / "r")
-    accuracy, took = train_end_to_end(config, 2, run)
+    accuracy, took = train_end_to_end(config, run)
     data = load_data(config.data, config.seed)
-    model = EndToEnd(config.layer_at(1), 2, data.shape, 10)
+    model = EndToEnd([config.layer_at(1), config.layer_at(2)], data.shape, 10)
     model.load_state_dict(load_file(run.path / "cnn.safetensors"))
     _, logits = model.eval()(to_input(data.test.pixels[:]))
     assert accuracy == pytest.approx(float((logits.argmax(1) == data.test.labels).double().mean()))
@@ -91,13 +96,13 @@ def test_end_to_end__is_trained_tested_tracked_and_kept(tmp_path: Path, monkeypa
 
 def test_job__tells_accuracies_and_seconds_of_a_finished_run(tmp_path: Path) -> None:
     config = settings(tmp_path)
-    job = Job(config, 2)
+    job = Job(config, True)
     assert job.folder == tmp_path / "r" and job.tested() is None
     job.train()
     (accuracy,) = job.tested() or []
     assert 0.6 < accuracy <= 1 and job.seconds(1) > 0
-    assert Job(settings(tmp_path, "--trainer.accelerator=cpu"), 2).tested() == [accuracy]
-    other = Job(settings(tmp_path, "--layer.atoms=17"), 2)
+    assert Job(settings(tmp_path, "--trainer.accelerator=cpu"), True).tested() == [accuracy]
+    other = Job(settings(tmp_path, "--layer.atoms=17"), True)
     assert other.tested() is None
     with pytest.raises(SettingError, match="was begun with other settings"):
         other.train()

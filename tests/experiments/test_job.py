@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import torch
 
 import layerwise
-from layerwise.config import Features
+from layerwise.config import Config
 from layerwise.data.images import to_input
 from layerwise.data.splits import load_data
 from layerwise.experiments.paper import job
 from layerwise.experiments.paper.job import Job, estimate
 from layerwise.parsing import parse
+from layerwise.run.files import read_record, write_record
 from tests.conftest import QUIET
 
 
@@ -32,35 +33,53 @@ def test_job__of_a_stack_tells_its_accuracy_at_every_depth(tmp_path: Path) -> No
     assert Job(replace(config, seed=1)).tested() is None
 
 
-@pytest.mark.parametrize("views, epochs", [(0, 3), (2, 3), (5, 3)])
-def test_estimate__counts_steps_validation_and_the_layers_below(
-    views: int, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_estimate__is_what_the_plan_says_of_layers_that_are_not_trained__each_kind_rehearsed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ["--depth=3", *QUIET, f"--optimizer.epochs={epochs}", f"--run_dir={tmp_path / 'r'}"]
-    config = replace(parse(given)[0], features=Features(views=views))
-    monkeypatch.setattr(job, "seconds_per_step", lambda *_: 2.0)
-    steps, validation = 1294 // 256, 1 + 0.6 * 144 / 1294  # a pass over the validation images is a forward pass
-    own = epochs * 2 * validation
-    # without stored views every step goes through all layers below, with them each view once through the one below
-    below = [0, 1.2, 2.4] if not views else [0, 1.2, 1.2]
-    passes = epochs if not views else min(views, epochs)
-    expected = steps * sum(own + passes * part for part in below)
-    assert estimate([Job(config)]) == pytest.approx(expected)
-    assert estimate([Job(config)] * 2) == pytest.approx(2 * expected)
+    config = parse(["--depth=3", *QUIET, f"--run_dir={tmp_path / 'r'}"])[0]
+    asked = []
+
+    def said(config: Config, *_: object) -> tuple[list[SimpleNamespace], float]:
+        asked.append(config.depth)
+        return [SimpleNamespace(seconds=10.0**number) for number in range(config.deepest)], 0.0
+
+    monkeypatch.setattr(job, "planned", said)
+    assert estimate([Job(config)]) == 111
+    assert estimate([Job(config), Job(replace(config, seed=1)), Job(replace(config, depth=1))]) == 223
+    assert asked == [3, 3, 1]
     for number in (1, 2):
         (tmp_path / "r" / f"layer-{number}").mkdir(parents=True)
         (tmp_path / "r" / f"layer-{number}" / "layer.json").touch()
-    assert estimate([Job(config)]) == pytest.approx(steps * (own + passes * below[2]))
+    assert estimate([Job(config)]) == 100
 
 
-def test_estimate__measures_each_kind_of_layer_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = parse(["--depth=3", *QUIET, f"--run_dir={tmp_path / 'r'}"])[0]
-    measured = []
+def test_estimate__of_a_cnn_counts_steps_and_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--depth=2", *QUIET, "--layer.gate.kind=relu", "--optimizer.epochs=3"]
+    config = parse([*given, "--optimizer.batch_size=50", f"--run_dir={tmp_path / 'r'}"])[0]
+    monkeypatch.setattr(job, "seconds_per_step", lambda *_: 2.0)
+    monkeypatch.setattr(job, "median_seconds", lambda *_: 0.5)
+    # of the digits, a fifth of 1,797 is for the test, and a tenth of the rest for validation
+    assert estimate([Job(config, True)]) == pytest.approx(3 * (2 * 1294 + 0.5 * 144) / 50)
 
-    def seconds(model: torch.nn.Module, optimizer: object, shape: tuple[int, int, int], *_: object) -> float:
-        measured.append(shape)
-        return 1.0
 
-    monkeypatch.setattr(job, "seconds_per_step", seconds)
-    estimate([Job(config)] * 3)
-    assert measured == [(1, 8, 8), (8, 6, 6), (8, 4, 4)]
+def test_paced__gets_the_epochs_that_there_is_time_for__and_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Job(parse(["--depth=2", *QUIET, f"--run_dir={tmp_path / 'a'}"])[0])
+    given = ["--depth=2", *QUIET, "--optimizer.epochs=4", "--layers.2.optimizer.epochs=2", "--layer.gate.kind=relu"]
+    own = Job(parse([*given, f"--run_dir={tmp_path / 'b'}"])[0], paced=(ahead, 1))
+    monkeypatch.setattr(job, "planned", lambda *_: ([SimpleNamespace(seconds=30.0), SimpleNamespace(seconds=70.0)], 0))
+    assert estimate([own]) == 100  # of what it is to be as long as
+    ahead.train()
+    path = tmp_path / "a" / "depths.json"
+    write_record(path, read_record(path) | {"seconds": [50, 1000]})
+    assert own.tested() is None
+    own.train()  # half the seconds that its own epochs were to take
+    records = layerwise.load(tmp_path / "b").records
+    assert [len(record.epochs) for record in records] == [2, 1]
+    write_record(path, read_record(path) | {"seconds": [500, 1000]})
+    accuracies = own.tested()
+    assert accuracies is not None and len(accuracies) == 2
+    own.train()
+    assert [len(record.epochs) for record in layerwise.load(tmp_path / "b").records] == [2, 1]
+    assert replace(own, config=replace(own.config, seed=1)).tested() is None

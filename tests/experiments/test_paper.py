@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from layerwise.config import Config, SettingError, SingleLayer
 from layerwise.data.splits import load_data
 from layerwise.experiments.paper import job
-from layerwise.experiments.paper.job import estimate
+from layerwise.experiments.paper.cnn import EndToEnd, layers_of
+from layerwise.experiments.paper.peers import PEERS
 from layerwise.experiments.paper.reproduce import Result, check_sweep, configured, markdown, outcome, reproduce, rows_at
 from layerwise.experiments.paper.tables import TABLES, Row, small
+from layerwise.nn.layer import shape_through
+from layerwise.parsing import parse
 from layerwise.run.files import SEAL, write_sealed
 from layerwise.run.run import Run
 from layerwise.training.depth import check_fit
@@ -29,12 +33,15 @@ FOLDER = ["--data.name=image_folder", "--wandb.mode=disabled"]
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row__is_a_configuration_with_a_run_directory_of_its_own(name: str, scale: str) -> None:
     rows = rows_at(TABLES[name], scale)
-    runs = configured(rows, scale, 1, name, [])
+    runs = configured(rows, f"{name}-{scale}", 1, [])
     jobs = [job for seeds in runs.values() for job in seeds]
     configs = [job.config for job in jobs]
     assert len({config.run_dir for config in configs}) == len(configs) == len(runs) > 1
     assert all(config.optimizer.epochs == (200 if scale == "full" else 10) for config in configs)
-    different = {repr((job.config.layer, job.config.layers, job.config.optimizer, job.convolutions)) for job in jobs}
+    different = {
+        repr((job.config.layer, job.config.layers, job.config.optimizer, job.config.depth, job.end_to_end))
+        for job in jobs
+    }
     assert len(different) == len(runs)
     for row in rows:
         assert all(job.config.deepest >= row.depth for job in runs[row.stack or row.name])
@@ -42,17 +49,41 @@ def test_every_row__is_a_configuration_with_a_run_directory_of_its_own(name: str
         check_fit(config, (3, 32, 32), 50_000)
 
 
+def test_peers__fit_images_and_each_other__and_get_our_recipe_s_seconds() -> None:
+    runs = configured(PEERS.rows, "peers", 2, [], PEERS.recipe)
+    assert [len(jobs) for jobs in runs.values()] == [2] * len(runs)
+    ours = runs["our recipe"]
+    recipe = parse(["--config=cifar10", "--depth=4"])[0]
+    assert [ours[0].config.layer_at(n) for n in range(1, 5)] == [recipe.layer_at(n) for n in range(1, 5)]
+    for name, jobs in runs.items():
+        for other, own in zip(jobs, ours, strict=True):
+            check_fit(other.config, (3, 32, 32), 45_000)
+            depth = int(name[-1]) if "end to end, depth" in name else 4
+            assert other.paced == (None if name == "our recipe" else (own, depth))
+            assert other.config.seed == own.config.seed and other.config.data == own.config.data
+            if other.end_to_end:
+                assert not other.config.layer.mirror
+                network = EndToEnd(layers_of(other.config), (3, 32, 32), 10).network
+                kernels = [part.kernel_size[0] for part in network if isinstance(part, torch.nn.Conv2d)]
+                assert sum(side > 1 for side in kernels) == other.config.depth
+    sizes = {name: jobs[0].config.layer_at(1) for name, jobs in runs.items()}
+    triangle = sizes["triangle k-means, quadrants (Coates & Ng)"]
+    assert shape_through(triangle, (3, 32, 32)) == (triangle.atoms, 2, 2)
+    with pytest.raises(SettingError, match="^--scale: peers has one size only; omit it"):
+        reproduce("peers", "small", 1, None, [])
+
+
 def test_table_4__has_four_depths_of_each_model__stacks_are_trained_once() -> None:
     rows = rows_at(TABLES["table4"], "small")
-    runs = configured(rows, "small", 1, "table4", [])
+    runs = configured(rows, "table4-small", 1, [])
     assert len(rows) == 16
     assert {name: jobs[0].config.depth for name, jobs in runs.items()} == {
         "Φ_full": 4,
         "Φ_hard": 4,
         "CNN layer by layer": 4,
-        **{f"CNN end to end, depth {depth}": 1 for depth in range(2, 5)},
+        **{f"CNN end to end, depth {depth}": depth for depth in range(2, 5)},
     }
-    assert [jobs[0].convolutions for jobs in runs.values()] == [1, 1, 1, 2, 3, 4]
+    assert [jobs[0].end_to_end for jobs in runs.values()] == [False] * 3 + [True] * 3
     full = runs["Φ_full"][0].config
     assert [full.layer_at(number).k for number in range(1, 5)] == [64, 32, 32, 32]
     assert [full.layer_at(number).patch_size for number in range(1, 5)] == [5, 3, 3, 3]
@@ -73,8 +104,8 @@ def test_small__is_a_quarter__and_leaves_out_what_has_no_neighbor() -> None:
 
 
 def test_table_3__both_is_table_1s_best_row__batch_norm_goes_with_pooling() -> None:
-    runs = configured(rows_at(TABLES["table3"], "full"), "full", 1, "table3", [])
-    best = configured(rows_at(TABLES["table1"], "full"), "full", 1, "table1", [])["Φ_full, data patches"][0].config
+    runs = configured(rows_at(TABLES["table3"], "full"), "table3-full", 1, [])
+    best = configured(rows_at(TABLES["table1"], "full"), "table1-full", 1, [])["Φ_full, data patches"][0].config
     assert runs["both"][0].config.layer_at(1) == best.layer_at(1)
     layers = {name: jobs[0].config.layer_at(1) for name, jobs in runs.items()}
     assert {name: (layer.pool, layer.norm.kind, layer.channels) for name, layer in layers.items()} == {
@@ -87,7 +118,7 @@ def test_table_3__both_is_table_1s_best_row__batch_norm_goes_with_pooling() -> N
 
 def single_layers(table: str) -> dict[str, SingleLayer]:
     """The first layer of each row, at the paper's size."""
-    runs = configured(rows_at(TABLES[table], "full"), "full", 1, table, [])
+    runs = configured(rows_at(TABLES[table], "full"), f"{table}-full", 1, [])
     return {name: jobs[0].config.layer_at(1) for name, jobs in runs.items()}
 
 
@@ -125,7 +156,7 @@ def test_table_2__has_the_paper_s_sizes_and_rates() -> None:
 
 
 def test_table_4__has_the_paper_s_neighbors_at_full_size() -> None:
-    runs = configured(rows_at(TABLES["table4"], "full"), "full", 1, "table4", [])
+    runs = configured(rows_at(TABLES["table4"], "full"), "table4-full", 1, [])
     for name, embedding in (("Φ_full", "full"), ("Φ_hard", "hard")):
         layers = [runs[name][0].config.layer_at(number) for number in range(1, 5)]
         assert [layer.k for layer in layers] == [256, 128, 128, 128]
@@ -174,7 +205,7 @@ def test_paper__leaves_a_run_to_the_process_that_trains_it(monkeypatch: pytest.M
     rows = TABLES["table2"].rows
     monkeypatch.setitem(TABLES, "table2", replace(TABLES["table2"], rows=rows[1:]))
     quick = [argument for argument in QUICK if "epochs" in argument or "digits" in argument or "patch" in argument]
-    (own,) = configured(rows_at(TABLES["table2"], "small"), "small", 1, "table2", quick)["constrained"]
+    (own,) = configured(rows_at(TABLES["table2"], "small"), "table2-small", 1, quick)["constrained"]
     other = Run(own.folder)
     other.start(own.config, load_data(own.config.data, 0))  # the lock is the same as another process'
     with pytest.raises(SettingError, match="another process still trains 1 of the runs"):
@@ -184,23 +215,9 @@ def test_paper__leaves_a_run_to_the_process_that_trains_it(monkeypatch: pytest.M
     assert result.row == "constrained" and result.seconds > 0
 
 
-def test_estimate__is_less_once_a_layer_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    runs = configured(rows_at(TABLES["table4"], "small"), "small", 1, "table4", [*QUICK, "--layers.1.patch_size=2"])
-    (stack,) = runs["Φ_full"]
-    monkeypatch.setattr(job, "seconds_per_step", lambda *_: 1.0)
-    steps = 1_294 // 64  # of the digits, a fifth of 1,797 is for the test, and a tenth of the rest for validation
-    whole = estimate([stack])
-    assert whole == pytest.approx(steps * (4 * (1 + 0.6 * 143 / 1_294) + 3 * 0.6), rel=0.01)
-    folder = stack.folder / "layer-1"
-    folder.mkdir(parents=True)
-    (folder / "layer.json").touch()
-    assert estimate([stack]) == pytest.approx(whole - steps * (1 + 0.6 * 143 / 1_294), rel=0.01)
-
-
 def test_images_of_another_folder__are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [
-        configured(rows_at(TABLES["table1"], "small")[:1], "small", 1, "table1", [f"--data.root={root}", *FOLDER])
+        configured(rows_at(TABLES["table1"], "small")[:1], "table1-small", 1, [f"--data.root={root}", *FOLDER])
         for root in (tmp_path / "a", tmp_path / "b")
     ]
     first, second = (runs["vanilla CNN"][0] for runs in configs)
@@ -210,7 +227,7 @@ def test_images_of_another_folder__are_another_run(tmp_path: Path, monkeypatch: 
     ]
     assert [name and name[1] for name in names] == ["a", "b"]
     monkeypatch.chdir(tmp_path)
-    relative = configured(rows_at(TABLES["table1"], "small")[:1], "small", 1, "table1", ["--data.root=a", *FOLDER])
+    relative = configured(rows_at(TABLES["table1"], "small")[:1], "table1-small", 1, ["--data.root=a", *FOLDER])
     assert relative["vanilla CNN"][0].folder == first.folder
     same = replace(second.config, run_dir=first.config.run_dir)
     assert job._deciding(first.config) != job._deciding(same)
@@ -229,7 +246,7 @@ def test_paper__trains_each_row_once_and_writes_the_table(
     monkeypatch.setitem(TABLES, "table1", replace(TABLES["table1"], rows=two))
     first = command("paper", "table1", "--seeds", "2", "--json", "rows.json", *QUICK)
     assert first.returncode == 0, first.stderr
-    assert "4 runs to train" in first.stdout and "by a short measurement" in first.stdout
+    assert "4 runs to train" in first.stdout and "by a rehearsal" in first.stdout
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [set(row) for row in rows] == [{"row", "mean", "std", "seeds", "paper", "seconds"}] * 2
     assert [row["paper"] for row in rows] == [80.08, 78.80]
@@ -240,9 +257,9 @@ def test_paper__trains_each_row_once_and_writes_the_table(
     monkeypatch.chdir(tmp_path)
     rows_of_it = rows_at(TABLES["table1"], "small")
     for arguments, same in ((QUICK, True), ([*QUICK, "--data.crop=1"], False)):  # other data are not taken for these
-        runs = configured(rows_of_it, "small", 2, "table1", arguments)
+        runs = configured(rows_of_it, "table1-small", 2, arguments)
         assert all((own.tested() is not None) == same for jobs in runs.values() for own in jobs)
-    run = configured(rows_of_it, "small", 2, "table1", QUICK)["vanilla CNN"][0]
+    run = configured(rows_of_it, "table1-small", 2, QUICK)["vanilla CNN"][0]
     written = run.folder / "config.yaml"
     settings = written.read_text()
     older = settings.replace("  label_smoothing: 0.0\n", "").partition(SEAL)[0]

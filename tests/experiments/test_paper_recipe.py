@@ -21,7 +21,7 @@ SMALL = ["--layer.atoms=40", "--layers.1.neighbors=10", "--layer.neighbors=10", 
 
 @pytest.mark.parametrize("row", [row.name for row in TABLES["table1"].rows])
 def test_rows_of_table_1__are_the_authors_layers(row: str) -> None:
-    own = configured(rows_at(TABLES["table1"], "full"), "full", 1, "table1", SMALL)[row][0].config.layer_at(1)
+    own = configured(rows_at(TABLES["table1"], "full"), "table1-full", 1, SMALL)[row][0].config.layer_at(1)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (6, 3, 14, 14), generator=generator, dtype=torch.uint8)
     assert own.sampling.pixels == "unit"

@@ -43,6 +43,16 @@ def test_sampled_atoms__are_patches(generator: torch.Generator) -> None:
     assert len({tuple(row) for row in atoms.tolist()}) == 10
 
 
+def test_plus_minus__is_patches_of_unit_norm_and_their_negatives(generator: torch.Generator) -> None:
+    patches = torch.randn(50, 6, generator=generator)
+    atoms = DICTIONARIES["plus_minus"](patches, 10, generator, iter)
+    assert torch.equal(atoms[5:], -atoms[:5])
+    along = atoms[:5] @ (patches / patches.square().sum(1, keepdim=True).sqrt()).T
+    torch.testing.assert_close(along.max(1).values, torch.ones(5))
+    assert len(set(along.argmax(1).tolist())) == 5
+    assert len(DICTIONARIES["plus_minus"](patches, 7, generator, iter)) == 7
+
+
 def test_kmeans_atoms__are_centroids_after_at_most_25_rounds__and_show_their_progress() -> None:
     patches = torch.randn(2000, 5, generator=torch.Generator().manual_seed(3))
     rounds: list[int] = []

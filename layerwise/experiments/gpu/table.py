@@ -43,7 +43,7 @@ class Table1:
 
     def _jobs(self, epochs: int) -> list[Job]:
         given = [*self.arguments, f"--optimizer.epochs={epochs}", "--wandb.mode=disabled"]
-        runs = configured(TABLES["table1"].rows, f"{epochs}-epochs", 1, "check-gpu", given)
+        runs = configured(TABLES["table1"].rows, f"check-gpu-{epochs}-epochs", 1, given)
         return [job for jobs in runs.values() for job in jobs]
 
     def _scaled(self) -> list[Finding]:

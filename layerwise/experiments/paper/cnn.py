@@ -1,13 +1,16 @@
-"""The CNN of the paper's Table 4 that is trained end to end: another model, trained by the same means.
+"""Convolutional networks that are trained end to end, as in the paper's Table 4: other models, by the same means.
 
 Shapes: B batch, C channels, H W image side, s patch side, N kernels, D channels after each convolution.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from layerwise.api import device_of
-from layerwise.config import Config, SettingError, SingleLayer
+from layerwise.config import Config, Layer, SettingError, SingleLayer
+from layerwise.config.choices import NORMS
 from layerwise.config.identity import fingerprint, settings_of
 from layerwise.data.splits import load_data
 from layerwise.data.views import ViewStore
@@ -29,28 +32,28 @@ WEIGHTS = "cnn.safetensors"
 
 
 class EndToEnd(nn.Module):
-    """Convolutions with ReLU, each followed by a 1×1 bottleneck; pooling and batch norm after the first one alone.
+    """For each layer a convolution with ReLU, pooling, norm and a 1×1 bottleneck, if any; the last one's probe.
 
-    The settings are those of a first layer: s, N, D, pool, and the probe's. Later convolutions have 3×3 kernels. Raises
-    SettingError where images of shape (C, H, W) have no room for so many.
+    `layers` are the settings of layers of the same shape (s, N, D, pool, norm, probe). Raises SettingError where images
+    of shape (C, H, W) have no room for so many.
     """
 
-    def __init__(self, settings: SingleLayer, convolutions: int, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, layers: Sequence[Layer], shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        atoms, channels = settings.atoms, settings.channels or settings.atoms
-        parts: list[nn.Module] = [nn.Conv2d(shape[0], atoms, settings.patch_size), nn.ReLU()]
-        parts += [nn.AvgPool2d(settings.pool, ceil_mode=True), nn.BatchNorm2d(atoms, eps=settings.norm.eps)]
-        parts += [nn.Conv2d(atoms, channels, 1)]
-        for _ in range(convolutions - 1):
-            parts += [nn.Conv2d(channels, atoms, 3), nn.ReLU(), nn.Conv2d(atoms, channels, 1)]
+        parts, channels = list[nn.Module](), shape[0]
+        for own in layers:
+            parts += [nn.Conv2d(channels, own.atoms, own.patch_size), nn.ReLU(), nn.AvgPool2d(own.pool, ceil_mode=True)]
+            parts.append(NORMS[own.norm.kind](own.atoms, own.norm.eps))
+            channels = own.channels or own.atoms
+            parts.append(nn.Conv2d(own.atoms, channels, 1) if own.channels else nn.Identity())
         self.network = nn.Sequential(*parts)
         try:
             self.shape = output_shape(self.network, shape)
         except ValueError as error:
             raise SettingError(
-                f"convolutions: {convolutions} leave nothing of {shape[1]}×{shape[2]} images; give larger ones"
+                f"depth: {len(layers)} convolutions leave nothing of {shape[1]}×{shape[2]} images; give larger ones"
             ) from error
-        self.probe = LinearProbe(self.shape, classes, settings.probe, atoms)
+        self.probe = LinearProbe(self.shape, classes, layers[-1].probe, layers[-1].atoms)
 
     def forward(self, x: Tensor, below: object = None) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W) to output (B, D, h', w') and logits (B, classes), as a layer does."""
@@ -58,20 +61,25 @@ class EndToEnd(nn.Module):
         return out, self.probe(out)
 
 
-def train_end_to_end(config: Config, convolutions: int, run: Run) -> tuple[float, float]:
-    """Train a CNN, from its last epoch if it was begun earlier; its test accuracy in [0, 1] and the seconds.
+def layers_of(config: Config) -> list[SingleLayer]:
+    """The settings of every layer."""
+    return [config.layer_at(number) for number in range(1, config.deepest + 1)]
 
-    Raises RunInUse where another process is at it.
+
+def train_end_to_end(config: Config, run: Run) -> tuple[float, float]:
+    """Train the CNN of a stack's shape, from its last epoch if it was begun earlier; test accuracy in [0, 1], seconds.
+
+    The first layer's optimizer is that of the whole. Raises RunInUse where another process is at it.
     """
     data, device, own = load_data(config.data, config.seed), device_of(config.trainer), config.layer_at(1)
     seed = fold_seed(config.seed, 1)
-    settings = settings_of(config, 1, data.digest)
+    settings = settings_of(config, config.deepest, data.digest)
     run.start(config, data)
     tracker = Tracker(config.wandb, run.path, described(config, data))
     listeners = [Tracking(tracker, run, data, device, 1)]
     try:
         torch.manual_seed(seed)
-        model = EndToEnd(own, convolutions, data.shape, len(data.classes))
+        model = EndToEnd(layers_of(config), data.shape, len(data.classes))
         images = ViewStore(config.features, data, config.seed, device)
         batches = LayerData(FrozenStack(), images, own.optimizer.batch_size, seed, layer=model)
         identity = fingerprint(settings)

@@ -1,34 +1,38 @@
 """One run of a table, a figure or a sweep: trained where it is not trained yet, and tested at every depth."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from layerwise.api import device_of, train
 from layerwise.config import Config, SettingError
 from layerwise.config.identity import without_data
-from layerwise.data.splits import load_data
+from layerwise.console import in_words
+from layerwise.data.splits import DataSet, load_data
 from layerwise.errors import DamagedRun
-from layerwise.experiments.benchmark.steps import seconds_per_step, untrained_layer
-from layerwise.experiments.paper.cnn import WEIGHTS, EndToEnd, train_end_to_end
+from layerwise.experiments.benchmark.steps import evaluation, median_seconds, seconds_per_step
+from layerwise.experiments.paper.cnn import WEIGHTS, EndToEnd, layers_of, train_end_to_end
+from layerwise.experiments.plan import planned
 from layerwise.parsing import read_config
 from layerwise.run.files import read_record, sha256, write_record
 from layerwise.run.run import Run
-from layerwise.training.depth import check_fit, next_shape
 from layerwise.training.evaluation import evaluate
 
-FORWARD = 0.6  # share of a training step that its forward pass takes, about
 TESTED = "depths.json"  # a run's test accuracies and seconds at every depth, and what was tested; written last
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stack to be trained, or a CNN end to end."""
+    """A stack to be trained, or a CNN of its shape, end to end."""
 
     config: Config
     """of the run; `run_dir` is given"""
-    convolutions: int = 1
-    """of a CNN that is trained end to end; 1: it is a stack of layers"""
+    end_to_end: bool = False
+    paced: "tuple[Job, int] | None" = None
+    """a run, and its depth: this one gets as many seconds, so that its epochs follow; None: the configuration's"""
 
     @property
     def folder(self) -> Path:
@@ -37,7 +41,7 @@ class Job:
         return Path(self.config.run_dir)
 
     def tested(self) -> list[float] | None:
-        """Test accuracies in [0, 1] at depth 1, 2, …; None where the run is not finished, or is another.
+        """Test accuracies in [0, 1] at depth 1, 2, …; of a CNN the only one. None: it is not finished, or another run.
 
         Raises DamagedRun where a file of the run is not as it was written.
         """
@@ -48,7 +52,7 @@ class Job:
         except DamagedRun:  # which training writes anew, once it has checked the layers
             return None
         values = self._read()
-        same = _deciding(stored) == _deciding(self.config) and values["of"] == self._trained(len(values["accuracies"]))
+        same = self._is(stored) and values["of"] == self._trained(len(values["accuracies"]))
         return list(values["accuracies"]) if same else None
 
     def seconds(self, depth: int) -> float:
@@ -60,19 +64,39 @@ class Job:
 
         Raises RunInUse where another process is at it, SettingError where the folder holds a run with other settings.
         """
-        if self.convolutions > 1:
-            stored = read_config(self.folder / "config.yaml") if (self.folder / "config.yaml").exists() else self.config
-            if _deciding(stored) != _deciding(self.config):
+        config = self._at_its_pace()
+        if self.end_to_end:
+            stored = read_config(self.folder / "config.yaml") if (self.folder / "config.yaml").exists() else config
+            if not self._is(stored):
                 raise SettingError(f"run_dir: {self.folder} was begun with other settings; move it away to train anew")
-            tested, seconds = train_end_to_end(self.config, self.convolutions, Run(self.folder))
+            tested, seconds = train_end_to_end(config, Run(self.folder))
             accurate, taken = [tested], [seconds]
         else:
-            data, device = load_data(self.config.data, self.config.seed), device_of(self.config.trainer)
-            run = train(self.config, data=data)
+            data, device = load_data(config.data, config.seed), device_of(config.trainer)
+            run = train(config, data=data)
             accurate = evaluate(run.stack().to(device), data.test, device).accuracies
             taken = [record.seconds for record in run.records]
         about = {"accuracies": accurate, "seconds": taken, "of": self._trained(len(accurate))}
         write_record(self.folder / TESTED, about)
+
+    def _at_its_pace(self) -> Config:
+        """The configuration with the epochs that there is time for; a run that was begun keeps those it has."""
+        if self.paced is None:
+            return self.config
+        if (self.folder / "config.yaml").exists():
+            stored = read_config(self.folder / "config.yaml")
+            return _with_epochs(self.config, lambda number: stored.layer_at(number).optimizer.epochs)
+        other, depth = self.paced
+        share = other.seconds(depth) / estimate([Job(self.config, self.end_to_end)])
+        print(f"as many epochs as fit into {in_words(other.seconds(depth))}", flush=True)
+        return _with_epochs(self.config, lambda n: max(1, round(share * self.config.layer_at(n).optimizer.epochs)))
+
+    def _is(self, stored: Config) -> bool:
+        """Whether a configuration is this run's; where it follows another's pace it has epochs of its own."""
+        own = self.config
+        if self.paced is not None:
+            own = _with_epochs(own, lambda number: stored.layer_at(number).optimizer.epochs)
+        return _deciding(stored) == _deciding(own)
 
     def _trained(self, depth: int) -> str:
         """What stands for the weights that were tested."""
@@ -91,34 +115,45 @@ class Job:
             raise DamagedRun(f"{self.folder / TESTED} is damaged ({error}); {remedy}") from error
 
 
+def estimate(jobs: Sequence[Job]) -> float:
+    """Seconds of what is left to train of jobs on the same data, by a rehearsal of each kind of them.
+
+    What half-trained layers have behind them is not excluded, nor are tests included. Raises SettingError where a run
+    does not fit the data or the machine.
+    """
+    data, known, total = load_data(jobs[0].config.data, jobs[0].config.seed), dict[str, list[float]](), 0.0
+    for job in jobs:
+        like = job if job.paced is None else Job(replace(job.paced[0].config, depth=job.paced[1]))
+        key = repr((_deciding(replace(like.config, seed=0)), like.end_to_end))
+        if key not in known:
+            known[key] = _seconds(like, data)
+        done = [(job.folder / f"layer-{number}" / "layer.json").exists() for number in range(1, len(known[key]) + 1)]
+        total += sum(seconds for seconds, there in zip(known[key], done, strict=True) if not there)
+    return total
+
+
+def _seconds(job: Job, data: DataSet) -> list[float]:
+    """Of each layer, or of a CNN, which has one."""
+    config, device = job.config, device_of(job.config.trainer)
+    if not job.end_to_end:
+        return [layer.seconds for layer in planned(config, data, device)[0]]
+    optimizer, classes = config.layer_at(1).optimizer, len(data.classes)
+    model = EndToEnd(layers_of(config), data.shape, classes)
+    a_step = seconds_per_step(model, optimizer, data.shape, classes, device)
+    a_batch = median_seconds(
+        evaluation(model, torch.zeros(optimizer.batch_size, *data.shape, device=device), classes), device
+    )
+    an_epoch = a_step * len(data.train) + a_batch * len(data.val)
+    return [optimizer.epochs * an_epoch / optimizer.batch_size]
+
+
 def _deciding(config: Config) -> dict[str, Any]:
     """What of a configuration decides the accuracy: not where it is computed, nor where a known data set lies."""
     return without_data(config, config.deepest)
 
 
-def estimate(jobs: list[Job]) -> float:
-    """Seconds of what is left to train of jobs on the same data, from a few steps of each layer, on random numbers.
-
-    Excluded are dictionaries, tests, and what half-trained layers have behind them. Raises SettingError where a run
-    does not fit the data or the machine.
-    """
-    data = load_data(jobs[0].config.data, jobs[0].config.seed)
-    images, classes, known, total = len(data.train), len(data.classes), dict[str, float](), 0.0
-    for job in jobs:
-        config, shape, below, device = job.config, data.shape, 0.0, device_of(job.config.trainer)
-        check_fit(config, shape, images)
-        for number in range(1, config.deepest + 1):
-            own = config.layer_at(number)
-            key = repr((own, shape, job.convolutions))
-            if key not in known:
-                layer = untrained_layer(own, shape, classes)
-                model = layer if job.convolutions == 1 else EndToEnd(own, job.convolutions, shape, classes)
-                known[key] = seconds_per_step(model, own.optimizer, shape, classes, device)
-            epochs, views = own.optimizer.epochs, config.features.views
-            if not (job.folder / f"layer-{number}" / "layer.json").exists():
-                with_validation = epochs * known[key] * (1 + FORWARD * len(data.val) / images)
-                steps = images // own.optimizer.batch_size
-                total += steps * (with_validation + (min(views, epochs) or epochs) * below)
-            below = FORWARD * known[key] + (0.0 if views else below)
-            shape = next_shape(config, number, shape, images)
-    return total
+def _with_epochs(config: Config, epochs: Callable[[int], int]) -> Config:
+    """The configuration with other epochs for each layer, by its number."""
+    layers = {number: config.layer_at(number) for number in range(1, config.deepest + 1)}
+    changed = {n: replace(own, optimizer=replace(own.optimizer, epochs=epochs(n))) for n, own in layers.items()}
+    return replace(config, layers=config.layers | changed)

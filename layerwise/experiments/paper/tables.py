@@ -12,14 +12,16 @@ class Row:
 
     name: str
     settings: Settings
-    """what differs from configs/paper.yaml"""
+    """what differs from the table's recipe"""
     paper: float | None = None
     """the paper's test accuracy in per cent"""
     depth: int = 1
     stack: str | None = None
     """rows of the same stack are depths of one run; None: a run of its own"""
-    convolutions: int = 1
-    """of a CNN that is trained end to end (`layerwise.experiments.paper.cnn`); 1: it is a stack of layers"""
+    end_to_end: bool = False
+    """it is a CNN of such a shape (`layerwise.experiments.paper.cnn`) instead of a stack of layers"""
+    paced: tuple[str, int] | None = None
+    """a stack, and a depth, whose seconds of training it gets; None: the epochs of its settings"""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Table:
     rows: list[Row]
     axis: tuple[str, str] | None = None
     """of a figure: what its points differ in, as a letter and as a setting"""
-    small: int = 4
-    """what the scale small divides sizes by"""
+    small: int | None = 4
+    """what the scale small divides sizes by; None: there is one scale"""
+    recipe: str = "paper"
+    """that the rows differ from"""
 
 
 def _sized(atoms: int) -> Settings:
@@ -107,7 +111,7 @@ TABLES = {
             *_depths("Φ_hard", HARD),
             *_depths("CNN layer by layer", CNN),
             Row("CNN end to end, depth 1", DEEP | CNN, stack="CNN layer by layer"),
-            *(Row(f"CNN end to end, depth {depth}", DEEP | CNN, convolutions=depth) for depth in range(2, 5)),
+            *(Row(f"CNN end to end, depth {depth}", DEEP | CNN, depth=depth, end_to_end=True) for depth in range(2, 5)),
         ],
     ),
     "figure8": Table(

@@ -1,0 +1,80 @@
+"""Other models beside our recipe: the same images and augmentation, as many seconds of training.
+
+The shapes are those of the models' authors where a layer's settings can say them; widths and epochs follow from what
+there is time for, so that none stands here as its authors would have it.
+"""
+
+from layerwise.experiments.paper.tables import Row, Settings, Table
+
+OURS = "our recipe"
+DEPTH = 4
+WHOLE = (OURS, DEPTH)
+"""whose seconds a model gets, unless it is to be compared by depth"""
+
+RELU: Settings = {
+    "layer.gate.kind": "relu",
+    "layer.dictionary": "sampled",  # atoms have no part in it
+    "layer.whitening.kind": "none",
+    "layers.1.whitening.kind": "none",
+}
+CNN: Settings = RELU | {
+    "layer.mirror": "false",
+    "optimizer.weight_decay": 0.05,
+    "layers.1.optimizer.weight_decay": 0.05,
+}
+SMALL_CNN: Settings = CNN | {
+    "layer.channels": "null",
+    "layer.norm.eps": 1e-5,
+    "layer.pool": 2,
+    "layers.1.patch_size": 3,
+    "layers.1.atoms": 64,
+    "layers.1.pool": 1,
+    "layers.2.atoms": 64,
+    "layers.3.atoms": 128,
+    "layers.4.atoms": 256,
+    "layers.4.pool": 1,
+    "layers.4.probe.pool": 4,
+}
+"""3×3 convolutions with batch norm, pooled twice and averaged in the end"""
+
+ONE: Settings = {"layer.embedding": "hard", "layers.1.atoms": 1024, "layers.1.optimizer.weight_decay": 0.05}
+"""one layer of which only the linear model is trained"""
+TRIANGLE: Settings = ONE | {
+    "layers.1.atoms": 512,
+    "layers.1.gate.kind": "triangle",
+    "layer.channels": "null",
+    "layers.1.pool": 14,  # quadrants
+    "layers.1.probe.pool": 1,
+}
+PLUS_MINUS: Settings = ONE | {
+    "layers.1.dictionary": "plus_minus",
+    "layers.1.gate.metric": "cosine",
+    "layers.1.neighbors": 400,
+    "layers.1.pool": 4,
+    "layers.1.probe.pool": 1,
+}
+
+
+def _depths(name: str, settings: Settings, paced: tuple[str, int] | None = None) -> list[Row]:
+    return [
+        Row(f"{name}, depth {depth}", settings, depth=depth, stack=name, paced=paced) for depth in range(1, DEPTH + 1)
+    ]
+
+
+PEERS = Table(
+    "Peers, each with as many seconds of training as our recipe takes",
+    [
+        *_depths(OURS, {}),
+        *_depths("the same, atoms at random", {"layer.dictionary": "gaussian"}, WHOLE),
+        *_depths("the same, ReLU convolutions, layer by layer", RELU, WHOLE),
+        *(
+            Row(f"the same, ReLU convolutions, end to end, depth {d}", CNN, depth=d, end_to_end=True, paced=(OURS, d))
+            for d in range(1, DEPTH + 1)
+        ),
+        Row("triangle k-means, quadrants (Coates & Ng)", TRIANGLE, paced=WHOLE),
+        Row("hard neighbors of ± patches (Thiry et al.)", PLUS_MINUS, paced=WHOLE),
+        Row("a small CNN end to end", SMALL_CNN, depth=DEPTH, end_to_end=True, paced=WHOLE),
+    ],
+    small=None,
+    recipe="cifar10",
+)
