@@ -102,6 +102,9 @@ class Layer:
     """side of the windows over which the embedding is averaged"""
     embedding: str = setting("full", choices.EMBEDDINGS)
     """how a patch is described by its near atoms"""
+    output: Literal["channels", "gates"] = "channels"
+    """what is handed on to the next layer. channels: what the probe reads; gates: which atoms are near, in as many
+    principal components: the labels of the images that it was trained on have no part in it"""
     dictionary: str = setting("kmeans", choices.DICTIONARIES)
     """where the atoms come from"""
     mirror: bool = False
@@ -137,6 +140,11 @@ class Layer:
             return "channels", f"{self.channels}, but with mirror they come in pairs; give an even number"
         if self.gate.metric == "cosine" and self.gate.kind != "nearest":
             return "gate.metric", f"cosine goes with the gate nearest, not {self.gate.kind}; change either"
+        if self.output == "gates":
+            if self.gate.kind != "nearest":
+                return "output", f"gates, which only the gate nearest has, not {self.gate.kind}; give channels"
+            if self.channels is None or self.channels > self.atoms:
+                return "channels", f"{self.channels}, but of {self.atoms} gates there are 1 to {self.atoms} components"
         if self.gate.kind == "relu" and (self.embedding != "full" or self.probe.kind == "unconstrained"):
             return "gate.kind", "relu is the sign of a map, but here there are no maps; change gate, embedding or probe"
         if self.probe.kind == "unconstrained":

@@ -45,10 +45,11 @@ def through(
     for x, below, near in _regrouped(parts, together(layer, shape, margin)):
         if less:
             x, near = _from(x, origin, less, 2), _from(near, origin, less, 1) if near.ndim > 2 else near
-        known = (near,) if near.ndim > 2 else ()
+        known = near if near.ndim > 2 else None
         with torch.no_grad():
-            exact = layer.layer(x, *known)
-            logits = _logits(layer, exact, below, origin, pool)
+            read = layer.layer(x, known)
+            logits = _logits(layer, read, below, origin, pool)
+            exact = layer.layer.handed_on(x, known, read)
         rounded = exact.to(dtype).float()
         if not bool(rounded.isfinite().all()):
             raise TrainingFailed(_not_finite(number, exact, dtype))
@@ -62,7 +63,7 @@ def _from(values: Tensor, origin: Origin, less: int, dim: int) -> Tensor:
 
 
 def _logits(layer: ProbedLayer, out: Tensor, below: Tensor, origin: Origin, pool: int) -> Tensor:
-    """Those of each crop of an output (B, D, h'+M, w'+M), (B, O, O, classes)."""
+    """Those of each crop of what the probe reads, (B, D, h'+M, w'+M): (B, O, O, classes)."""
     _, h, w = layer.shape
     places, found = range(origin.margin + 1), []
     for i in places:
@@ -111,7 +112,7 @@ def makes_crops_of_crops(stack: FrozenStack, pixels: Tensor, augmentation: Augme
         x = to_input(augmentation(pixels, drawn).to(device))
         try:
             for layer in layers:
-                x = layer.layer(x)
+                x = layer.layer.handed_on(x)
         except RuntimeError:
             return False
         outputs.append(x)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from layerwise.config import Whitening
 from layerwise.config.choices import DICTIONARIES, METRICS
+from layerwise.nn.components import a_few, gate_components
 from layerwise.nn.kmeans import Progress, kmeans
 from layerwise.nn.mirror import Mirror, mirror_of
 from layerwise.nn.whitening import fit_whitening
@@ -78,19 +79,27 @@ class PatchDictionary(nn.Module):
     """Whitening and atoms, as buffers: they never change once they are learned.
 
     With `mirror`, which says where each number of a mirrored patch comes from, atoms are in pairs: the second half is
-    the first half, mirrored.
+    the first half, mirrored. With `components`, which atoms are near is told in short, too: see `gate_components`.
     """
 
     mean: Tensor  # (P,)
     whitening: Tensor  # (P, P)
     atoms: Tensor  # (N, P), in whitened coordinates
     mirror: Tensor | None  # (P,) int64
+    components: Tensor | None  # (N, D)
     scorer: Tensor  # (P+1, N); see `layerwise.ops.embed`
 
-    def __init__(self, mean: Tensor, whitening: Tensor, atoms: Tensor, mirror: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        mean: Tensor,
+        whitening: Tensor,
+        atoms: Tensor,
+        mirror: Tensor | None = None,
+        components: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        # as they are read from a file: in another order products round in another way
-        for name, value in (("mean", mean), ("whitening", whitening), ("atoms", atoms), ("mirror", mirror)):
+        held = {"mean": mean, "whitening": whitening, "atoms": atoms, "mirror": mirror, "components": components}
+        for name, value in held.items():  # as they are read from a file: in another order products round in another way
             self.register_buffer(name, None if value is None else value.contiguous())
         order, signs = (None, None) if mirror is None else mirror_of(whitening, mirror)
         self.register_buffer("_order", order, persistent=False)
@@ -105,7 +114,8 @@ class PatchDictionary(nn.Module):
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "PatchDictionary":
         """From what `state_dict` gave; KeyError where it is not that of a dictionary."""
-        return cls(tensors["mean"], tensors["whitening"], tensors["atoms"], tensors.get("mirror"))
+        optional = tensors.get("mirror"), tensors.get("components")
+        return cls(tensors["mean"], tensors["whitening"], tensors["atoms"], *optional)
 
     @property
     def mirrored(self) -> Mirror | None:
@@ -153,16 +163,20 @@ def learn_dictionary(
     metric: str = "euclidean",
     progress: Progress = iter,
     mirror: Tensor | None = None,
+    neighbors: int = 0,
+    components: int = 0,
 ) -> PatchDictionary:
     """Learn the whitening of the patches (M, P), then choose atoms, at most M, for the whitened patches.
 
     The patches are overwritten, since a second sample may not fit into memory: give a clone of what is needed further.
     `kind` names one of `DICTIONARIES`, which draw atoms (N, P) from whitened patches; `metric` names one of `METRICS`,
     which map each patch by itself. The generator is a CPU's; `progress` wraps the iteration numbers. With `mirror`,
-    (P,), patches count together with their mirror images, and atoms come in pairs. Raises ValueError where all patches
+    (P,), patches count together with their mirror images, and atoms come in pairs. So many `components` are kept of
+    which atoms are near, if any, where so many `neighbors` are. Raises ValueError where all patches
     are the same.
     """
     whiten = fit_whitening(patches, whitening.epsilon, whitening.kind, whitening.formula, whitening.center, mirror)
+    variance = float(a_few(patches).var(0).mean()) if components else 0.0
     for part in chunks(patches):
         part.copy_(METRICS[metric](whiten(part)))
     choose = DICTIONARIES[kind]
@@ -173,4 +187,8 @@ def learn_dictionary(
         # a dictionary that users define may know nothing of pairs
         known = {"mirror": turn} if "mirror" in signature(choose).parameters else {}
         chosen = turn.closed(choose(patches, atoms // 2, generator, progress, **known))
-    return PatchDictionary(whiten.mean, whiten.matrix, METRICS[metric](chosen), mirror)
+    kept = METRICS[metric](chosen)
+    told = None
+    if components:
+        told = gate_components(patches, kept, neighbors, components, variance, mirror is not None)
+    return PatchDictionary(whiten.mean, whiten.matrix, kept, mirror, told)

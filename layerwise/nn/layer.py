@@ -52,6 +52,7 @@ def concatenated(out: Tensor, x: Tensor, patch_size: int, pool: int) -> Tensor:
 class PatchLayer(nn.Module):
     """Embedding, averaged over windows; norm; projection to `channels`, if any; the input may be appended.
 
+    That is what the probe reads. What is handed on is the same, or of which atoms are near the dictionary's components.
     Where the dictionary's atoms are in pairs, so are the channels of the output, and of an input that is appended.
     """
 
@@ -86,6 +87,19 @@ class PatchLayer(nn.Module):
         assert isinstance(embedded, Tensor)
         return self._beside_input(self.projection(normalized(self.norm, embedded, self.mirrored)), x)
 
+    def handed_on(self, x: Tensor, near: Tensor | None = None, read: Tensor | None = None) -> Tensor:
+        """What the next layer is given of (B, C, H, W): (B, D, h', w').
+
+        `near` is as of `forward`, and `read`, if it is known, is what that says.
+        """
+        embedding, known = self.embedding, () if near is None else (near,)
+        components = embedding.dictionary.components
+        if components is None:
+            return self(x, near) if read is None else read
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            gates = embedding.gate.pooled(x.float(), embedding.dictionary, None, embedding.pool, *known)
+            return self._beside_input(F.conv2d(gates, components.T[:, :, None, None]), x.float())
+
     def _beside_input(self, out: Tensor, x: Tensor) -> Tensor:
         windows = self.embedding.gate.patch_size, self.embedding.pool
         if not self.mirrored or self.residual is alone:  # an image's channels are no pairs
@@ -103,7 +117,7 @@ class ProbedLayer(nn.Module):
         super().__init__()
         self.layer = layer
         self.probe = probe
-        self.shape = shape  # (D, h', w') of the layer's output
+        self.shape = shape  # (D, h', w') of what is handed on
         self.logits = logits  # what is done with those of the layers below, see `layerwise.config.Probe`
         self.number = number  # of the layer, from 1
         self.mirrored = layer.mirrored  # an image and its mirror image have the same logits
@@ -111,13 +125,15 @@ class ProbedLayer(nn.Module):
     def forward(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W) and the logits below, None under the first layer, to (B, D, h', w') and (B, classes).
 
-        `near`, where it is known, is what the embedding's `ask` says of x.
+        That is what is handed on, once the layer is trained. `near`, where it is known, is what the embedding's `ask`
+        says of x.
         """
-        out = self.layer(x, near)
-        return out, self.classified(out, below)
+        read = self.layer(x, near)
+        logits = self.classified(read, below)
+        return read if self.training else self.layer.handed_on(x, near, read), logits
 
     def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:
-        """Map the layer's output (B, D, h', w') and the logits below to logits (B, classes).
+        """Map what the probe reads (B, D, h', w') and the logits below to logits (B, classes).
 
         Averaged ones are the layer's own while it is trained.
         """
@@ -143,7 +159,13 @@ def learn_for(
     if settings.mirror:
         mirror = patch_mirror(patches.shape[1] // size**2, size, number > 1).to(patches.device)
     kind, metric = kind or settings.dictionary, settings.gate.metric
-    return learn_dictionary(patches, settings.atoms, generator, kind, settings.whitening, metric, progress, mirror)
+    given = settings.atoms, generator, kind, settings.whitening, metric, progress, mirror
+    return learn_dictionary(patches, *given, neighbors=settings.k, components=_components(settings))
+
+
+def _components(settings: Layer) -> int:
+    """How many there are of the gates in what a layer hands on."""
+    return (settings.channels or 0) if settings.output == "gates" else 0
 
 
 def build_layer(
@@ -154,10 +176,21 @@ def build_layer(
     Raises ValueError where nothing is left of such an input.
     """
     layer = _patch_layer(settings, dictionary)
-    out = d, h, w = output_shape(layer, shape)
-    seen = (d // 2, h, w) if layer.mirrored else out
+    d, h, w = output_shape(layer, shape)
+    seen = (d // 2 if layer.mirrored else d, h, w)
     probe = PROBES[settings.probe.kind](seen, classes, settings.probe, settings.atoms)
-    return ProbedLayer(layer, probe, out, settings.probe.logits, number)
+    return ProbedLayer(layer, probe, output_shape(_Handing(layer), shape), settings.probe.logits, number)
+
+
+class _Handing(nn.Module):
+    """What a layer hands on, as a module."""
+
+    def __init__(self, layer: PatchLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer.handed_on(x)
 
 
 def _patch_layer(settings: Layer, dictionary: PatchDictionary) -> PatchLayer:
@@ -175,9 +208,10 @@ def shape_through(settings: Layer, shape: tuple[int, int, int]) -> tuple[int, in
     with torch.device("meta"):
         mean, whitening = torch.empty(dimension), torch.empty(dimension, dimension)
         mirror = torch.empty(dimension, dtype=torch.long) if settings.mirror else None
-        dictionary = PatchDictionary(mean, whitening, torch.empty(settings.atoms, dimension), mirror)
-        layer = _patch_layer(settings, dictionary)
-    return output_shape(layer, shape)
+        components = torch.empty(settings.atoms, count) if (count := _components(settings)) else None
+        atoms = torch.empty(settings.atoms, dimension)
+        layer = _patch_layer(settings, PatchDictionary(mean, whitening, atoms, mirror, components))
+    return output_shape(_Handing(layer), shape)
 
 
 def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -93,6 +93,7 @@ def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
             patch_size=size,
             atoms=atoms,
             neighbors=neighbors,
+            channels=min(own.channels, atoms) if own.output == "gates" and own.channels else own.channels,
             pool=min(own.pool, height, width),
             optimizer=replace(own.optimizer, batch_size=batch),
         )
