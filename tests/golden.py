@@ -61,6 +61,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "damped": {"norm": {"eps": 0.01}},
     "no projection": {"channels": None},
     "concatenate": {"residual": {"kind": "concatenate"}},
+    "gates handed on": {"output": "gates"},
     "probe": {"probe": {"pool": 2, "init": "random"}},
 }
 RECIPES = {

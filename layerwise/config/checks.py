@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from layerwise.config.choices import Choices
 from layerwise.errors import SettingError
@@ -48,13 +48,18 @@ def check_ranges(config: Any, name: Callable[[str], str]) -> None:
         if value is None:
             if type(None) not in get_args(field.type):
                 raise SettingError(f"{name(own)}: null is not allowed; give a value, or omit the setting")
-        elif isinstance(rule, Choices):
-            if value not in rule:
-                near = difflib.get_close_matches(value, rule, 1)
+        elif named := _named(rule, field.type):
+            if value not in named:
+                near = difflib.get_close_matches(str(value), named, 1)
                 remedy = f"did you mean {near[0]}?" if near else "see --help"
-                raise SettingError(f"{name(own)}: {value} is not one of {', '.join(rule)}; {remedy}")
+                raise SettingError(f"{name(own)}: {value} is not one of {', '.join(named)}; {remedy}")
         elif rule and (complaint := rule(value)):
             raise SettingError(f"{name(own)}: {value} {complaint}")
+
+
+def _named(rule: Rule | Choices | None, kind: Any) -> list[str]:
+    """The names that a field chooses among; none where it holds something else."""
+    return list(rule) if isinstance(rule, Choices) else list(get_args(kind)) if get_origin(kind) is Literal else []
 
 
 def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:

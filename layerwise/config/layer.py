@@ -144,7 +144,8 @@ class Layer:
             if self.gate.kind != "nearest":
                 return "output", f"gates, which only the gate nearest has, not {self.gate.kind}; give channels"
             if self.channels is None or self.channels > self.atoms:
-                return "channels", f"{self.channels}, but of {self.atoms} gates there are 1 to {self.atoms} components"
+                held = "null" if self.channels is None else self.channels
+                return "output", f"gates, of {self.atoms} atoms in {held} channels; give 1 to {self.atoms} channels"
         if self.gate.kind == "relu" and (self.embedding != "full" or self.probe.kind == "unconstrained"):
             return "gate.kind", "relu is the sign of a map, but here there are no maps; change gate, embedding or probe"
         if self.probe.kind == "unconstrained":

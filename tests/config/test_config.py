@@ -75,6 +75,11 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
     ({"channels": 0}, "channels", "0 is too small"),
     ({"pool": 0}, "pool", "0 is too small"),
     ({"embedding": "soft"}, "embedding", "soft is not one of full, hard"),
+    ({"probe": Probe(logits="mean")}, "probe.logits", "mean is not one of summed, averaged, own; see --help"),  # type: ignore[arg-type]
+    ({"output": "gate"}, "output", "gate is not one of channels, gates"),
+    ({"output": "gates", "gate": Gate("soft")}, "output", "gates, which only the gate nearest has, not soft"),
+    ({"output": "gates", "channels": None}, "output", "gates, of 256 atoms in null channels; give 1 to 256"),
+    ({"output": "gates", "atoms": 60}, "output", "gates, of 60 atoms in 64 channels; give 1 to 60 channels"),
     ({"dictionary": "kmean"}, "dictionary", "kmean is not one of .*; did you mean kmeans?"),
     ({"whitening": Whitening(kind="x")}, "whitening.kind", "x is not one of "),
     ({"whitening": Whitening(epsilon=-1)}, "whitening.epsilon", "-1 is out of range; give 0 or a positive number"),

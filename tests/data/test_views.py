@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -174,11 +175,11 @@ EVEN = [
 """layers whose windows part the positions of 18×18 images, and of their crops, evenly"""
 
 
-def even(mirror: bool) -> tuple[DataSet, FrozenStack]:
+def even(mirror: bool, output: Literal["channels", "gates"] = "channels") -> tuple[DataSet, FrozenStack]:
     """Images of 18×18, and three layers upon them, whose probes are not zero."""
     shape, layers = (2, 18, 18), list[ProbedLayer]()
     for own in EVEN:
-        layer = make_layer(replace(own, mirror=mirror), shape, paired=bool(layers))
+        layer = make_layer(replace(own, mirror=mirror, output=output), shape, paired=bool(layers))
         assert isinstance(layer.probe, LinearProbe)
         torch.nn.init.normal_(layer.probe.linear.weight)
         layers.append(layer)
@@ -192,9 +193,12 @@ def even(mirror: bool) -> tuple[DataSet, FrozenStack]:
     return DataSet(["a", "b", "c"], made[0], made[1], made[2], augmentation), FrozenStack(layers)
 
 
+@pytest.mark.parametrize("output", ["channels", "gates"])
 @pytest.mark.parametrize("mirror", [True, False])
-def test_views__of_whole_images__hold_what_the_stack_makes_of_their_crops(mirror: bool) -> None:
-    data, stack = even(mirror)
+def test_views__of_whole_images__hold_what_the_stack_makes_of_their_crops(
+    mirror: bool, output: Literal["channels", "gates"]
+) -> None:
+    data, stack = even(mirror, output)
     store = ViewStore(Features(views=30), data, 7, CPU, mirror)
     sides, moved = [False] if mirror else [False, True], Augmentation(flip=True, crop=4)
     for depth in (1, 2, 3):
@@ -211,11 +215,14 @@ def test_views__of_whole_images__hold_what_the_stack_makes_of_their_crops(mirror
                             shift = torch.tensor([top - 4, left - 4])[:, None, None].expand(2, 4, 1)
                             x = to_input(moved(data.train.pixels[:4], Drawn(shift, torch.full((4, 1), flipped))))
                             out, logits = stack.below(depth + 1)(x)
-                            off = float((out - part[:4]).abs().mean() / out.std())
-                            found.append((off, top, left, flipped, logits))
+                            off = (out - part[:4]).abs() / out.std()
+                            # a near tie of gates may be decided in another way once their input is rounded
+                            off = off.mean() if output == "channels" else off.quantile(0.9)
+                            found.append((float(off), top, left, flipped, logits))
                 best = min(found, key=lambda one: one[0])
                 assert best[0] < 3e-3, (depth, i, j, best[:4])
-                torch.testing.assert_close(view.logits[:][:4, i, j], best[4], atol=0.05, rtol=0.05)
+                alike = torch.isclose(view.logits[:][:4, i, j], best[4], atol=0.05, rtol=0.05).all(1)
+                assert int(alike.sum()) >= (4 if output == "channels" else 3)
             seen += (m + 1) ** 2
         assert seen >= 30  # crops, as many as are wanted
         assert max(view.margin for view in store.train) == 8 // step
@@ -233,8 +240,11 @@ def test_views__of_whole_images__raised_layer_by_layer__are_those_made_at_once()
         assert a.margin == b.margin
 
 
-def test_views__of_whole_images__made_with_what_the_layer_asked__are_the_same_bits() -> None:
-    data, stack = even(True)
+@pytest.mark.parametrize("output", ["channels", "gates"])
+def test_views__of_whole_images__made_with_what_the_layer_asked__are_the_same_bits(
+    output: Literal["channels", "gates"],
+) -> None:
+    data, stack = even(True, output)
     anew, asked, misled = (ViewStore(Features(views=30), data, 7, CPU, True) for _ in range(3))
     ask = stack.layers[1].layer.embedding.ask
     assert ask is not None

@@ -18,6 +18,8 @@ def make_layer(
     patches = torch.randn(500, settings.patch_size**2 * shape[0], generator=generator)
     mirror = patch_mirror(shape[0], settings.patch_size, paired) if settings.mirror else None
     kind, metric = settings.dictionary, settings.gate.metric
-    dictionary = learn_dictionary(patches, settings.atoms, generator, kind, settings.whitening, metric, mirror=mirror)
+    components = (settings.channels or 0) if settings.output == "gates" else 0
+    given = settings.atoms, generator, kind, settings.whitening, metric
+    dictionary = learn_dictionary(patches, *given, mirror=mirror, neighbors=settings.k, components=components)
     torch.manual_seed(2)
     return build_layer(settings, dictionary, shape, classes, number)

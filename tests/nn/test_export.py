@@ -20,6 +20,7 @@ KINDS: dict[str, dict[str, Any]] = {
     **{f"embedding {kind}": {"embedding": kind} for kind in EMBEDDINGS if kind != USUAL.embedding},
     **{f"maps {kind}": {"maps": {"kind": kind}} for kind in MAPS if kind != USUAL.maps.kind},
     **{f"residual {kind}": {"residual": {"kind": kind}} for kind in RESIDUALS if kind != USUAL.residual.kind},
+    "output gates": {"output": "gates"},
     **{f"probe {kind}": {"probe": {"kind": kind, "init": "random"}, **BARE} for kind in PROBES},
 }
 

@@ -28,6 +28,7 @@ from layerwise.nn.gates import Nearest
 from layerwise.nn.layer import most_numbers, output_shape, shape_through
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
+from layerwise.ops import extract_patches
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from tests.nn.layers import SMALL, make_layer
@@ -55,6 +56,8 @@ OTHERS: list[dict[str, Any]] = [
     {"gate": {"kind": "relu"}, "maps": {"kind": "raw"}},
     {"residual": {"kind": "concatenate"}, "channels": None},
     {"probe": {"pool": 2, "init": "random", "logits": "own"}},
+    {"output": "gates", "neighbors": 3},
+    {"output": "gates", "residual": {"kind": "concatenate"}, "gate": {"metric": "cosine"}},
     {"probe": {"kind": "unconstrained", "init": "random"}, "maps": {"kind": "raw"}} | BARE,
 ]
 
@@ -98,6 +101,12 @@ SHAPES = [
     (Layer(patch_size=3, atoms=8, channels=None, pool=2), (2, 9, 8), (8, 4, 3)),
     (Layer(patch_size=3, atoms=8, channels=5, pool=2, embedding="hard"), (2, 9, 8), (5, 4, 3)),
     (Layer(patch_size=3, atoms=8, channels=5, pool=2, residual=Residual("concatenate")), (2, 9, 8), (7, 4, 3)),
+    (Layer(patch_size=3, atoms=8, channels=4, pool=2, output="gates"), (2, 9, 8), (4, 4, 3)),
+    (
+        Layer(patch_size=3, atoms=8, channels=4, output="gates", mirror=True, residual=Residual("concatenate")),
+        (2, 9, 8),
+        (6, 4, 3),
+    ),
     (Layer(patch_size=2, atoms=8, channels=None, pool=3, residual=Residual("concatenate")), (4, 9, 8), (12, 3, 3)),
     (
         Layer(patch_size=3, atoms=8, pool=1, channels=None, norm=Norm("none"), probe=Probe("unconstrained")),
@@ -114,7 +123,7 @@ SHAPES = [
 def test_shape_through__is_the_shape_of_a_real_pass(
     config: Layer, shape: tuple[int, int, int], expected: tuple[int, int, int]
 ) -> None:
-    layer = make_layer(config, shape)
+    layer = make_layer(config, shape, paired=True).eval()
     out, _ = layer(torch.randn(2, *shape))
     assert shape_through(config, shape) == layer.shape == tuple(out.shape[1:]) == expected
 
@@ -150,8 +159,8 @@ def test_every_option__keeps_to_its_shape__trains__and_is_read_back_as_it_was(
         for parameter in layer.probe.parameters():
             parameter.add_(torch.randn(parameter.shape))
     x, below = torch.randn(6, 2, 11, 10), torch.zeros(6, 3)
-    out, logits = layer(x, below)
-    assert tuple(out.shape[1:]) == layer.shape == shape_through(config, (2, 11, 10))
+    _, logits = layer(x, below)
+    assert tuple(layer.layer.handed_on(x).shape[1:]) == layer.shape == shape_through(config, (2, 11, 10))
     torch.autograd.backward(logits.square().sum())
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in layer.parameters())
     usage = layer.layer.embedding.usage(x)
@@ -187,6 +196,31 @@ def test_residual__puts_the_middles_of_the_patches_averaged_beside_the_output() 
         for i, j in ((0, 0), (1, 2), (2, 3)):
             window = middles[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
             torch.testing.assert_close(out[:, 2:, i, j], window.mean((2, 3)))
+
+
+def test_output_gates__hands_on_which_atoms_are_near__whatever_was_trained() -> None:
+    config = replace(SMALL, output="gates", neighbors=3, residual=Residual("concatenate"))
+    layer = make_layer(config, (2, 9, 8))
+    x = torch.randn(6, 2, 9, 8)
+    read, _ = layer(x)
+    assert read.shape == (6, 5 + 2, 4, 3) and layer.shape == (7, 4, 3)
+    read, logits = layer.eval().layer(x), layer(x)[1]
+    handed = layer(x)[0]
+    # by hand: a one for each of the 3 nearest atoms, averaged over windows, times the components
+    dictionary = layer.layer.embedding.dictionary
+    assert dictionary.components is not None
+    near = dictionary.distance(extract_patches(x, 3)).topk(3, largest=False).indices
+    gates = torch.zeros(6, 7, 6, 8).scatter_(3, near, 1).permute(0, 3, 1, 2)
+    shares = torch.nn.functional.avg_pool2d(gates, 2, ceil_mode=True)
+    told = torch.einsum("bnhw,nd->bdhw", shares, dictionary.components)
+    torch.testing.assert_close(handed[:, :5], told, atol=1e-5, rtol=1e-5)
+    assert torch.equal(handed[:, 5:], read[:, 5:]) and not torch.allclose(read[:, :5], told, atol=0.1)
+    known = layer.layer.embedding.ask
+    assert known is not None
+    torch.testing.assert_close(layer(x, None, known(x))[0], handed)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    assert torch.equal(layer(x)[0], handed) and not torch.allclose(layer(x)[1], logits)
 
 
 def test_summed_logits__add_to_those_below__own_do_not() -> None:

@@ -29,7 +29,13 @@ def layer_on(x: torch.Tensor, own: Layer, paired: bool, seed: int = 0) -> Probed
     generator = torch.Generator().manual_seed(seed)
     patches = extract_patches(x, own.patch_size).flatten(0, 2).clone()
     mirror = patch_mirror(x.shape[1], own.patch_size, paired)
-    dictionary = learn_dictionary(patches, own.atoms, generator, own.dictionary, own.whitening, mirror=mirror)
+    components = (own.channels or 0) if own.output == "gates" else 0
+    dictionary = learn_dictionary(
+        *(patches, own.atoms, generator, own.dictionary, own.whitening),
+        mirror=mirror,
+        neighbors=own.k,
+        components=components,
+    )
     torch.manual_seed(seed)
     layer = build_layer(own, dictionary, (x.shape[1], x.shape[2], x.shape[3]), 5)
     for parameter in layer.parameters():
@@ -101,6 +107,7 @@ def test_learn_dictionary__atoms_are_in_pairs(kind: str) -> None:
         OWN,
         replace(OWN, maps=replace(OWN.maps, kind="raw")),
         replace(OWN, embedding="hard"),
+        replace(OWN, output="gates"),
         replace(OWN, channels=None),
         replace(OWN, gate=replace(OWN.gate, kind="relu")),
         replace(OWN, gate=replace(OWN.gate, kind="soft")),

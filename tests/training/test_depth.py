@@ -103,6 +103,13 @@ def test_next_shape__with_mirror_windows_part_a_row_evenly() -> None:
         next_shape(config, 1, (3, 10, 9), 10)
 
 
+def test_lowered__hands_on_no_more_components_than_there_are_atoms() -> None:
+    config = Config(layer=Layer(patch_size=3, atoms=64, channels=32, output="gates"))
+    few = lowered(config, (1, 6, 6), 8).layer_at(1)
+    assert few.atoms == few.channels == 8 * 16 // 8 and few.conflict() is None
+    assert lowered(config, (1, 6, 6), 800) == config
+
+
 def test_lowered__mirrors_nothing_where_windows_would_not_part_a_row() -> None:
     config = Config(
         depth=2, layer=Layer(patch_size=3, pool=2, atoms=4, mirror=True), layers={2: SingleLayer(pool=1, mirror=True)}

@@ -42,6 +42,23 @@ def settings(*more: str) -> Config:
     return parse([*SMALL, *own, *more])[0]
 
 
+@pytest.mark.parametrize("output", ["gates", "channels"])
+def test_output_gates__of_labels_nothing_reaches_the_next_layer(output: str, tmp_path: Path) -> None:
+    data = two_kinds()
+    other = replace(data, train=replace(data.train, labels=data.train.labels[torch.randperm(64)]))
+    dictionaries = []
+    for name, given in (("a", data), ("b", other)):
+        run, config = Run(tmp_path / name), settings("--depth=2", f"--layer.output={output}", "--layer.channels=4")
+        run.start(config, given)
+        train_stack(config, given, run, CPU)
+        run.release()
+        dictionaries.append([load_file(run.path / f"layer-{n}" / "dictionary.safetensors") for n in (1, 2)])
+    (below, above), (below_other, above_other) = dictionaries
+    assert all(torch.equal(below[name], below_other[name]) for name in below)
+    assert ("components" in below) == (output == "gates")
+    assert torch.equal(above["atoms"], above_other["atoms"]) == (output == "gates")
+
+
 def test_a_layer__is_left_as_it_was_in_its_best_epoch(tmp_path: Path) -> None:
     # what is learned of the training images is wrong of these validation images, the more so the later
     data, config = two_kinds(swapped=True), settings("--optimizer.epochs=4", "--optimizer.learning_rate=0.01")
