@@ -25,7 +25,7 @@ from layerwise.errors import TOLD_ELSEWHERE, DamagedRun, SettingError, TrainingF
 from layerwise.version import VERSION
 
 VERBS = ["train", "plan", "runs", "evaluate", "report", "predict", "features", "export"]
-VERBS += ["paper", "theorem", "patches", "benchmark", "check-gpu", "selftest"]
+VERBS += ["explain", "paper", "theorem", "patches", "benchmark", "check-gpu", "selftest"]
 RESUMING = {"train", "paper", "theorem", "check-gpu"}
 """verbs that go on where they were stopped"""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

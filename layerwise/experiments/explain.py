@@ -1,0 +1,122 @@
+"""Where a run gains accuracy and where it loses it: what each layer knows by heart, adds, and leaves unused."""
+
+import copy
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerwise.config import Optimizer
+from layerwise.console import print_table
+from layerwise.data.images import Images
+from layerwise.data.splits import DataSet
+from layerwise.data.views import ViewStore
+from layerwise.nn.stack import FrozenStack
+from layerwise.run.files import write_json
+from layerwise.run.run import Run
+from layerwise.seeds import fold_seed
+from layerwise.training.evaluation import evaluate
+from layerwise.training.fit import fit_layer
+from layerwise.training.inputs import LayerData
+
+SOME = 10_000
+"""training images, at most, on which accuracy is measured"""
+EPOCHS = 4
+"""of a CNN"""
+KERNELS, CONVOLUTIONS, SIDE = 128, 3, 8
+"""of it; larger maps are halved"""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One layer; accuracies in [0, 1], of images as they are, not augmented."""
+
+    layer: int
+    train_accuracy: float
+    """of the stack up to it, on images that it was trained on"""
+    val_accuracy: float
+    alone_train: float
+    """of the layer's own logits"""
+    alone_val: float
+    cnn_val: float | None
+    """of a small CNN that was trained end to end on what the layer was given, on validation images; None: not asked"""
+
+
+class SmallCNN(nn.Module):
+    """Convolutions of 3×3 with batch norm and ReLU, averaged to 2×2 positions, and a linear classifier."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        parts, (channels, side, _) = list[nn.Module](), shape
+        for _ in range(CONVOLUTIONS):
+            parts += [nn.Conv2d(channels, KERNELS, 3, padding=1), nn.BatchNorm2d(KERNELS), nn.ReLU()]
+            channels = KERNELS
+            if side > SIDE:
+                parts.append(nn.AvgPool2d(2))
+                side //= 2
+        self.network = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(2))
+        self.linear = nn.Linear(4 * KERNELS, classes)
+
+    def forward(self, x: Tensor, below: object = None) -> tuple[Tensor, Tensor]:
+        """Map (B, C, H, W) to averages (B, 128, 2, 2) and logits (B, classes), as a layer does."""
+        out = self.network(x)
+        return out, self.linear(out.flatten(1))
+
+
+def explain(path: str, root: str | None, epochs: int, json: str | None) -> list[Explained]:
+    """Print, for each finished layer of a run, its accuracies, and that of a CNN on what it was given.
+
+    The CNN is trained for so many epochs; 0: there is none. `root` is that of the data, if it has moved since; `json`
+    is a file for the same figures. Raises DamagedRun and SettingError as reading the run and its data does.
+    """
+    run = Run(path)
+    records, data = run.finished(), run.data(root)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stack = run.stack(records).to(device)
+    alone = copy.deepcopy(stack)
+    for layer in alone.layers:
+        layer.logits = "own"
+    some = data.train.subset(torch.linspace(0, len(data.train) - 1, min(SOME, len(data.train))).long())
+
+    def accuracies(of: FrozenStack, images: Images) -> list[float]:
+        return evaluate(of, images, device).accuracies
+
+    columns = [accuracies(of, images) for of in (stack, alone) for images in (some, data.val)]
+    bounds: list[float | None] = [None] * len(records)
+    if epochs:
+        bounds = [_bound(run, data, stack.below(number), number, epochs, device) for number in range(1, len(stack) + 1)]
+    found = [Explained(i, *row) for i, row in enumerate(zip(*columns, bounds, strict=True), 1)]
+    print()
+    print_table(_table(found))
+    if json is not None:
+        write_json(Path(json), [vars(one) for one in found])
+    return found
+
+
+def _bound(run: Run, data: DataSet, below: FrozenStack, number: int, epochs: int, device: torch.device) -> float:
+    """The best validation accuracy of a CNN on the input of layer `number`, which frozen layers make."""
+    config = run.config
+    seed, size = fold_seed(config.seed, number), config.layer_at(number).optimizer.batch_size
+    store = ViewStore(replace(config.features, views=min(config.features.views, epochs)), data, config.seed, device)
+    store.raise_to(below)
+    torch.manual_seed(seed)
+    model = SmallCNN(below.shape(data.shape), len(data.classes))
+    batches = LayerData(below, store, size, seed, layer=model)
+    print(f"a CNN on the input of layer {number}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        optimizer = Optimizer(epochs=epochs, batch_size=size)
+        history = fit_layer(model, number, batches, optimizer, config.trainer, Path(folder))
+    return history.best["val_accuracy"]
+
+
+def _table(found: list[Explained]) -> list[tuple[str, ...]]:
+    cnn = ["CNN on its input"] * (found[0].cnn_val is not None)
+    table: list[tuple[str, ...]] = [("layer", "training", "validation", "alone, training", "alone, validation", *cnn)]
+    for one in found:
+        row: list[Any] = [one.train_accuracy, one.val_accuracy, one.alone_train, one.alone_val]
+        row += [one.cnn_val] * len(cnn)
+        table.append((str(one.layer), *(f"{share:.2%}" for share in row)))
+    return table
