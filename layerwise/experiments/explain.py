@@ -15,6 +15,9 @@ from layerwise.data.images import Images
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
+from layerwise.report.charts import explanation_chart
+from layerwise.report.figures import as_array
+from layerwise.report.listener import save_figure
 from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.seeds import fold_seed
@@ -22,6 +25,7 @@ from layerwise.training.evaluation import evaluate
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData
 
+FIGURE = "explained.png"
 SOME = 10_000
 """training images, at most, on which accuracy is measured"""
 EPOCHS = 4
@@ -91,6 +95,10 @@ def explain(path: str, root: str | None, epochs: int, json: str | None) -> list[
     found = [Explained(i, *row) for i, row in enumerate(zip(*columns, bounds, strict=True), 1)]
     print()
     print_table(_table(found))
+    names = ("val_accuracy", "alone_train", "alone_val", "cnn_val")
+    lines = [[getattr(one, name) for one in found if getattr(one, name) is not None] for name in names]
+    save_figure(run.path / FIGURE, as_array(explanation_chart(*lines)))
+    print(f"\nfigure: {run.path / FIGURE}")
     if json is not None:
         write_json(Path(json), [vars(one) for one in found])
     return found

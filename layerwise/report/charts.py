@@ -97,6 +97,26 @@ def usage_chart(shares: Tensor) -> Figure:
 
 
 @by_default
+def explanation_chart(
+    stack: Sequence[float], train: Sequence[float], val: Sequence[float], cnn: Sequence[float]
+) -> Figure:
+    """Accuracy by layer: of the stack, of each layer alone on training images and others, of a CNN on its input."""
+    figure, axes = blank(WIDTH, 2.9)
+    layers = range(1, len(stack) + 1)
+    lines = {
+        "the stack, validation": (stack, "o-", VAL),
+        "alone, training": (train, "s--", TRAIN),
+        "alone, validation": (val, "s-", TRAIN),
+        "a CNN on its input": (cnn, "^:", TEST),
+    }
+    for name, (shares, style, color) in lines.items():
+        if shares:
+            axes.plot(layers, [100 * share for share in shares], style, color=color, markersize=5, label=name)
+    _percent(axes, "layer", layers)
+    return figure
+
+
+@by_default
 def comparison_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy against depth of several kinds of run, with deviations over seeds; of a test where all have one."""
     figure, axes = blank(WIDTH * 1.3, 3.4)

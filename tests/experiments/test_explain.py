@@ -44,13 +44,14 @@ def test_explain__measures_the_stack__each_layer_alone__and_a_cnn(finished: Path
             assert vars(one)[alone] == pytest.approx(said(logits - below, images.labels))  # as they are summed
             below = logits
     assert all(one.cnn_val is not None and 0.3 < one.cnn_val <= 1 for one in found)
+    assert (finished / "explained.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "e.json").read_text()) == [vars(one) for one in found]
 
 
 def test_explain__prints_a_table__without_a_cnn_if_none_is_wanted(command: Command, finished: Path) -> None:
     done = command("explain", str(finished), "--epochs", "0")
     lines = done.stdout.strip().splitlines()
-    assert done.returncode == 0 and lines[-3].split() == [
+    assert done.returncode == 0 and lines[-5].split() == [
         "layer",
         "training",
         "validation",
@@ -59,6 +60,6 @@ def test_explain__prints_a_table__without_a_cnn_if_none_is_wanted(command: Comma
         "alone,",
         "validation",
     ]
-    assert "CNN" not in done.stdout and lines[-1].split()[0] == "2"
+    assert "CNN" not in done.stdout and lines[-3].split()[0] == "2"
     refused = command("explain", str(finished), "--epochs", "-1")
     assert refused.returncode == 2 and "epochs: -1 is too few; give 1 or more, or 0 for no CNN" in refused.stderr
