@@ -101,7 +101,7 @@ def explanation_chart(
     stack: Sequence[float], train: Sequence[float], val: Sequence[float], cnn: Sequence[float]
 ) -> Figure:
     """Accuracy by layer: of the stack, of each layer alone on training images and others, of a CNN on its input."""
-    figure, axes = blank(WIDTH, 2.9)
+    figure, axes = blank(WIDTH, 3.3)
     layers = range(1, len(stack) + 1)
     lines = {
         "the stack, validation": (stack, "o-", VAL),
@@ -112,7 +112,8 @@ def explanation_chart(
     for name, (shares, style, color) in lines.items():
         if shares:
             axes.plot(layers, [100 * share for share in shares], style, color=color, markersize=5, label=name)
-    _percent(axes, "layer", layers)
+    _percent(axes, "layer", layers, legend=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -165,7 +166,7 @@ def confusion_chart(counts: Tensor, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None) -> None:
+def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None, legend: bool = True) -> None:
     """Accuracies in per cent: what there is room for of 0 to 100, and a little around."""
     axes.margins(x=0.15, y=0.25)
     low, high = axes.get_ylim()
@@ -175,4 +176,5 @@ def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None) -> None
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ticks is not None:
         axes.set_xticks(ticks)
-    axes.legend(fontsize=8)
+    if legend:
+        axes.legend(fontsize=8)
