@@ -20,7 +20,8 @@ class LayerRecord:
     val_accuracy: float
     """of the stack up to this layer, in [0, 1]; that of the best epoch, whose weights are the layer's"""
     epochs: list[dict[str, float]]
-    """validation accuracy and loss of each epoch, and the accuracy on training images while it trained on them"""
+    """validation accuracy and loss of each epoch, and the accuracy on training images while it trained on them; of a
+    layer whose logits are averaged with those below, which trains alone, the validation accuracy alone, too"""
     input_shape: list[int]
     """(C, H, W)"""
     output_shape: list[int]
@@ -57,9 +58,10 @@ class LayerRecord:
 
         A layer that does no better on training images, which it sees augmented, is not done with them; one that does
         better by more than `TOO_WELL` knows them by heart, against which dropout, more augmentation and more images
-        help as decay does.
+        help as decay does. One that is averaged with those below it is compared alone, as it is trained.
         """
-        ahead = self.best.get("train_accuracy", self.val_accuracy + TOO_WELL) - self.val_accuracy
+        alone = self.best.get("val_alone", self.val_accuracy)
+        ahead = self.best.get("train_accuracy", alone + TOO_WELL) - alone
         return "more epochs" if ahead < self.error else "more decay" if ahead > TOO_WELL else ""
 
     @property

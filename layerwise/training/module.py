@@ -19,6 +19,7 @@ from layerwise.config import Optimizer
 from layerwise.config.choices import OPTIMIZERS, SCHEDULES
 from layerwise.data.batches import Batch
 from layerwise.errors import TrainingFailed
+from layerwise.nn.layer import ProbedLayer
 from layerwise.run.record import best_epoch
 
 FINITE = 1 << 62
@@ -38,7 +39,7 @@ class LayerModule(LightningModule):
         self.number = number
         self.config = config
         self.steps = steps  # an epoch
-        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_accuracy, self.val_alone = (MulticlassAccuracy(classes, average="micro") for _ in range(2))
         # kept on the device, so that no step waits for them
         self.failed_step = torch.tensor(-1)
         self.right, self.seen = torch.tensor(0), 0  # of this epoch's images: how many classified correctly, of how many
@@ -92,6 +93,10 @@ class LayerModule(LightningModule):
         loss, count = F.cross_entropy(logits, labels), len(labels)
         self.log("val_loss", loss, batch_size=count, sync_dist=True, logger=False)
         self.log("val_accuracy", self.val_accuracy, batch_size=count, logger=False)
+        if isinstance(self.layer, ProbedLayer) and self.layer.logits == "averaged" and below is not None:
+            # of the mean of so many layers' logits, which it has a part in
+            self.val_alone(below + self.number * (logits - below), labels)
+            self.log("val_alone", self.val_alone, batch_size=count, logger=False)
 
     def on_validation_start(self) -> None:
         """Stop before a broken state is measured or saved."""
@@ -144,7 +149,8 @@ class BestEpoch(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare this epoch with the best so far."""
         assert isinstance(pl_module, LayerModule)
-        epoch = {name: float(trainer.callback_metrics[name]) for name in ("val_accuracy", "val_loss")}
+        names = ("val_accuracy", "val_loss", "val_alone")
+        epoch = {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
         if not math.isfinite(epoch["val_loss"]):
             raise pl_module.failure("the validation loss is not finite")
         epoch["train_accuracy"] = pl_module.train_accuracy()

@@ -42,6 +42,25 @@ def settings(*more: str) -> Config:
     return parse([*SMALL, *own, *more])[0]
 
 
+def test_averaged_layers__are_measured_alone_too__of_the_others_the_stack_only(tmp_path: Path) -> None:
+    data = two_kinds()
+    for logits in ("averaged", "summed"):
+        run, config = Run(tmp_path / logits), settings("--depth=3", f"--layer.probe.logits={logits}")
+        run.start(config, data)
+        _, records, _ = train_stack(config, data, run, CPU)
+        run.release()
+        x, below = to_input(data.val.pixels[:]), torch.zeros(32, 2)
+        for record, layer in zip(records, run.stack().layers, strict=True):
+            own = layer.classified(layer.layer(x))
+            right = float((own.argmax(1) == data.val.labels).double().mean())
+            assert record.best.get("val_alone") == (
+                pytest.approx(right) if logits == "averaged" and record.layer > 1 else None
+            )
+            x, below = layer(x, below)
+            said = float((below.argmax(1) == data.val.labels).double().mean())
+            assert record.val_accuracy == pytest.approx(said)
+
+
 @pytest.mark.parametrize("output", ["gates", "channels"])
 def test_output_gates__of_labels_nothing_reaches_the_next_layer(output: str, tmp_path: Path) -> None:
     data = two_kinds()
