@@ -88,9 +88,9 @@ class TrainedStack:
     ) -> Tensor:
         """Features of images, for a linear model or whatever else, float32 on the CPU.
 
-        By default (n, F): the outputs of all layers, each averaged to at most `pool`×`pool` positions, with each
-        channel brought to mean 0 and deviation 1 over training images, side by side. A layer's number, from 1, chooses
-        one; `pool` None averages nothing. Without `flatten` it is that layer's output, (n, D, h', w'), as it is.
+        By default (n, F): of all layers what their probes read, each averaged to at most `pool`×`pool` positions, with
+        each channel brought to mean 0 and deviation 1 over training images, side by side. A layer's number, from 1,
+        chooses one; `pool` None averages nothing. Without `flatten` it is of that layer, (n, D, h', w'), as it is.
 
         Raises:
             ValueError: images that are none, or no such layer.
@@ -116,8 +116,8 @@ class TrainedStack:
 
     def _features(self, inputs: Tensor, numbers: Sequence[int], pool: int | None, flatten: bool) -> Tensor:
         found = []
-        outputs = self.stack.below(max(numbers) + 1).depths(inputs.to(self.device))
-        for record, (output, _) in zip(self.records, outputs, strict=False):
+        outputs = self.stack.below(max(numbers) + 1).outputs(inputs.to(self.device))
+        for record, output in zip(self.records, outputs, strict=False):
             if record.layer in numbers:
                 h, w = output.shape[-2:]
                 if pool is not None:

@@ -16,6 +16,8 @@ import layerwise
 from layerwise.config import Data
 from layerwise.data.images import to_input
 from layerwise.data.splits import load_data
+from layerwise.parsing import parse
+from tests.conftest import QUIET
 
 
 def test_load__transforms_and_predicts_as_the_run_did(trained: Path) -> None:
@@ -72,6 +74,22 @@ def test_transform__gives_all_layers_side_by_side__pooled_and_scaled(trained: Pa
     assert stack.transform([]).shape == (0, 256) and stack.transform([], 1, None, False).shape == (0, 8, 6, 6)
     with pytest.raises(ValueError, match="flatten: False, but layers differ in shape; give the number of one"):
         stack.transform(data.train.pixels, flatten=False)
+
+
+def test_transform__gives_what_was_learned__of_layers_that_hand_on_something_else(tmp_path: Path) -> None:
+    config = parse(["--depth=2", *QUIET, "--layer.output=gates", "--layer.channels=6"])[0]
+    run = layerwise.train(config, tmp_path / "r")
+    stack, data = layerwise.load(tmp_path / "r"), run.data(None)
+    first, second = stack.stack.layers
+    x = to_input(data.train.pixels[:])
+    handed = first.layer.handed_on(x)
+    assert not torch.allclose(first.layer(x), handed, atol=0.1)
+    for layer, read in ((1, first.layer(x)), (2, second.layer(handed))):
+        torch.testing.assert_close(stack.transform(data.train.pixels, layer, None, False), read.detach())
+        features = stack.transform(data.train.pixels, layer, None)
+        scaled = features.view(len(x), read.shape[1], -1).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(scaled.mean(1), torch.zeros(read.shape[1]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(scaled.std(1), torch.ones(read.shape[1]), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("layer", [0, 3, -1])

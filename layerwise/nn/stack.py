@@ -52,6 +52,14 @@ class FrozenStack(nn.Module):
                 x, logits = layer(x, logits)
             yield x, logits
 
+    @torch.no_grad()
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield what the probe of each layer reads in turn, (B, D, h', w'): what it has learned to see."""
+        for layer in self.layers:
+            read = layer.layer(x)
+            yield read
+            x = layer.layer.handed_on(x, None, read)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map (B, C, H, W) to the top layer's output and logits; an empty stack passes x on, without logits."""
         top: tuple[Tensor, Tensor | None] = x, None

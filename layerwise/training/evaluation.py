@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from layerwise.console import progress
 from layerwise.data.batches import Batches
 from layerwise.data.images import Images
+from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.stack import FrozenStack
 
 RANKS = 5
@@ -134,14 +135,18 @@ class _Said:
         return Evaluation(self.labels, self.ranked, self.shares, self.classes)
 
 
-def statistics(layers: Sequence[nn.Module], images: Images, chosen: Tensor, device: torch.device) -> list[list[float]]:
-    """Mean and deviation, 1 where that is 0, of each channel of the top layer's output, over images and positions.
+@torch.no_grad()
+def statistics(
+    layers: Sequence[ProbedLayer], images: Images, chosen: Tensor, device: torch.device
+) -> list[list[float]]:
+    """Mean and deviation, 1 where that is 0, of each channel that the top layer's probe reads, over all positions.
 
     Of the images at `chosen`, (m,) int64.
     """
     count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for x, _, _, _ in Batches(images, device=device, layers=layers, chosen=chosen):
-        flat = x.transpose(0, 1).flatten(1).double()
+    *below, top = layers
+    for x, _, _, _ in Batches(images, device=device, layers=below, above=[top], chosen=chosen):
+        flat = top.layer(x).transpose(0, 1).flatten(1).double()
         count, total, squares = count + flat.shape[1], total + flat.sum(1).cpu(), squares + flat.square().sum(1).cpu()
     mean = total / count
     deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
