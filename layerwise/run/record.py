@@ -62,7 +62,7 @@ class LayerRecord:
         """
         alone = self.best.get("val_alone", self.val_accuracy)
         ahead = self.best.get("train_accuracy", alone + TOO_WELL) - alone
-        return "more epochs" if ahead < self.error else "more decay" if ahead > TOO_WELL else ""
+        return "more epochs or atoms" if ahead < self.error else "more decay" if ahead > TOO_WELL else ""
 
     @property
     def config(self) -> SingleLayer:
