@@ -60,6 +60,7 @@ def test_recipes__by_name_by_file_and_as_the_readme_writes_it(tmp_path: Path, mo
         "digits",
         "fashion_mnist",
         "image_folder",
+        "image_folder_hour",
         "imagenet64",
         "paper",
         "plain_digits",

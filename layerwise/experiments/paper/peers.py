@@ -13,6 +13,7 @@ WHOLE = (OURS, DEPTH)
 
 RELU: Settings = {
     "layer.gate.kind": "relu",
+    "layer.output": "channels",
     "layer.dictionary": "sampled",  # atoms have no part in it
     "layer.whitening.kind": "none",
     "layers.1.whitening.kind": "none",
