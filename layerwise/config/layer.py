@@ -104,7 +104,7 @@ class Layer:
     """how a patch is described by its near atoms"""
     output: Literal["channels", "gates"] = "channels"
     """what is handed on to the next layer. channels: what the probe reads; gates: which atoms are near, in as many
-    principal components: the labels of the images that it was trained on have no part in it"""
+    principal components: what the layer itself learned from labels has no part in it"""
     dictionary: str = setting("kmeans", choices.DICTIONARIES)
     """where the atoms come from"""
     mirror: bool = False

@@ -78,7 +78,8 @@ def _plan(config: Config, since: float) -> list[Planned]:
     starting = time.perf_counter() + since
     layers, shown = planned(config, data, device)
     _print(layers)
-    total = in_words(starting + sum(one.seconds for one in layers) + len(data.test) * config.trainer.devices * shown)
+    ending = len(data.test) * config.trainer.devices * shown  # by the first process alone
+    total = in_words(starting + sum(one.seconds for one in layers) + ending)
     total += f", {config.trainer.processes} processes" if config.trainer.processes > 1 else ""
     most = _gigabytes(max(one.memory_bytes for one in layers))
     print(f"\nall of it: {total}, for {len(data.train)} training images; up to {most} GB of memory a process")
@@ -104,7 +105,7 @@ def planned(config: Config, data: DataSet, device: torch.device) -> tuple[list[P
             views = whole.views_of(stack) if number > 1 else []
         layers.append(_planned(config, number, layer, pace, [*layers], paces, whole, views))
         stack, paces = stack.with_layer(layer.eval()).to(device), [*paces, pace]
-    return layers, sum(pace.shown for pace in paces)  # by the first alone
+    return layers, sum(pace.shown for pace in paces)
 
 
 def _planned(

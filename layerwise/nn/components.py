@@ -1,4 +1,4 @@
-"""Which atoms are near a patch, in principal components: a description that no label has a part in.
+"""Which atoms are near a patch, in principal components: a description that needs no labels.
 
 Shapes: M patches, P dimensions, N atoms, k neighbors, D components.
 """

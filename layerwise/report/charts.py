@@ -47,6 +47,7 @@ def accuracy_chart(records: Sequence[LayerRecord], tested: Evaluation | None = N
             for x, y in zip(depths, percent, strict=True):
                 axes.annotate(f"{y:.1f}", (x, y), (7, -11), textcoords="offset points", color=color, fontsize=9)
     _percent(axes, "depth", depths)
+    axes.legend(fontsize=8)
     return figure
 
 
@@ -80,6 +81,7 @@ def learning_chart(records: Sequence[LayerRecord]) -> Figure:
         )
         start += len(epochs)
     _percent(axes, "epoch, of all layers")
+    axes.legend(fontsize=8)
     axes.set_xlim(0.5, start + 0.5)
     return figure
 
@@ -112,7 +114,7 @@ def explanation_chart(
     for name, (shares, style, color) in lines.items():
         if shares:
             axes.plot(layers, [100 * share for share in shares], style, color=color, markersize=5, label=name)
-    _percent(axes, "layer", layers, legend=False)
+    _percent(axes, "layer", layers)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
@@ -130,6 +132,7 @@ def comparison_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.errorbar(depths, [100 * mean for mean in means], errors, fmt="o-", color=color, capsize=3, label=label)
     _percent(axes, "depth", range(1, 1 + max(len(row["depths"]) for row in rows)))
     axes.set_ylabel(f"{what} accuracy, %")
+    axes.legend(fontsize=8)
     return figure
 
 
@@ -166,7 +169,7 @@ def confusion_chart(counts: Tensor, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None, legend: bool = True) -> None:
+def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None) -> None:
     """Accuracies in per cent: what there is room for of 0 to 100, and a little around."""
     axes.margins(x=0.15, y=0.25)
     low, high = axes.get_ylim()
@@ -176,5 +179,3 @@ def _percent(axes: Axes, label: str, ticks: Sequence[int] | None = None, legend:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ticks is not None:
         axes.set_xticks(ticks)
-    if legend:
-        axes.legend(fontsize=8)

@@ -62,7 +62,9 @@ def test_averaged_layers__are_measured_alone_too__of_the_others_the_stack_only(t
 
 
 @pytest.mark.parametrize("output", ["gates", "channels"])
-def test_output_gates__of_labels_nothing_reaches_the_next_layer(output: str, tmp_path: Path) -> None:
+def test_output_gates__of_what_a_layer_learned_from_labels_nothing_reaches_the_next(
+    output: str, tmp_path: Path
+) -> None:
     data = two_kinds()
     other = replace(data, train=replace(data.train, labels=data.train.labels[torch.randperm(64)]))
     dictionaries = []

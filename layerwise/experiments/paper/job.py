@@ -84,19 +84,21 @@ class Job:
         if self.paced is None:
             return self.config
         if (self.folder / "config.yaml").exists():
-            stored = read_config(self.folder / "config.yaml")
-            return _with_epochs(self.config, lambda number: stored.layer_at(number).optimizer.epochs)
+            return self._begun_as(read_config(self.folder / "config.yaml"))
         other, depth = self.paced
         share = other.seconds(depth) / estimate([Job(self.config, self.end_to_end)])
         print(f"as many epochs as fit into {in_words(other.seconds(depth))}", flush=True)
         return _with_epochs(self.config, lambda n: max(1, round(share * self.config.layer_at(n).optimizer.epochs)))
 
     def _is(self, stored: Config) -> bool:
-        """Whether a configuration is this run's; where it follows another's pace it has epochs of its own."""
-        own = self.config
-        if self.paced is not None:
-            own = _with_epochs(own, lambda number: stored.layer_at(number).optimizer.epochs)
-        return _deciding(stored) == _deciding(own)
+        """Whether a configuration is this run's."""
+        return _deciding(stored) == _deciding(self._begun_as(stored))
+
+    def _begun_as(self, stored: Config) -> Config:
+        """The configuration; of a run that follows another's pace with the epochs that it was begun with."""
+        if self.paced is None:
+            return self.config
+        return _with_epochs(self.config, lambda number: stored.layer_at(number).optimizer.epochs)
 
     def _trained(self, depth: int) -> str:
         """What stands for the weights that were tested."""

@@ -4,10 +4,9 @@ The shapes are those of the models' authors where a layer's settings can say the
 there is time for, so that none stands here as its authors would have it.
 """
 
-from layerwise.experiments.paper.tables import Row, Settings, Table
+from layerwise.experiments.paper.tables import DEPTH, Row, Settings, Table, depths
 
 OURS = "our recipe"
-DEPTH = 4
 WHOLE = (OURS, DEPTH)
 """whose seconds a model gets, unless it is to be compared by depth"""
 
@@ -56,18 +55,12 @@ PLUS_MINUS: Settings = ONE | {
 }
 
 
-def _depths(name: str, settings: Settings, paced: tuple[str, int] | None = None) -> list[Row]:
-    return [
-        Row(f"{name}, depth {depth}", settings, depth=depth, stack=name, paced=paced) for depth in range(1, DEPTH + 1)
-    ]
-
-
 PEERS = Table(
     "Peers, each with as many seconds of training as our recipe takes",
     [
-        *_depths(OURS, {}),
-        *_depths("the same, atoms at random", {"layer.dictionary": "gaussian"}, WHOLE),
-        *_depths("the same, ReLU convolutions, layer by layer", RELU, WHOLE),
+        *depths(OURS, {}),
+        *depths("the same, atoms at random", {"layer.dictionary": "gaussian"}, WHOLE),
+        *depths("the same, ReLU convolutions, layer by layer", RELU, WHOLE),
         *(
             Row(f"the same, ReLU convolutions, end to end, depth {d}", CNN, depth=d, end_to_end=True, paced=(OURS, d))
             for d in range(1, DEPTH + 1)

@@ -73,8 +73,12 @@ QUARTER: Settings = _sized(256) | {"optimizer.batch_size": 32}
 DEEP: Settings = {"layers.1.pool": 2}
 
 
-def _depths(name: str, settings: Settings) -> list[Row]:
-    return [Row(f"{name}, depth {depth}", DEEP | settings, depth=depth, stack=name) for depth in range(1, 5)]
+DEPTH = 4
+
+
+def depths(name: str, settings: Settings, paced: tuple[str, int] | None = None) -> list[Row]:
+    """The rows of a stack, one for each depth."""
+    return [Row(f"{name}, depth {d}", settings, depth=d, stack=name, paced=paced) for d in range(1, DEPTH + 1)]
 
 
 TABLES = {
@@ -107,9 +111,9 @@ TABLES = {
     "table4": Table(
         "Table 4: depth",
         [
-            *_depths("Φ_full", {}),
-            *_depths("Φ_hard", HARD),
-            *_depths("CNN layer by layer", CNN),
+            *depths("Φ_full", DEEP),
+            *depths("Φ_hard", DEEP | HARD),
+            *depths("CNN layer by layer", DEEP | CNN),
             Row("CNN end to end, depth 1", DEEP | CNN, stack="CNN layer by layer"),
             *(Row(f"CNN end to end, depth {depth}", DEEP | CNN, depth=depth, end_to_end=True) for depth in range(2, 5)),
         ],
