@@ -28,10 +28,8 @@ from layerwise.training.inputs import LayerData
 FIGURE = "explained.png"
 SOME = 10_000
 """training images, at most, on which accuracy is measured"""
-EPOCHS = 4
-"""of a CNN"""
 KERNELS, CONVOLUTIONS, SIDE = 128, 3, 8
-"""of it; larger maps are halved"""
+"""of a CNN; larger maps are halved"""
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ class LayerRecord:
         """What would likely raise the validation accuracy: "" where accuracy on training images does not tell.
 
         A layer that does no better on training images, which it sees augmented, is not done with them, or too small for
-        them; one that does better by more than `TOO_WELL` knows them by heart, against which dropout, more augmentation
-        and more images help as decay does. One that is averaged with others is compared alone, as it is trained.
+        them; one that does better by more than `TOO_WELL` knows them by heart, against which dropout and more images
+        may help as decay may. One that is averaged with others is compared alone, as it is trained.
         """
         alone = self.best.get("val_alone", self.val_accuracy)
         ahead = self.best.get("train_accuracy", alone + TOO_WELL) - alone
