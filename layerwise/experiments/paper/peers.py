@@ -59,15 +59,15 @@ PEERS = Table(
     "Peers, each with as many seconds of training as our recipe takes",
     [
         *depths(OURS, {}),
-        *depths("the same, atoms at random", {"layer.dictionary": "gaussian"}, WHOLE),
-        *depths("the same, ReLU convolutions, layer by layer", RELU, WHOLE),
         *(
-            Row(f"the same, ReLU convolutions, end to end, depth {d}", CNN, depth=d, end_to_end=True, paced=(OURS, d))
+            Row(f"our shape, ReLU convolutions, end to end, depth {d}", CNN, depth=d, end_to_end=True, paced=(OURS, d))
             for d in range(1, DEPTH + 1)
         ),
+        Row("a small CNN end to end", SMALL_CNN, depth=DEPTH, end_to_end=True, paced=WHOLE),
+        *depths("our shape, ReLU convolutions, layer by layer", RELU, WHOLE),
+        *depths("our recipe, atoms at random", {"layer.dictionary": "gaussian"}, WHOLE),
         Row("triangle k-means, quadrants (Coates & Ng)", TRIANGLE, paced=WHOLE),
         Row("hard neighbors of ± patches (Thiry et al.)", PLUS_MINUS, paced=WHOLE),
-        Row("a small CNN end to end", SMALL_CNN, depth=DEPTH, end_to_end=True, paced=WHOLE),
     ],
     small=None,
     recipe="cifar10",
