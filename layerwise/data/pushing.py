@@ -47,9 +47,8 @@ def through(
             x, near = _from(x, origin, less, 2), _from(near, origin, less, 1) if near.ndim > 2 else near
         known = near if near.ndim > 2 else None
         with torch.no_grad():
-            read = layer.layer(x, known)
+            read, exact = layer.layer.both(x, known)
             logits = _logits(layer, read, below, origin, pool)
-            exact = layer.layer.handed_on(x, known, read)
         rounded = exact.to(dtype).float()
         if not bool(rounded.isfinite().all()):
             raise TrainingFailed(_not_finite(number, exact, dtype))

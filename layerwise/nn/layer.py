@@ -87,15 +87,20 @@ class PatchLayer(nn.Module):
         assert isinstance(embedded, Tensor)
         return self._beside_input(self.projection(normalized(self.norm, embedded, self.mirrored)), x)
 
-    def handed_on(self, x: Tensor, near: Tensor | None = None, read: Tensor | None = None) -> Tensor:
-        """What the next layer is given of (B, C, H, W): (B, D, h', w').
+    def both(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the probe reads and what is handed on, (B, D, h', w') each; which atoms are near is found once."""
+        described = self.embedding.dictionary.components is not None
+        if described and near is None and (ask := self.embedding.ask) and not torch.compiler.is_exporting():
+            near = ask(x.float())
+        read = self(x, near)
+        return read, self.handed_on(x, near) if described else read
 
-        `near` is as of `forward`, and `read`, if it is known, is what that says.
-        """
+    def handed_on(self, x: Tensor, near: Tensor | None = None) -> Tensor:
+        """What the next layer is given of (B, C, H, W): (B, D, h', w'); `near` is as of `forward`."""
         embedding, known = self.embedding, () if near is None else (near,)
         components = embedding.dictionary.components
         if components is None:
-            return self(x, near) if read is None else read
+            return self(x, near)
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             gates = embedding.gate.pooled(x.float(), embedding.dictionary, None, embedding.pool, *known)
             return self._beside_input(F.conv2d(gates, components.T[:, :, None, None]), x.float())
@@ -128,9 +133,8 @@ class ProbedLayer(nn.Module):
         That is what is handed on, once the layer is trained. `near`, where it is known, is what the embedding's `ask`
         says of x.
         """
-        read = self.layer(x, near)
-        logits = self.classified(read, below)
-        return read if self.training else self.layer.handed_on(x, near, read), logits
+        read, out = (self.layer(x, near),) * 2 if self.training else self.layer.both(x, near)
+        return out, self.classified(read, below)
 
     def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:
         """Map what the probe reads (B, D, h', w') and the logits below to logits (B, classes).

@@ -56,9 +56,8 @@ class FrozenStack(nn.Module):
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Yield what the probe of each layer reads in turn, (B, D, h', w'): what it has learned to see."""
         for layer in self.layers:
-            read = layer.layer(x)
+            read, x = layer.layer.both(x)
             yield read
-            x = layer.layer.handed_on(x, None, read)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map (B, C, H, W) to the top layer's output and logits; an empty stack passes x on, without logits."""

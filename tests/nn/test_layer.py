@@ -1,5 +1,6 @@
 """A layer and its probe: every choice of every part, shapes, logits."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from layerwise.config.choices import (
     WHITENINGS,
 )
 from layerwise.config.run import restore
+from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.embedding import AffineMaps, Full
 from layerwise.nn.gates import Nearest
 from layerwise.nn.layer import most_numbers, output_shape, shape_through
@@ -180,6 +182,38 @@ def test_every_option__keeps_to_its_shape__trains__and_is_read_back_as_it_was(
     assert all(torch.equal(value, stored[name]) for name, value in again_layer.state_dict().items())
     for again, first in zip(stack(x), layer.eval()(x, below), strict=True):
         torch.testing.assert_close(again, first)
+
+
+class Counting(Nearest):
+    """Notes each time that it has to find out which atoms are near."""
+
+    found = 0
+
+    def pooled(self, *given: Any, **near: Any) -> Tensor:
+        self.found += len(given) < 5
+        return super().pooled(*given, **near)
+
+    def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor]:
+        tell = super().ask(dictionary)
+        assert tell is not None
+
+        def counted(x: Tensor) -> Tensor:
+            self.found += 1
+            return tell(x)
+
+        return counted
+
+
+@pytest.mark.parametrize("output", ["channels", "gates"])
+def test_layer__finds_out_once_which_atoms_are_near__for_its_probe_and_for_the_next_layer(output: str) -> None:
+    layer = make_layer(small({"output": output, "neighbors": 3}), (2, 9, 9)).eval().layer
+    layer.embedding.gate = gate = Counting(3, 3)
+    x = torch.randn(4, 2, 9, 9)
+    read, out = layer.both(x)
+    assert gate.found == 1
+    assert torch.equal(read, layer(x)) and torch.equal(out, layer.handed_on(x))
+    assert gate.found == 3
+    assert torch.equal(read, out) == (output == "channels")
 
 
 def test_residual__puts_the_middles_of_the_patches_averaged_beside_the_output() -> None:
