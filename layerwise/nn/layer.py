@@ -100,7 +100,8 @@ class PatchLayer(nn.Module):
         embedding, known = self.embedding, () if near is None else (near,)
         components = embedding.dictionary.components
         if components is None:
-            return self(x, near)
+            same: Tensor = self(x, near)
+            return same
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             gates = embedding.gate.pooled(x.float(), embedding.dictionary, None, embedding.pool, *known)
             return self._beside_input(F.conv2d(gates, components.T[:, :, None, None]), x.float())

@@ -13,7 +13,6 @@ from layerwise.data.splits import load_data
 from layerwise.experiments.paper import job
 from layerwise.experiments.paper.job import Job, estimate
 from layerwise.parsing import parse
-from layerwise.run.files import read_record, write_record
 from tests.conftest import QUIET
 
 
@@ -68,16 +67,18 @@ def test_paced__gets_the_epochs_that_there_is_time_for__and_keeps_them(
     ahead = Job(parse(["--depth=2", *QUIET, f"--run_dir={tmp_path / 'a'}"])[0])
     given = ["--depth=2", *QUIET, "--optimizer.epochs=4", "--layers.2.optimizer.epochs=2", "--layer.gate.kind=relu"]
     own = Job(parse([*given, f"--run_dir={tmp_path / 'b'}"])[0], paced=(ahead, 1))
-    monkeypatch.setattr(job, "planned", lambda *_: ([SimpleNamespace(seconds=30.0), SimpleNamespace(seconds=70.0)], 0))
-    assert estimate([own]) == 100  # of what it is to be as long as
-    ahead.train()
-    path = tmp_path / "a" / "depths.json"
-    write_record(path, read_record(path) | {"seconds": [50, 1000]})
+    taken = {("nearest", 1): [50.0], ("relu", 2): [30.0, 70.0]}
+
+    def said(config: Config, *_: object) -> tuple[list[SimpleNamespace], float]:
+        return [SimpleNamespace(seconds=one) for one in taken[config.layer.gate.kind, config.deepest]], 0.0
+
+    monkeypatch.setattr(job, "planned", said)
+    assert estimate([own]) == 50  # of what it is to be as long as
     assert own.tested() is None
-    own.train()  # half the seconds that its own epochs were to take
+    own.train()  # half the seconds that its own epochs were to take; the other run need not be there
     records = layerwise.load(tmp_path / "b").records
     assert [len(record.epochs) for record in records] == [2, 1]
-    write_record(path, read_record(path) | {"seconds": [500, 1000]})
+    taken["nearest", 1] = [500.0]
     accuracies = own.tested()
     assert accuracies is not None and len(accuracies) == 2
     own.train()

@@ -32,7 +32,7 @@ class Job:
     """of the run; `run_dir` is given"""
     end_to_end: bool = False
     paced: "tuple[Job, int] | None" = None
-    """a run, and its depth: this one gets as many seconds, so that its epochs follow; None: the configuration's"""
+    """a run, and its depth: this one's epochs are what takes as long by a rehearsal; None: the configuration's"""
 
     @property
     def folder(self) -> Path:
@@ -85,10 +85,13 @@ class Job:
             return self.config
         if (self.folder / "config.yaml").exists():
             return self._begun_as(read_config(self.folder / "config.yaml"))
-        other, depth = self.paced
-        share = other.seconds(depth) / estimate([Job(self.config, self.end_to_end)])
-        print(f"as many epochs as fit into {in_words(other.seconds(depth))}", flush=True)
-        return _with_epochs(self.config, lambda n: max(1, round(share * self.config.layer_at(n).optimizer.epochs)))
+        data, own = load_data(self.config.data, self.config.seed), replace(self, paced=None)
+        # rehearsed one after the other, so that what else the machine has to do slows down both
+        ahead, seconds = sum(_seconds(_alike(self), data)), sum(_seconds(own, data))
+        print(f"as many epochs as fit into {in_words(ahead)}", flush=True)
+        return _with_epochs(
+            self.config, lambda n: max(1, round(ahead / seconds * self.config.layer_at(n).optimizer.epochs))
+        )
 
     def _is(self, stored: Config) -> bool:
         """Whether a configuration is this run's."""
@@ -125,13 +128,18 @@ def estimate(jobs: Sequence[Job]) -> float:
     """
     data, known, total = load_data(jobs[0].config.data, jobs[0].config.seed), dict[str, list[float]](), 0.0
     for job in jobs:
-        like = job if job.paced is None else Job(replace(job.paced[0].config, depth=job.paced[1]))
+        like = _alike(job)
         key = repr((_deciding(replace(like.config, seed=0)), like.end_to_end))
         if key not in known:
             known[key] = _seconds(like, data)
         done = [(job.folder / f"layer-{number}" / "layer.json").exists() for number in range(1, len(known[key]) + 1)]
         total += sum(seconds for seconds, there in zip(known[key], done, strict=True) if not there)
     return total
+
+
+def _alike(job: Job) -> Job:
+    """A run that takes as long as this one is to take."""
+    return job if job.paced is None else Job(replace(job.paced[0].config, depth=job.paced[1]))
 
 
 def _seconds(job: Job, data: DataSet) -> list[float]:
