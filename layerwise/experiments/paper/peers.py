@@ -4,8 +4,10 @@ The shapes are those of the models' authors where a layer's settings can say the
 there is time for, so that none stands here as its authors would have it.
 """
 
-from layerwise.experiments.paper.tables import DEPTH, Row, Settings, Table, depths
+from layerwise.experiments.paper.tables import Row, Settings, Table, depths
 
+DEPTH = 3
+"""that our recipe is made for"""
 OURS = "our recipe"
 WHOLE = (OURS, DEPTH)
 """whose seconds a model gets, unless it is to be compared by depth"""
@@ -58,14 +60,14 @@ PLUS_MINUS: Settings = ONE | {
 PEERS = Table(
     "Peers, each with as many seconds of training as our recipe takes",
     [
-        *depths(OURS, {}),
+        *depths(OURS, {}, DEPTH),
         *(
             Row(f"our shape, ReLU convolutions, end to end, depth {d}", CNN, depth=d, end_to_end=True, paced=(OURS, d))
             for d in range(1, DEPTH + 1)
         ),
-        Row("a small CNN end to end", SMALL_CNN, depth=DEPTH, end_to_end=True, paced=WHOLE),
-        *depths("our shape, ReLU convolutions, layer by layer", RELU, WHOLE),
-        *depths("our recipe, atoms at random", {"layer.dictionary": "gaussian"}, WHOLE),
+        Row("a small CNN end to end", SMALL_CNN, depth=4, end_to_end=True, paced=WHOLE),
+        *depths("our shape, ReLU convolutions, layer by layer", RELU, DEPTH, WHOLE),
+        *depths("our recipe, atoms at random", {"layer.dictionary": "gaussian"}, DEPTH, WHOLE),
         Row("triangle k-means, quadrants (Coates & Ng)", TRIANGLE, paced=WHOLE),
         Row("hard neighbors of ± patches (Thiry et al.)", PLUS_MINUS, paced=WHOLE),
     ],

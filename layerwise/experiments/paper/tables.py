@@ -76,9 +76,9 @@ DEEP: Settings = {"layers.1.pool": 2}
 DEPTH = 4
 
 
-def depths(name: str, settings: Settings, paced: tuple[str, int] | None = None) -> list[Row]:
+def depths(name: str, settings: Settings, most: int = DEPTH, paced: tuple[str, int] | None = None) -> list[Row]:
     """The rows of a stack, one for each depth."""
-    return [Row(f"{name}, depth {d}", settings, depth=d, stack=name, paced=paced) for d in range(1, DEPTH + 1)]
+    return [Row(f"{name}, depth {d}", settings, depth=d, stack=name, paced=paced) for d in range(1, most + 1)]
 
 
 TABLES = {
