@@ -61,11 +61,11 @@ PEERS = Table(
     "Peers, each with as many seconds of training as our recipe takes",
     [
         *depths(OURS, {}, DEPTH),
+        Row("a small CNN end to end", SMALL_CNN, depth=4, end_to_end=True, paced=WHOLE),
         *(
             Row(f"our shape, ReLU convolutions, end to end, depth {d}", CNN, depth=d, end_to_end=True, paced=(OURS, d))
             for d in range(1, DEPTH + 1)
         ),
-        Row("a small CNN end to end", SMALL_CNN, depth=4, end_to_end=True, paced=WHOLE),
         *depths("our shape, ReLU convolutions, layer by layer", RELU, DEPTH, WHOLE),
         *depths("our recipe, atoms at random", {"layer.dictionary": "gaussian"}, DEPTH, WHOLE),
         Row("triangle k-means, quadrants (Coates & Ng)", TRIANGLE, paced=WHOLE),
