@@ -90,8 +90,14 @@ class PatchLayer(nn.Module):
     def both(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the probe reads and what is handed on, (B, D, h', w') each; which atoms are near is found once."""
         described = self.embedding.dictionary.components is not None
-        if described and near is None and (ask := self.embedding.ask) and not torch.compiler.is_exporting():
-            near = ask(x.float())
+        if (
+            described
+            and near is None
+            and (ask := self.embedding.ask)
+            and not (x.is_meta or torch.compiler.is_exporting())
+        ):
+            with torch.autocast(x.device.type, enabled=False):  # as in `forward`
+                near = ask(x.float())
         read = self(x, near)
         return read, self.handed_on(x, near) if described else read
 
@@ -134,7 +140,10 @@ class ProbedLayer(nn.Module):
         That is what is handed on, once the layer is trained. `near`, where it is known, is what the embedding's `ask`
         says of x.
         """
-        read, out = (self.layer(x, near),) * 2 if self.training else self.layer.both(x, near)
+        if self.training:
+            read = out = self.layer(x, near)
+        else:
+            read, out = self.layer.both(x, near)
         return out, self.classified(read, below)
 
     def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:

@@ -85,9 +85,9 @@ class Job:
             return self.config
         if (self.folder / "config.yaml").exists():
             return self._begun_as(read_config(self.folder / "config.yaml"))
-        data, own = load_data(self.config.data, self.config.seed), replace(self, paced=None)
+        data = load_data(self.config.data, self.config.seed)
         # rehearsed one after the other, so that what else the machine has to do slows down both
-        ahead, seconds = sum(_seconds(_alike(self), data)), sum(_seconds(own, data))
+        ahead, seconds = sum(_seconds(_alike(self), data)), sum(_seconds(self, data))
         print(f"as many epochs as fit into {in_words(ahead)}", flush=True)
         return _with_epochs(
             self.config, lambda n: max(1, round(ahead / seconds * self.config.layer_at(n).optimizer.epochs))
