@@ -21,7 +21,7 @@ from layerwise.data.images import Images
 from layerwise.data.reading import each, labeled_files
 from layerwise.data.rows import allocate, kept
 from layerwise.errors import DamagedRun, SettingError
-from layerwise.nn.layer import most_numbers
+from layerwise.nn.outline import most_numbers
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.files import read_tensors
 from layerwise.run.folder import assembled

@@ -14,7 +14,7 @@ from layerwise.data.crops import Shifts
 from layerwise.data.images import Augmentation, Drawn, Images, moved, to_input
 from layerwise.data.known import Chosen, Known
 from layerwise.data.rows import Rows, Stored
-from layerwise.nn.layer import most_numbers
+from layerwise.nn.outline import most_numbers
 
 TOGETHER = 256
 """images a batch, at most, where nothing is trained"""

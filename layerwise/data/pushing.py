@@ -12,7 +12,8 @@ from layerwise.data.batches import images_in_room
 from layerwise.data.crops import Origin
 from layerwise.data.images import Augmentation, to_input
 from layerwise.errors import TrainingFailed
-from layerwise.nn.layer import ProbedLayer, most_numbers
+from layerwise.nn.layer import ProbedLayer
+from layerwise.nn.outline import most_numbers
 from layerwise.nn.stack import FrozenStack
 
 Pushed = Iterator[tuple[Tensor, Tensor, Tensor]]

@@ -3,14 +3,11 @@
 Shapes: B batch, C channels in, H W image side, N atoms, D channels out, h' w' output side.
 """
 
-import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from layerwise.config import Layer
 from layerwise.config.choices import EMBEDDINGS, GATES, NORMS, PROBES, RESIDUALS
@@ -18,6 +15,7 @@ from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.embedding import Embedding
 from layerwise.nn.kmeans import Progress
 from layerwise.nn.mirror import PairedProjection, folded, patch_mirror
+from layerwise.nn.outline import output_shape
 from layerwise.nn.projection import Sparse, can_be_one, normalized, projected
 from layerwise.ops import average_pool
 
@@ -226,38 +224,3 @@ def shape_through(settings: Layer, shape: tuple[int, int, int]) -> tuple[int, in
         atoms = torch.empty(settings.atoms, dimension)
         layer = _patch_layer(settings, PatchDictionary(mean, whitening, atoms, mirror, components))
     return output_shape(_Handing(layer), shape)
-
-
-def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The shape that a module makes of an input (C, H, W), by a pass of tensors without content; or ValueError."""
-    try:
-        # two images, since batch norm refuses one
-        _, d, h, w = _outlined(module, torch.empty(2, *shape, device="meta")).shape
-    except RuntimeError as error:
-        raise ValueError(f"nothing is left of an input of {shape[1]}×{shape[2]}") from error
-    return d, h, w
-
-
-@torch.no_grad()
-def most_numbers(layers: Iterable[nn.Module], shape: tuple[int, int, int]) -> int:
-    """The size of the largest of an image (C, H, W) and what layers, one upon another, and their parts make of it."""
-    sizes, x, logits = [math.prod(shape)], torch.empty(2, *shape, device="meta"), None
-
-    def note(part: nn.Module, inputs: Any, output: Any) -> None:
-        tensors = output if isinstance(output, tuple) else (output,)
-        sizes.extend(math.prod(tensor.shape[1:]) for tensor in tensors if isinstance(tensor, Tensor))
-
-    for layer in layers:
-        hooks = [part.register_forward_hook(note) for part in layer.modules()]
-        try:
-            x, logits = _outlined(layer, x, logits)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return max(sizes)
-
-
-def _outlined(module: nn.Module, *inputs: Tensor | None) -> Any:
-    """What a module makes of inputs without content."""
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return functional_call(module, {name: tensor.to("meta") for name, tensor in tensors.items()}, inputs)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from layerwise.data.batches import images_in_room
 from layerwise.data.images import Images, to_input
-from layerwise.nn.layer import most_numbers
+from layerwise.nn.outline import most_numbers
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.figures import Pixels
 

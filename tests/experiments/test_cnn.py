@@ -15,7 +15,7 @@ from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
 from layerwise.experiments.paper.cnn import EndToEnd, train_end_to_end
 from layerwise.experiments.paper.job import Job
-from layerwise.nn.layer import most_numbers
+from layerwise.nn.outline import most_numbers
 from layerwise.parsing import parse
 from layerwise.report.tracking import Tracking
 from layerwise.run.files import read_record, write_record

@@ -27,7 +27,7 @@ from layerwise.config.run import restore
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.embedding import AffineMaps, Full
 from layerwise.nn.gates import Nearest
-from layerwise.nn.layer import most_numbers, output_shape, shape_through
+from layerwise.nn.layer import shape_through
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.ops import extract_patches
@@ -128,17 +128,6 @@ def test_shape_through__is_the_shape_of_a_real_pass(
     layer = make_layer(config, shape, paired=True).eval()
     out, _ = layer(torch.randn(2, *shape))
     assert shape_through(config, shape) == layer.shape == tuple(out.shape[1:]) == expected
-
-
-def test_output_shape__leaves_the_module_as_it_was() -> None:
-    layer = make_layer(SMALL, (2, 9, 8)).layer
-    before = {name: value.clone() for name, value in layer.state_dict().items()}
-    for training in (True, False):
-        layer.train(training)
-        assert output_shape(layer, (2, 9, 8)) == (5, 4, 3)
-        assert all(module.training == training for module in layer.modules())
-    after = layer.state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_norms__large_eps_keeps_a_rare_atom_small__small_blows_it_up() -> None:
@@ -340,15 +329,3 @@ def test_few_near_atoms__go_the_short_way__unless_what_is_defined_elsewhere_woul
     assert (embedding.gathered(x) is None) == (of != "neither")
     expected = layer.projection(layer.norm(embedding(x)))
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_most_numbers__is_the_size_of_the_largest_tensor_on_the_way() -> None:
-    small, wide = Layer(patch_size=3, atoms=8, channels=5, pool=1), Layer(patch_size=2, atoms=9, channels=30, pool=2)
-    lower, upper = make_layer(small, (2, 12, 11)), make_layer(wide, (5, 10, 9))
-    assert most_numbers([], (2, 12, 11)) == 2 * 12 * 11
-    assert most_numbers([lower], (2, 12, 11)) == 8 * 10 * 9  # as many atoms at as many positions
-    assert most_numbers([upper], (5, 10, 9)) == 30 * 5 * 4  # what is averaged over windows, and has more channels then
-    before = {name: value.clone() for name, value in lower.train().state_dict().items()}
-    assert most_numbers([lower, upper], (2, 12, 11)) == 8 * 10 * 9
-    assert all(torch.equal(value, before[name]) for name, value in lower.state_dict().items())
-    assert not any(part._forward_hooks for part in lower.modules())

@@ -14,7 +14,7 @@ from layerwise.config.choices import NORMS
 from layerwise.config.identity import fingerprint, settings_of
 from layerwise.data.splits import load_data
 from layerwise.data.views import ViewStore
-from layerwise.nn.layer import output_shape
+from layerwise.nn.outline import output_shape
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.summary import summarize
