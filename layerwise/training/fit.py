@@ -226,7 +226,7 @@ def fit_layer(
             ],
             default_root_dir=folder,
         )
-    module = LayerModule(layer, number, len(data.store.data.classes), optimizer, steps)
+    module = LayerModule(layer, number, len(data.store.data.classes), optimizer, steps, data.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", "(?s).*Checkpoint directory .* exists and is not empty")

@@ -21,6 +21,7 @@ from layerwise.data.batches import Batch
 from layerwise.errors import TrainingFailed
 from layerwise.nn.layer import ProbedLayer
 from layerwise.run.record import best_epoch
+from layerwise.seeds import fold_seed
 
 FINITE = 1 << 62
 """stands for the step at which the loss was not finite, where it always was"""
@@ -32,13 +33,16 @@ class LayerModule(LightningModule):
     Lightning gives it several steps at a time, as it takes longer for one than a small layer's step does.
     """
 
-    def __init__(self, layer: nn.Module, number: int, classes: int, config: Optimizer, steps: int) -> None:
+    def __init__(
+        self, layer: nn.Module, number: int, classes: int, config: Optimizer, steps: int, seed: int = 0
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.layer = layer  # such as a `ProbedLayer`: maps an input and the logits below to output and logits
         self.number = number
         self.config = config
         self.steps = steps  # an epoch
+        self.seed = seed
         self.val_accuracy, self.val_alone = (MulticlassAccuracy(classes, average="micro") for _ in range(2))
         # kept on the device, so that no step waits for them
         self.failed_step = torch.tensor(-1)
@@ -78,7 +82,8 @@ class LayerModule(LightningModule):
             self.logger.log_metrics({name: float(value) for name, value in values.items()} | epoch, step)
 
     def on_train_epoch_start(self) -> None:
-        """Count anew."""
+        """Count anew, and draw what is dropped by the epoch alone, so that a resumed training draws the same."""
+        torch.manual_seed(fold_seed(self.seed, self.current_epoch, processes.rank()))
         self.right, self.seen = torch.zeros_like(self.right), 0
 
     def train_accuracy(self) -> float:

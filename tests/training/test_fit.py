@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from layerwise.data.views import ViewStore
 from layerwise.errors import DamagedRun
 from layerwise.nn.stack import FrozenStack
 from layerwise.ops import multiplied_with
+from layerwise.run.files import commit
 from layerwise.run.folder import LayerFolder
 from layerwise.training import fit
 from layerwise.training.fit import fit_layer, rounding
@@ -25,6 +27,7 @@ from layerwise.training.inputs import LayerData
 from layerwise.training.module import BestEpoch
 from tests.conftest import QUIET, Command
 from tests.nn.layers import SMALL, make_layer
+from tests.run.test_run import hashes
 from tests.training.worlds import CPU, Matrix, world
 
 
@@ -89,6 +92,26 @@ def test_fit__goes_on_where_it_stood__and_says_so(tmp_path: Path, capsys: pytest
     assert again.epochs == whole.epochs and torch.equal(again.weights["weight"], whole.weights["weight"])
     assert again.seconds >= whole.seconds > 0
     assert capsys.readouterr().out == "layer 1: resuming after its last finished epoch\n"
+
+
+def test_what_is_dropped__follows_from_the_epoch__whatever_was_drawn_before(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["train", *QUIET, "--layer.probe.dropout=0.5"]
+    assert command(*settings, "--run_dir=whole").returncode == 0
+
+    def stopped(path: Path, write: Callable[[Path], object]) -> None:
+        commit(path, write)
+        raise OSError("stopped")
+
+    with monkeypatch.context() as moment:  # after the first of two epochs
+        moment.setattr("layerwise.training.fit.commit", stopped)
+        assert command(*settings).returncode == 1
+    torch.rand(5)
+    resumed = command(*settings)
+    assert resumed.returncode == 0 and "resuming after its last finished epoch" in resumed.stdout
+    assert "epoch 2/2" in resumed.stdout and "epoch 1/2" not in resumed.stdout
+    assert hashes(tmp_path / "r", "layer-1/*.safetensors") == hashes(tmp_path / "whole", "layer-1/*.safetensors")
 
 
 def flipped(content: bytes) -> bytes:

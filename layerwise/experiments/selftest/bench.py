@@ -19,7 +19,8 @@ from layerwise.experiments.selftest.command import Ended, call
 
 T = TypeVar("T")
 SETTINGS = ["--config=plain_digits", "--data.name=image_folder", "--layer.atoms=8", "--layer.channels=4"]
-SETTINGS += ["--layer.patch_size=3", "--layer.pool=1", "--optimizer.epochs=3", "--optimizer.batch_size=16"]
+SETTINGS += ["--layer.patch_size=3", "--layer.pool=1", "--layer.probe.dropout=0.3"]
+SETTINGS += ["--optimizer.epochs=3", "--optimizer.batch_size=16"]
 SETTINGS += ["--trainer.accelerator=cpu", "--wandb.mode=disabled"]
 FIRST, DEEPER = "--depth=2", "--depth=3"
 """a stack, and one more layer on it"""
