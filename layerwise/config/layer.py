@@ -146,6 +146,9 @@ class Layer:
             if self.channels is None or self.channels > self.atoms:
                 held = "null" if self.channels is None else self.channels
                 return "output", f"gates, of {self.atoms} atoms in {held} channels; give 1 to {self.atoms} channels"
+            if self.k == self.atoms:
+                few = f"{self.k} of {self.atoms} atoms, but where all are near, gates say nothing"
+                return "neighbors", f"{few}; give fewer neighbors, or channels as output"
         if self.gate.kind == "relu" and (self.embedding != "full" or self.probe.kind == "unconstrained"):
             return "gate.kind", "relu is the sign of a map, but here there are no maps; change gate, embedding or probe"
         if self.probe.kind == "unconstrained":

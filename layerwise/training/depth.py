@@ -85,8 +85,9 @@ def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
         own, (_, height, width) = config.layer_at(number), shape
         size = min(own.patch_size, height, width)
         height, width = height - size + 1, width - size + 1
-        atoms = max(1, min(own.atoms, images * height * width // PATCHES))
-        neighbors = None if own.neighbors is None else min(own.neighbors, atoms)
+        spare = 1 if own.output == "gates" else 0  # of the atoms, where it must differ which are near
+        atoms = max(1 + spare, min(own.atoms, images * height * width // PATCHES))
+        neighbors = None if own.neighbors is None else min(own.neighbors, atoms - spare)
         batch = min(own.optimizer.batch_size, max(2, images // STEPS))
         fitting = replace(
             own,

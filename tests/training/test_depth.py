@@ -110,6 +110,14 @@ def test_lowered__hands_on_no_more_components_than_there_are_atoms() -> None:
     assert lowered(config, (1, 6, 6), 800) == config
 
 
+def test_lowered__leaves_an_atom_that_is_not_near__where_gates_are_handed_on() -> None:
+    config = Config(layer=Layer(patch_size=3, atoms=64, neighbors=32, channels=8, output="gates"))
+    few = lowered(config, (1, 6, 6), 8).layer_at(1)
+    assert (few.atoms, few.neighbors) == (16, 15) and few.conflict() is None
+    fewest = lowered(config, (1, 3, 3), 2).layer_at(1)
+    assert (fewest.atoms, fewest.neighbors) == (2, 1) and fewest.conflict() is None
+
+
 def test_lowered__mirrors_nothing_where_windows_would_not_part_a_row() -> None:
     config = Config(
         depth=2, layer=Layer(patch_size=3, pool=2, atoms=4, mirror=True), layers={2: SingleLayer(pool=1, mirror=True)}
