@@ -5,7 +5,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Literal
 
-from layerwise.config.checks import at_least, check_ranges, number, setting, within
+from layerwise.config.checks import at_least, check_values, number, setting, within
 from layerwise.config.choices import BORDERS, DATASETS, OPTIMIZERS, SCHEDULES, SHIFTS
 from layerwise.config.layer import Layer
 from layerwise.errors import SettingError
@@ -30,7 +30,7 @@ class Teacher:
     """of the images, in pixels"""
     hidden: int = setting(16, at_least(1))
     """hidden units of the network"""
-    seed: int = setting(0, at_least(0))
+    seed: int = setting(0, within(0, 2**62 - 2))
     """of centers, network and images"""
 
 
@@ -161,18 +161,23 @@ class Config:
     layer: Layer = field(default_factory=Layer)
     """settings of every layer"""
     layers: dict[int, SingleLayer] = field(default_factory=dict)
-    """single layers, numbered from 1, that differ from `layer` or from `optimizer`"""
+    """single layers, numbered from 1, that differ from `layer` or from `optimizer`; a Layer has the latter"""
     optimizer: Optimizer = field(default_factory=Optimizer)
     features: Features = field(default_factory=Features)
     trainer: Trainer = field(default_factory=Trainer)
     wandb: Wandb = field(default_factory=Wandb)
 
     def __post_init__(self) -> None:
-        if self.layers and min(self.layers) < 1:
-            raise SettingError(f"layers.{min(self.layers)}: there is no such layer; they are numbered from 1")
-        check_ranges(self, lambda name: name)
+        check_values(self, lambda name: name)
+        for i, given in self.layers.items():
+            if not isinstance(i, int) or i < 1:
+                raise SettingError(f"layers.{i}: there is no such layer; they are numbered from 1")
+            if not isinstance(given, Layer):
+                raise SettingError(f"layers.{i}: {given!r} is not settings of a layer; give a layerwise.Layer")
+        singles = {i: self._trained(given) for i, given in self.layers.items()}
+        object.__setattr__(self, "layers", singles)
         for i in self.layers:
-            check_ranges(self.layers[i], partial(self.name_of, i))
+            check_values(self.layers[i], partial(self.name_of, i))
         for i in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
             if conflict := self.layer_at(i).conflict():
                 raise SettingError(f"{self.name_of(i, conflict[0])}: {conflict[1]}")
@@ -208,9 +213,13 @@ class Config:
 
     def layer_at(self, number: int) -> SingleLayer:
         """The settings of layer `number`, from 1."""
-        if number in self.layers:
-            return self.layers[number]
-        return SingleLayer(**{f.name: getattr(self.layer, f.name) for f in fields(Layer)}, optimizer=self.optimizer)
+        return self.layers[number] if number in self.layers else self._trained(self.layer)
+
+    def _trained(self, layer: Layer) -> SingleLayer:
+        """A layer with the optimizer of all, unless it has its own."""
+        if isinstance(layer, SingleLayer):
+            return layer
+        return SingleLayer(**{f.name: getattr(layer, f.name) for f in fields(Layer)}, optimizer=self.optimizer)
 
     def name_of(self, number: int, name: str) -> str:
         """By what name a setting of layer `number` was given: layers.2.atoms, layer.atoms or optimizer.epochs."""

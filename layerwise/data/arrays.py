@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from layerwise.config import Data, SettingError
-from layerwise.config.checks import check_ranges
+from layerwise.config.checks import check_values
 from layerwise.data.images import Images
 from layerwise.data.rows import allocate
 from layerwise.data.splits import DataSet, RawData, prepared
@@ -55,7 +55,9 @@ def dataset(
     if wrong := [name for name, pair in pairs.items() if len(pair) != 2]:
         raise SettingError(f"{wrong[0]}: {len(pairs[wrong[0]])} values; give a pair, images and labels, or a share")
     config = replace(Data("arrays", flip=flip, crop=crop, border=border, shifts=shifts), **shares)
-    check_ranges(config, lambda name: f"data.{name}")
+    check_values(config, lambda name: f"data.{name}")
+    if seed < 0:
+        raise SettingError(f"seed: {seed} is too small; give a whole number of at least 0")
     known = _listed(labels)
     try:
         classes = sorted(set(known))  # type: ignore[type-var]
@@ -73,7 +75,7 @@ def as_tensor(images: Any) -> Tensor:
     """An array of numbers, of any byte order, as a tensor; SettingError where it holds none."""
     array = images if isinstance(images, Tensor) else np.asarray(images)
     if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "uif":
+        if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
             raise SettingError(f"images: type {array.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
         array = array if array.flags.writeable else array.copy()  # as torch asks for
@@ -137,4 +139,5 @@ def _listed(labels: Any) -> list[Hashable]:
         if labels.ndim != 1:
             raise SettingError(f"labels: shape {tuple(labels.shape)}; give one for each image, (n,)")
         return list(labels.tolist())
-    return list(labels)
+    values: list[Any] = [label.tolist() if isinstance(label, (np.generic, Tensor)) else label for label in labels]
+    return values

@@ -2,9 +2,12 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
 from layerwise.config import (
     Config,
@@ -21,6 +24,7 @@ from layerwise.config import (
     SingleLayer,
     Teacher,
     Trainer,
+    Wandb,
     Whitening,
 )
 from layerwise.config.run import plain, restore
@@ -45,6 +49,20 @@ RANGES = [
         "data.teacher.radius: 1 is out of range; give a number from 0 to below 1",
     ),
     ({"data": Data(teacher=Teacher(dimension=1))}, "data.teacher.dimension: 1 is too small"),
+    ({"data": Data(teacher=Teacher(seed=2**63))}, f"data.teacher.seed: {2**63} is too large"),
+    ({"depth": "2"}, "depth: '2' is not a whole number or auto; give that"),
+    ({"depth": 2.5}, "depth: 2.5 is not a whole number or auto"),
+    ({"depth": True}, "depth: True is not a whole number or auto"),
+    ({"seed": "a"}, "seed: 'a' is not a whole number"),
+    ({"layer": {"atoms": 8}}, "layer: {'atoms': 8} is not of Layer"),
+    ({"layer": Layer(mirror=1)}, "layer.mirror: 1 is not true or false"),  # type: ignore[arg-type]
+    ({"optimizer": Optimizer(batch_size=32.5)}, "optimizer.batch_size: 32.5 is not a whole number"),  # type: ignore[arg-type]
+    ({"optimizer": Optimizer(learning_rate="1e-3")}, "optimizer.learning_rate: '1e-3' is not a number"),  # type: ignore[arg-type]
+    ({"wandb": Wandb(tags="a")}, "wandb.tags: 'a' is not a list of text, such as [a, b]"),  # type: ignore[arg-type]
+    ({"run_dir": 3}, "run_dir: 3 is not text"),
+    ({"layers": [Layer()]}, "layers: [Layer(.*] is not of dict"),
+    ({"layers": {"2": Layer()}}, "layers.2: there is no such layer"),
+    ({"layers": {2: {"atoms": 8}}}, "layers.2: {'atoms': 8} is not settings of a layer"),
     ({"optimizer": Optimizer(name="adm")}, "optimizer.name: adm is not one of .*; did you mean adamw?"),
     ({"optimizer": Optimizer(schedule="x")}, "optimizer.schedule: x is not one of "),
     ({"optimizer": Optimizer(epochs=0)}, "optimizer.epochs: 0 is too small"),
@@ -110,6 +128,11 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
         {"gate": Gate(kind="relu"), "embedding": "hard"},
         "gate.kind",
         "relu is the sign of a map, but here there are no maps; change gate, embedding or probe",
+    ),
+    (
+        {"output": "gates", "atoms": 8, "neighbors": 8, "channels": 4},
+        "neighbors",
+        "8 of 8 atoms, but where all are near, gates say nothing; give fewer neighbors, or channels as output",
     ),
     ({"mirror": True, "atoms": 65}, "atoms", "65, but with mirror they come in pairs; give an even number"),
     ({"mirror": True, "channels": 15}, "channels", "15, but with mirror they come in pairs; give an even number"),
@@ -202,6 +225,24 @@ def test_layer_at__is_the_single_layer_or_that_of_all() -> None:
     assert config.layer_at(1) == SingleLayer(atoms=100, pool=3, optimizer=Optimizer(epochs=7))
     assert config.layer_at(2) == single
     assert config.layer_at(2).k == 12  # a quarter of its own atoms
+
+
+def test_config__takes_numpy_s_numbers_and_paths__as_python_s() -> None:
+    given = Config(
+        depth=np.int64(2),  # type: ignore[arg-type]
+        seed=np.arange(3)[1],
+        run_dir=Path("r"),  # type: ignore[arg-type]
+        data=Data(crop=np.uint8(3)),  # type: ignore[arg-type]
+        layer=Layer(mirror=np.bool_(True)),  # type: ignore[arg-type]
+        optimizer=Optimizer(learning_rate=np.float32(0.5)),  # type: ignore[arg-type]
+    )
+    expected = Config(2, 1, "r", Data(crop=3), Layer(mirror=True), optimizer=Optimizer(learning_rate=0.5))
+    assert given == expected and yaml.safe_dump(plain(given)) == yaml.safe_dump(plain(expected))
+
+
+def test_config__a_layer_among_single_ones_has_the_optimizer_of_all() -> None:
+    config = Config(depth=2, layers={2: Layer(atoms=8)}, optimizer=Optimizer(epochs=7))  # type: ignore[dict-item]
+    assert config.layer_at(2) == SingleLayer(atoms=8, optimizer=Optimizer(epochs=7))
 
 
 def test_plain__says_of_single_layers_what_differs() -> None:
