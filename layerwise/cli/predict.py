@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         read += 1
         if given.json:
             shares = {name: round(value, 6) for name, value in zip(stack.classes, probabilities.tolist(), strict=True)}
-            best = max(shares, key=lambda name: shares[name])
+            best = stack.classes[int(probabilities.argmax())]
             print(json.dumps({"file": path, "class": best, "probabilities": shares}, ensure_ascii=False), flush=True)
             continue
         best, second = probabilities.topk(2).indices.tolist()

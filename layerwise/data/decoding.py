@@ -113,8 +113,14 @@ def decoded(config: Data, classes: list[str], pictures: list[Picture]) -> RawDat
 
 def _first(pictures: list[Picture], config: Data) -> tuple[Picture, Header]:
     """The first picture that can be read."""
+
+    def whole(place: Place) -> Header:
+        return read_both(place, "RGB")[0]
+
+    # the header of one that is cut off, and will be excluded, says nothing of the others
+    read = whole if config.skip_unreadable else read_header
     for picture in pictures:
-        if isinstance(header := _attempt(picture, read_header, config), Header):
+        if isinstance(header := _attempt(picture, read, config), Header):
             return picture, header
     raise SettingError(f"data.root: no file under {config.root} is a readable image")
 

@@ -200,9 +200,12 @@ def _opened(place: Place) -> Iterator[Image.Image]:
 
 
 def _header(image: Image.Image) -> Header:
-    turned = image.getexif().get(ORIENTATION, 1) >= 5
+    turned = 5 <= image.getexif().get(ORIENTATION, 1) <= 8
     size = (image.height, image.width) if turned else (image.width, image.height)
-    return Header(size, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
+    gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+    if image.mode == "P" and (colors := image.getpalette()):
+        gray = colors[::3] == colors[1::3] == colors[2::3]
+    return Header(size, gray)
 
 
 def _highest(image: Image.Image) -> int:

@@ -36,12 +36,16 @@ def test_picture__is_upright__as_its_header_says(
 
 
 def test_header__tells_gray_from_color(tmp_path: Path) -> None:
-    modes = {"1": True, "L": True, "LA": True, "I;16": True, "P": False, "RGB": False, "RGBA": False}
-    for mode, gray in modes.items():
+    modes = {"1": True, "L": True, "LA": True, "I;16": True, "P": True, "RGB": False, "RGBA": False}
+    for mode, gray in modes.items():  # a new palette is of grays
         path = tmp_path / f"{mode.replace(';', '')}.png"
         Image.new(mode, (3, 2)).save(path)
         assert read_header(path) == ((3, 2), gray)
         assert read_picture(path, "RGB").mode == "RGB"
+    image = Image.new("P", (3, 2))
+    image.putpalette([0, 0, 0, 9, 8, 9])
+    image.save(tmp_path / "colors.png")
+    assert not read_header(tmp_path / "colors.png").is_gray
 
 
 def test_picture__of_16_bits_keeps_its_range(tmp_path: Path) -> None:

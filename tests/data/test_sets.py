@@ -168,6 +168,16 @@ def test_image_folder__names_an_unreadable_image__and_leaves_it_out_if_asked(fol
     assert sum(map(len, (data.train, data.val, data.test))) == 119
 
 
+def test_image_folder__a_file_that_is_cut_off__says_nothing_of_the_others(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    first = folder / "train" / "bright" / "00.jpg"  # of all files
+    Image.effect_noise((40, 40), 90).convert("RGB").save(first)
+    first.write_bytes(first.read_bytes()[:-300])
+    data = load_data(Data(name="image_folder", root=str(folder), skip_unreadable=True), 0)
+    assert data.shape == (1, 8, 8) and sum(map(len, (data.train, data.val, data.test))) == 120
+
+
 def test_image_folder__refuses_what_cannot_be_learned(folder: Path, tmp_path: Path) -> None:
     def refused(root: Path, message: str) -> None:
         with pytest.raises(SettingError, match=message):

@@ -69,7 +69,7 @@ def test_shards__are_split_by_shard_and_key__or_as_their_names_say(tmp_path: Pat
     (tmp_path / "all-000.tar").rename(tmp_path / "my-train-000.tar")
     (tmp_path / "valid").mkdir()
     (tmp_path / "deep" / "all-001.TAR").rename(tmp_path / "valid" / "1.tar")
-    (tmp_path / "classes.txt").write_text("even\nodd\n")
+    (tmp_path / "classes.txt").write_text("even\nodd\n", encoding="utf-8-sig")  # as some editors begin a file
     data = read(tmp_path)
     assert levels(data.val) == list(range(40, 80)) and len(data.train) + len(data.test) == 40
     assert data.classes == ["even", "odd"]

@@ -202,10 +202,8 @@ def test_views__of_whole_images__hold_what_the_stack_makes_of_their_crops(
     store = ViewStore(Features(views=30), data, 7, CPU, mirror)
     sides, moved = [False] if mirror else [False, True], Augmentation(flip=True, crop=4)
     shifts = [(top, left, flipped) for flipped in sides for top in range(-4, 5) for left in range(-4, 5)]
-    crops = [
-        moved(data.train.pixels[:4], Drawn(torch.tensor(at)[:, None, None].expand(2, 4, 1), torch.full((4, 1), flipped)))
-        for *at, flipped in shifts
-    ]
+    each = [(torch.tensor(at)[:, None, None].expand(2, 4, 1), torch.full((4, 1), flip)) for *at, flip in shifts]
+    crops = [moved(data.train.pixels[:4], Drawn(*one)) for one in each]
     x = to_input(torch.cat(crops))
     for depth in (1, 2, 3):
         store.raise_to(stack.below(depth + 1))

@@ -133,7 +133,7 @@ def _classes(root: Path, present: set[int]) -> list[str]:
     """The classes' names, or their numbers."""
     if (path := root / "classes.txt").is_file():
         try:
-            classes = path.read_text(encoding="utf-8").splitlines()
+            classes = path.read_text(encoding="utf-8-sig").splitlines()  # as some editors mark it
         except ValueError as error:
             raise SettingError(f"data.root: {path} is no text of UTF-8; give a class's name a line") from error
         if "" in classes or len(set(classes)) < len(classes):
