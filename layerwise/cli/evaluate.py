@@ -25,13 +25,12 @@ def main(arguments: list[str]) -> None:
 
     from layerwise.console import print_table
     from layerwise.report import tested as report
-    from layerwise.run.files import check_writable, write_json
+    from layerwise.run.files import output_file, write_json
     from layerwise.run.run import Run
     from layerwise.trained import load
     from layerwise.training.evaluation import RANKS, Evaluation, evaluate, evaluate_mirrored
 
-    check_writable("predictions", given.predictions)
-    check_writable("json", given.json)
+    predictions, json = output_file("predictions", given.predictions), output_file("json", given.json)
     run, data, lost = Run(given.run), None, list[str]()
     if given.images:
         trained = load(given.run)
@@ -66,13 +65,13 @@ def main(arguments: list[str]) -> None:
         if len(table) > 1:
             print(f"\n{title}\n")
             print_table(table, left)
-    if given.predictions:
-        report.write_predictions(Path(given.predictions), tested, images, classes)
-    if given.json:
+    if predictions:
+        report.write_predictions(predictions, tested, images, classes)
+    if json:
         found = {"run": given.run, "evaluated": what} | report.values(tested, classes, k, validation)
         if mirrored:
             found["mirrored"] = report.values(mirrored, classes, k)
-        write_json(Path(given.json), found)
+        write_json(json, found)
     for reason in lost:
         print(reason, file=sys.stderr)
     check_read(len(lost), len(lost) + len(images))

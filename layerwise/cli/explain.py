@@ -14,9 +14,9 @@ def main(arguments: list[str]) -> None:
 
     from layerwise.errors import SettingError
     from layerwise.experiments.explain import explain
-    from layerwise.run.files import check_writable
+    from layerwise.run.files import output_file
 
-    check_writable("json", given.json)
+    file = output_file("json", given.json)
     if given.epochs < 0:
         raise SettingError(f"epochs: {given.epochs} is too few; give 1 or more, or 0 for no CNN")
-    explain(given.run, given.root, given.epochs, given.json)
+    explain(given.run, given.root, given.epochs, file)

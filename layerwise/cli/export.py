@@ -20,12 +20,12 @@ def main(arguments: list[str]) -> None:
     kind = given.format or SUFFIXES.get(out.suffix, "safetensors")
 
     from layerwise.export import FORMATS, LOADED
-    from layerwise.run.files import check_writable
+    from layerwise.run.files import output_file
     from layerwise.trained import load
 
     if kind != "safetensors":
-        check_writable("OUT", given.out)
+        out = output_file("OUT", given.out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SettingError(f"OUT: {out} is there already; give a new folder")
     FORMATS[kind](load(given.run), out)
-    print(f"{out}: {LOADED[kind].format(given.out)}")
+    print(f"{given.out}: {LOADED[kind].format(given.out)}")

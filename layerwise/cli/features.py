@@ -32,14 +32,14 @@ def main(arguments: list[str]) -> None:
     from layerwise.data.reading import pictures_in
     from layerwise.data.rows import allocate
     from layerwise.features import FORMATS, pyarrow
-    from layerwise.run.files import check_writable
+    from layerwise.run.files import output_file
     from layerwise.trained import load
 
     if out.suffix not in FORMATS:
         raise SettingError(f"OUT: {out} ends in none of {', '.join(FORMATS)}; give the name of a file to write, last")
     if out.suffix == ".parquet":
         pyarrow()
-    check_writable("OUT", given.out)
+    file = output_file("OUT", given.out)
     stack = load(given.run).to("cuda" if torch.cuda.is_available() else "cpu")
     if layer != "all" and not 1 <= layer <= len(stack.records):
         raise SettingError(f"layer: {layer} is none of the run's; give 1 to {len(stack.records)}, or all")
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
             features[len(kept)] = row
             kept.append(picture)
     files, classes = [file for file, _ in kept], [label for _, label in kept]
-    FORMATS[out.suffix](out, np.asarray(features)[: len(kept)], files, classes)
+    FORMATS[out.suffix](file, np.asarray(features)[: len(kept)], files, classes)
     print(f"{out}: {features.shape[1]} features of each of {len(kept)} images")
     for reason in lost:
         print(reason, file=sys.stderr)

@@ -16,7 +16,6 @@ def main(arguments: list[str]) -> None:
         options.error(f"--effort: {given.effort:g} is out of range; give a number such as 1")
 
     from layerwise.experiments.selftest.run import selftest
-    from layerwise.run.files import check_writable
+    from layerwise.run.files import output_file
 
-    check_writable("json", given.json)
-    selftest(given.folder, given.effort, given.json)
+    selftest(given.folder, given.effort, output_file("json", given.json))

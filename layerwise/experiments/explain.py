@@ -69,7 +69,7 @@ class SmallCNN(nn.Module):
         return out, self.linear(out.flatten(1))
 
 
-def explain(path: str, root: str | None, epochs: int, json: str | None) -> list[Explained]:
+def explain(path: str, root: str | None, epochs: int, json: Path | None) -> list[Explained]:
     """Print, for each finished layer of a run, its accuracies, and that of a CNN on what it was given.
 
     The CNN is trained for so many epochs; 0: there is none. `root` is that of the data, if it has moved since; `json`
@@ -99,7 +99,7 @@ def explain(path: str, root: str | None, epochs: int, json: str | None) -> list[
     save_figure(run.path / FIGURE, as_array(explanation_chart(*lines)))
     print(f"\nfigure: {run.path / FIGURE}")
     if json is not None:
-        write_json(Path(json), [vars(one) for one in found])
+        write_json(json, [vars(one) for one in found])
     return found
 
 
@@ -115,7 +115,8 @@ def _bound(run: Run, data: DataSet, below: FrozenStack, number: int, epochs: int
     print(f"a CNN on the input of layer {number}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         optimizer = Optimizer(epochs=epochs, batch_size=size)
-        history = fit_layer(model, number, batches, optimizer, config.trainer, Path(folder))
+        trainer = replace(config.trainer, precision=config.trainer.precision if device.type == "cuda" else "32-true")
+        history = fit_layer(model, number, batches, optimizer, trainer, Path(folder))
     return history.best["val_accuracy"]
 
 

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from safetensors import SafetensorError, safe_open
 
@@ -114,15 +114,26 @@ def _digest(tensors: Mapping[str, "Tensor"], about: object) -> str:
     return sha.hexdigest()
 
 
-def check_writable(option: str, path: str | None) -> None:
-    """Refuse, by the option that names it, a file that could not be written in the end."""
+@overload
+def output_file(option: str, path: str) -> Path: ...
+
+
+@overload
+def output_file(option: str, path: str | None) -> Path | None: ...
+
+
+def output_file(option: str, path: str | None) -> Path | None:
+    """The file that an option says to write, where links lead; SettingError if it could not be written in the end."""
     if path is None:
-        return
+        return None
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise SettingError(f"{option}: {path} cannot be written, since its folder is not there; create it first")
-    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise SettingError(f"{option}: {path} is a folder or cannot be written to; give a file that can")
+    if target.exists() and not target.is_file():  # which would be replaced by a file
+        raise SettingError(f"{option}: {path} is a folder, a device or a pipe; give a file")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise SettingError(f"{option}: {path} cannot be written to; give a file that can")
+    return target
 
 
 def sha256(path: Path) -> str:

@@ -286,10 +286,10 @@ def test_paper__stacks_and_networks_of_table_4(command: Command, tmp_path: Path)
 
 
 def test_check_sweep__takes_values_for_no_names() -> None:
-    check_sweep(1, None, ["--wandb.name", "depth", "--wandb.group=seed", "--layer.atoms", "3"], ("depth",))
+    check_sweep(1, ["--wandb.name", "depth", "--wandb.group=seed", "--layer.atoms", "3"], ("depth",))
     for given in (["--depth", "3"], ["--depth=3"], ["--seed", "1"], ["--run_dir=r"], ["--layers.2.atoms", "3"]):
         with pytest.raises(SettingError, match=rf"^{given[0][2:].split('=')[0]}: each run here has its own"):
-            check_sweep(1, None, given, ("depth", "layer.atoms"))
+            check_sweep(1, given, ("depth", "layer.atoms"))
 
 
 def test_paper__errors_name_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

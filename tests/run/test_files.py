@@ -1,12 +1,13 @@
 """Files that are whole or not there, and where none can be written."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from layerwise.config import SettingError
-from layerwise.run.files import check_writable, commit, read_tensors, sha256, write_json, write_tensors
+from layerwise.run.files import commit, output_file, read_tensors, sha256, write_json, write_tensors
 
 
 def test_commit__leaves_the_old_file_where_writing_fails(tmp_path: Path) -> None:
@@ -55,13 +56,16 @@ def test_sha256__of_a_known_text(tmp_path: Path) -> None:
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_check_writable__names_the_option(tmp_path: Path) -> None:
-    check_writable("--json", None)
-    check_writable("--json", str(tmp_path / "new.json"))
-    (tmp_path / "old.json").touch()
-    check_writable("--json", str(tmp_path / "old.json"))
-    assert not (tmp_path / "new.json").exists()
+def test_output_file__is_where_links_lead__and_names_the_option(tmp_path: Path) -> None:
+    new, old, link = tmp_path / "new.json", tmp_path / "old.json", tmp_path / "link.json"
+    old.touch()
+    link.symlink_to("old.json")
+    assert output_file("--json", None) is None
+    assert output_file("--json", str(new)) == new and not new.exists()
+    assert output_file("--json", str(old)) == output_file("--json", str(link)) == old
     with pytest.raises(SettingError, match=r"^--json: .*none/a\.json cannot be written, since its folder is not there"):
-        check_writable("--json", str(tmp_path / "none" / "a.json"))
-    with pytest.raises(SettingError, match="^--json: .* is a folder or cannot be written to"):
-        check_writable("--json", str(tmp_path))
+        output_file("--json", str(tmp_path / "none" / "a.json"))
+    os.mkfifo(tmp_path / "pipe")
+    for no_file in (tmp_path, tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(SettingError, match=f"^--json: {no_file} is a folder, a device or a pipe; give a file"):
+            output_file("--json", str(no_file))

@@ -4,7 +4,6 @@ import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -21,7 +20,7 @@ from layerwise.nn.kmeans import kmeans, nearest
 from layerwise.nn.whitening import fit_whitening
 from layerwise.ops import sample_patches
 from layerwise.parsing import RECIPES, read_config
-from layerwise.run.files import check_writable, write_json
+from layerwise.run.files import output_file, write_json
 
 ITERATIONS = 25
 
@@ -31,7 +30,7 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
 
     Raises SettingError where the file cannot be written.
     """
-    check_writable("--json", path)
+    file = output_file("--json", path)
     batch = 16 if quick else 512 if device.type == "cuda" else 64
     rows = []
     for settings, shape in layers(quick):
@@ -49,8 +48,8 @@ def benchmark(quick: bool, path: str | None, device: torch.device) -> list[Row]:
         sizes = str(row.atoms), str(row.neighbors), str(row.pool), row.backend, row.gates
         table.append((*sizes, *speeds, peak, "yes" if row.agrees else "NO"))
     print_table(table)
-    if path is not None:
-        write_json(Path(path), [asdict(row) for row in rows])
+    if file is not None:
+        write_json(file, [asdict(row) for row in rows])
     print()
     parts: dict[str, Callable[[], list[str]]] = {
         "whole layers": lambda: measure_known(quick, device),

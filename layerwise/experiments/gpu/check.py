@@ -20,7 +20,7 @@ from layerwise.experiments.gpu.findings import Check, Finding
 from layerwise.experiments.gpu.kernels import CASES, Case, Shape
 from layerwise.experiments.gpu.table import EPOCHS, Table1
 from layerwise.parsing import RECIPES, read_config
-from layerwise.run.files import check_writable, read_record, write_record
+from layerwise.run.files import output_file, read_record, write_record
 from layerwise.version import VERSION
 
 OLDEST = (8, 0)
@@ -93,7 +93,6 @@ class Record:
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_writable("--json", str(self.path))
         if not self.path.exists():
             return
         try:
@@ -137,7 +136,7 @@ def check_gpu(
         device = torch.device("cuda")
     end = now() + 60 * minutes
     sizes = sizes or full(device)
-    table, record = Table1(arguments, lambda: end - now()), Record(Path(path), about(device))
+    table, record = Table1(arguments, lambda: end - now()), Record(output_file("--json", path), about(device))
     checks = [
         *kernels.checks(sizes.cases, sizes.layers, sizes.batch, device),
         *speed.checks(sizes.layers, sizes.batch, sizes.side, sizes.turns, device),

@@ -33,7 +33,7 @@ class Table1:
 
     def __post_init__(self) -> None:
         names = {name for row in TABLES["table1"].rows for name in row.settings}
-        check_sweep(1, None, self.arguments, ("depth", "config", "optimizer.epochs", *names))
+        check_sweep(1, self.arguments, ("depth", "config", "optimizer.epochs", *names))
         self._jobs(WHOLE)  # what cannot be is refused at once
 
     def checks(self) -> list[Check]:

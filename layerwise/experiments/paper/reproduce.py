@@ -17,7 +17,7 @@ from layerwise.parsing import parse
 from layerwise.report.charts import curve_chart
 from layerwise.report.figures import as_array
 from layerwise.report.listener import save_figure
-from layerwise.run.files import check_writable, write_json
+from layerwise.run.files import output_file, write_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def reproduce(name: str, scale: str | None, seeds: int, path: str | None, argume
     rows = rows_at(table, scale)
     names = dict.fromkeys(name for row in rows for name in row.settings)
     differing = [name for name in names if len({row.settings.get(name) for row in rows}) > 1]
-    check_sweep(seeds, path, arguments, ("depth", "config", *differing))
+    file = output_file("--json", path)
+    check_sweep(seeds, arguments, ("depth", "config", *differing))
     runs = configured(rows, name if scale is None else f"{name}-{scale}", seeds, arguments, table.recipe)
     by_seed = [job for jobs in zip(*runs.values(), strict=True) for job in jobs]
     open_runs = [job for job in by_seed if job.tested() is None]
@@ -74,17 +75,16 @@ def reproduce(name: str, scale: str | None, seeds: int, path: str | None, argume
         place = runs[rows[0].name][0].folder.parent / f"{name}.png"
         save_figure(place, as_array(figure))
         print(f"\nfigure: {place}")
-    if path is not None:
-        write_json(Path(path), [asdict(result) for result in results])
+    if file is not None:
+        write_json(file, [asdict(result) for result in results])
     return results
 
 
-def check_sweep(seeds: int, path: str | None, arguments: list[str], own: tuple[str, ...]) -> None:
+def check_sweep(seeds: int, arguments: list[str], own: tuple[str, ...]) -> None:
     """Refuse what cannot be given to a command of many runs, to each of which it gives seed, run_dir and `own` itself.
 
     Raises SettingError, naming what was given.
     """
-    check_writable("--json", path)
     if seeds < 1:
         raise SettingError(f"--seeds: {seeds} is too few; give 1 or more")
     for argument in arguments:

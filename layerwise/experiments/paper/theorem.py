@@ -15,7 +15,7 @@ from layerwise.experiments.paper.reproduce import check_sweep
 from layerwise.parsing import parse
 from layerwise.report.figures import Pixels, as_array, panels
 from layerwise.report.listener import save_figure
-from layerwise.run.files import write_json
+from layerwise.run.files import output_file, write_json
 
 CLUSTERS = 64
 SAMPLES = [300, 1000, 3000, 10_000, 20_000]
@@ -54,7 +54,8 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
     `quick` takes few samples and steps, `path` is a JSON file for the errors, `arguments` are further settings for
     every run, as for layerwise train. Raises SettingError where a setting does not fit.
     """
-    check_sweep(seeds, path, arguments, OWN)
+    file = output_file("--json", path)
+    check_sweep(seeds, arguments, OWN)
     sizes, steps = (SAMPLES[:2], 50) if quick else (SAMPLES, STEPS)
     folder = Path("runs") / ("theorem-quick" if quick else "theorem")
     results = []
@@ -77,8 +78,8 @@ def theorem(seeds: int, quick: bool, path: str | None, arguments: list[str]) -> 
         print()
     save_figure(folder / "theorem.png", theorem_figure(results))
     print(f"\nfigure: {folder / 'theorem.png'}")
-    if path is not None:
-        write_json(Path(path), [asdict(result) for result in results])
+    if file is not None:
+        write_json(file, [asdict(result) for result in results])
     return results
 
 

@@ -20,7 +20,7 @@ from layerwise.nn.stack import FrozenStack
 from layerwise.parsing import parse
 from layerwise.report.figures import Pixels
 from layerwise.report.listener import save_figure
-from layerwise.run.files import check_writable, write_json
+from layerwise.run.files import output_file, write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 
@@ -56,8 +56,11 @@ def patches(asked: Asked) -> dict[str, Any]:
     `recommended`; of several layers all of them in `layers`. Raises SettingError where something that was given does
     not fit.
     """
+    file = output_file("--json", asked.json)
     _check(asked)
     config = parse(asked.settings)[0]
+    if config.seed >= 2**62:
+        raise SettingError(f"seed: {config.seed} is too large here; give one below {2**62}")
     title = "photographs" if asked.photos is None else Path(asked.photos).resolve().name
     if asked.layer is not None:
         title = Path(asked.layer.partition(":")[0]).name
@@ -91,13 +94,12 @@ def patches(asked: Asked) -> dict[str, Any]:
     tracker.figures(figures)
     tracker.close()
     value = next(reversed(results.values())) | ({"layers": results} if len(results) > 1 else {})
-    if asked.json is not None:
-        write_json(Path(asked.json), value)
+    if file is not None:
+        write_json(file, value)
     return value
 
 
 def _check(asked: Asked) -> None:
-    check_writable("--json", asked.json)
     for name, least in (("patch_size", 1), ("photo_size", 1), ("patches", FEWEST), ("centroids", 2), ("seeds", 1)):
         value = getattr(asked, name)
         if value is not None and value < least:

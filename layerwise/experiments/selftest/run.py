@@ -1,6 +1,5 @@
 """Try every promise, and tell what came of it."""
 
-import json
 import os
 import random
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from layerwise.errors import SettingError, TrainingFailed
 from layerwise.experiments.selftest import damage, faults, stops, tracking
 from layerwise.experiments.selftest.bench import Bench, Outcome
+from layerwise.run.files import write_json
 
 PROMISES = [stops.killed, stops.signaled, damage.damaged, *faults.FAULTS, tracking.untracked]
 NOT_PROMISED = """\
@@ -22,7 +22,7 @@ another program changes while a command runs, or about a file system that says a
 """
 
 
-def selftest(folder: str | None, effort: float, path: str | None) -> list[Outcome]:
+def selftest(folder: str | None, effort: float, path: Path | None) -> list[Outcome]:
     """Try all promises in a folder that is made in `folder`, print a table; TrainingFailed where one does not hold."""
     if folder is not None and not Path(folder).is_dir():
         raise SettingError(f"--folder: {folder} is not a folder; create it, or give another")
@@ -39,7 +39,7 @@ def selftest(folder: str | None, effort: float, path: str | None) -> list[Outcom
     print(f"\n{NOT_PROMISED}")
     failures = sum(len(outcome.failures) for outcome in outcomes)
     if path is not None:
-        Path(path).write_text(json.dumps([vars(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
+        write_json(path, [vars(outcome) for outcome in outcomes])
     trials = sum(outcome.trials for outcome in outcomes)
     print(f"{len(outcomes)} promises, {trials} trials, {failures} failures")
     if failures:
