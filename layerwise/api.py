@@ -1,7 +1,6 @@
 """What `import layerwise` offers: to train a stack as the command does, and to load and use one."""
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 
@@ -14,7 +13,7 @@ from layerwise.config.identity import default_run_dir
 from layerwise.console import print_table
 from layerwise.data.splits import DataSet, load_data
 from layerwise.launcher import together
-from layerwise.ops import exactly
+from layerwise.ops import as_torch_begins
 from layerwise.parsing import parse
 from layerwise.processes import agreed, by_first, in_turn
 from layerwise.report.listener import Figures
@@ -27,18 +26,6 @@ from layerwise.training.depth import check_fit
 from layerwise.training.evaluation import evaluate
 from layerwise.training.listeners import Listener, tell
 from layerwise.training.stack import train_stack
-
-
-@contextlib.contextmanager
-def as_torch_begins() -> Iterator[None]:
-    """Whatever is set around a call: gradients, and numbers of float32, multiplied as such."""
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float32)
-        with torch.inference_mode(False), torch.enable_grad(), exactly():
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @as_torch_begins()

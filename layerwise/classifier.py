@@ -6,6 +6,7 @@ Shapes: n images, C channels, H W side, F = C·H·W numbers of an image.
 import contextlib
 import io
 import json
+import math
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from layerwise.config import Config, SettingError
 from layerwise.config.run import plain, unmirrored
 from layerwise.data.arrays import arranged, dataset, shape_of
 from layerwise.data.splits import DataSet
+from layerwise.ops import as_torch_begins
 from layerwise.parsing import configure
 from layerwise.report.tracking import Tracking, described
 from layerwise.run.run import Run
@@ -121,13 +123,13 @@ class LayerwiseClassifier(
         if np.prod(self._axes) != rows.shape[1]:
             raise SettingError(f"shape: {self._axes} does not make {rows.shape[1]} numbers; give the shape of an image")
         self.image_shape_ = shape_of(rows.reshape(-1, *self._axes))
-        self.range_ = (0, 255) if rows.dtype == np.uint8 else (rows.min(), rows.max())
+        self.range_ = (0, 255) if rows.dtype == np.uint8 else (rows.min().item(), rows.max().item())
         config = self._config()
         with _ALONE, _silence(self.verbose):
             self._train(config, _divided(self._pictures(rows), y, labels, config))
         return self
 
-    @api.as_torch_begins()
+    @as_torch_begins()
     def _train(self, config: Config, data: DataSet) -> None:
         if config.trainer.processes > 1:
             asked = f"{config.trainer.processes} processes"
@@ -217,10 +219,11 @@ class LayerwiseClassifier(
 
 def _flattened(X: Any) -> tuple[Any, tuple[int, ...] | None]:
     """Images as rows (n, F), and their axes; what is no array of images, as it is."""
-    array = np.asarray(X) if isinstance(X, (list, tuple, Tensor)) else X
-    if getattr(array, "ndim", 2) <= 2 or not len(array):
+    array = X.numpy(force=True) if isinstance(X, Tensor) else np.asarray(X) if isinstance(X, (list, tuple)) else X
+    if getattr(array, "ndim", 2) <= 2:
         return array, None
-    return np.asarray(array).reshape(len(array), -1), tuple(array.shape[1:])
+    axes = tuple(array.shape[1:])
+    return np.asarray(array).reshape(len(array), math.prod(axes)), axes
 
 
 def _divided(images: Tensor, y: Array, labels: Array, config: Config) -> DataSet:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -23,6 +24,7 @@ from layerwise.data.rows import allocate, kept
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.nn.outline import most_numbers
 from layerwise.nn.stack import FrozenStack
+from layerwise.ops import in_float32
 from layerwise.run.files import read_tensors
 from layerwise.run.folder import assembled
 from layerwise.run.record import LayerRecord
@@ -93,9 +95,11 @@ class TrainedStack:
         chooses one; `pool` None averages nothing. Without `flatten` it is of that layer, (n, D, h', w'), as it is.
 
         Raises:
-            ValueError: images that are none, or no such layer.
+            ValueError: images that are none, no such layer, or no such grid.
         """
         numbers = self._numbers(layer)
+        if pool is not None and pool < 1:
+            raise ValueError(f"pool: {pool} is no side of a grid; give a whole number from 1, or None")
         if layer == "all" and not flatten:
             raise ValueError("flatten: False, but layers differ in shape; give the number of one")
         return self._gathered(images, lambda inputs: self._features(inputs, numbers, pool, flatten))
@@ -110,9 +114,9 @@ class TrainedStack:
     def _numbers(self, layer: int | Literal["all"]) -> Sequence[int]:
         if layer == "all":
             return range(1, len(self.records) + 1)
-        if not isinstance(layer, int) or not 1 <= layer <= len(self.records):
-            raise ValueError(f"layer: {layer!r} is not one of the layers 1 to {len(self.records)}")
-        return [layer]
+        if not isinstance(layer, Integral) or not 1 <= layer <= len(self.records):
+            raise ValueError(f"layer: {layer} is not one of the layers 1 to {len(self.records)}")
+        return [int(layer)]
 
     def _features(self, inputs: Tensor, numbers: Sequence[int], pool: int | None, flatten: bool) -> Tensor:
         found = []
@@ -158,8 +162,9 @@ class TrainedStack:
         while several := list(islice(remaining, self._given.together)):
             with ThreadPoolExecutor() as pool:
                 inputs = list(pool.map(read, several))
-            batch = torch.cat([torch.empty(0, *self.input_shape), *(x for x in inputs if isinstance(x, Tensor))])
-            rows = iter(compute(batch)) if len(batch) else iter(())
+            read_ones = [one for one in inputs if isinstance(one, Tensor)]
+            with in_float32():
+                rows = iter(compute(torch.cat(read_ones)) if read_ones else ())
             for file, found in zip(several, inputs, strict=True):
                 yield file, found if isinstance(found, str) else next(rows)
 
@@ -188,6 +193,7 @@ class TrainedStack:
         )
         return Images(kept(pixels, read), torch.tensor(labels), list(names)), lost
 
+    @in_float32()
     def _gathered(self, images: Any, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """What is computed of all images, (n, …), in room that is taken once, where it is known how many there are."""
         none = compute(torch.empty(0, *self.input_shape))

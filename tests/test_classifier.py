@@ -86,6 +86,23 @@ def test_numbers_have_any_range__and_beyond_it_count_as_its_ends(fitted: Layerwi
     assert quick(options=QUICK | {"optimizer.epochs": 1}).fit(IMAGES.astype(np.uint8), Y).range_ == (0, 255)
 
 
+def test_integers_and_booleans__may_span_all_that_their_type_holds() -> None:
+    levels = 17 * IMAGES[:300] - 136 * 1.0  # -136 to 136
+    signed = levels.clip(-128, 127).astype(np.int8)
+    assert signed.min() == -128 and signed.max() == 127
+    one_epoch = QUICK | {"optimizer.epochs": 1}
+    narrow, wide = (quick(options=one_epoch).fit(x, Y[:300]) for x in (signed, signed.astype(np.float64)))
+    assert narrow.range_ == wide.range_ == (-128, 127)
+    assert np.array_equal(narrow.predict_proba(signed), wide.predict_proba(signed.astype(np.float64)))
+    dark, light = (quick(options=one_epoch).fit(x, Y[:300]) for x in (IMAGES[:300] > 8, (IMAGES[:300] > 8) * 1.0))
+    assert np.array_equal(dark.predict_proba(IMAGES[:300] > 8), light.predict_proba((IMAGES[:300] > 8) * 1.0))
+
+
+def test_a_tensor_with_a_gradient__is_an_array_like_others(fitted: LayerwiseClassifier) -> None:
+    tensor = torch.from_numpy(IMAGES[NEW]).requires_grad_()
+    assert np.array_equal(fitted.predict(tensor), fitted.predict(IMAGES[NEW]))
+
+
 def test_random_state__decides_everything() -> None:
     def shares(random_state: Any) -> Array:
         found: Array = quick(random_state=random_state).fit(IMAGES[:100], Y[:100]).predict_proba(IMAGES[NEW])
@@ -201,6 +218,8 @@ def test_fit__refuses(message: str) -> None:
 
 
 def test_predict__refuses_other_images(fitted: LayerwiseClassifier) -> None:
+    with pytest.raises(ValueError, match="0 sample"):
+        fitted.predict(IMAGES[:0])
     with pytest.raises(SettingError, match=r"^X: images of \(4, 16\), but the classifier was fitted to \(8, 8\)"):
         fitted.predict(X.reshape(-1, 4, 16))
     with pytest.raises(ValueError, match="X has 63 features, but LayerwiseClassifier is expecting 64"):

@@ -92,6 +92,34 @@ def test_transform__gives_what_was_learned__of_layers_that_hand_on_something_els
         torch.testing.assert_close(scaled.std(1), torch.ones(read.shape[1]), atol=1e-3, rtol=0)
 
 
+def test_a_stack__is_the_same_whatever_numbers_torch_makes_by_itself(trained: Path, tmp_path: Path) -> None:
+    images, path = load_data(Data(), 0).test.pixels[:5], tmp_path / "image.png"
+    Image.fromarray(images[0, 0].numpy()).save(path)
+    stack = layerwise.load(trained)
+    expected = stack.transform(images), stack.predict_proba(images), stack.predict_proba(str(path))
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = layerwise.load(trained)
+        found = again.transform(images), again.predict_proba(images), again.predict_proba(str(path))
+        ((_, alone),) = again.classified([str(path)])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(expected, found, strict=True):
+        assert one.dtype == other.dtype == torch.float32 and torch.equal(one, other)
+    assert isinstance(alone, torch.Tensor) and torch.equal(alone, expected[2][0])
+
+
+@pytest.mark.parametrize("pool", [0, -1])
+def test_transform__refuses_a_grid_without_positions(pool: int, trained: Path) -> None:
+    with pytest.raises(ValueError, match=f"pool: {pool} is no side of a grid"):
+        layerwise.load(trained).transform(np.zeros((2, 1, 8, 8), np.uint8), pool=pool)
+
+
+def test_transform__takes_numpy_s_number_of_a_layer(trained: Path) -> None:
+    stack, images = layerwise.load(trained), np.full((2, 1, 8, 8), 200, np.uint8)
+    assert torch.equal(stack.transform(images, np.int64(2)), stack.transform(images, 2))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("layer", [0, 3, -1])
 def test_transform__refuses_a_layer_that_is_not_there(layer: int, trained: Path) -> None:
     with pytest.raises(ValueError, match=rf"layer: {layer} is not one of the layers 1 to 2"):

@@ -16,7 +16,7 @@ def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, i
     """The shape that a module makes of an input (C, H, W), by a pass of tensors without content; or ValueError."""
     try:
         # two images, since batch norm refuses one
-        _, d, h, w = _outlined(module, torch.empty(2, *shape, device="meta")).shape
+        _, d, h, w = _outlined(module, torch.empty(2, *shape, dtype=torch.float32, device="meta")).shape
     except RuntimeError as error:
         raise ValueError(f"nothing is left of an input of {shape[1]}×{shape[2]}") from error
     return d, h, w
@@ -25,7 +25,7 @@ def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, i
 @torch.no_grad()
 def most_numbers(layers: Iterable[nn.Module], shape: tuple[int, int, int]) -> int:
     """The size of the largest of an image (C, H, W) and what layers, one upon another, and their parts make of it."""
-    sizes, x, logits = [math.prod(shape)], torch.empty(2, *shape, device="meta"), None
+    sizes, x, logits = [math.prod(shape)], torch.empty(2, *shape, dtype=torch.float32, device="meta"), None
 
     def note(part: nn.Module, inputs: Any, output: Any) -> None:
         tensors = output if isinstance(output, tuple) else (output,)

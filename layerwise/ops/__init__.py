@@ -30,12 +30,21 @@ from torch import Tensor
 
 from layerwise.ops import convolution, reference
 from layerwise.ops.bounded import chunks
-from layerwise.ops.exact import exactly, multiplied_with
+from layerwise.ops.exact import as_torch_begins, exactly, in_float32, multiplied_with
 from layerwise.ops.near import layout, places
 from layerwise.ops.reference import affine, average_pool, extract_patches, kth_lowest, nearest_mask, sample_patches
 
-__all__ = ["affine", "average_pool", "chunks", "convolve", "embed", "exactly", "extract_patches", "gather"]
-__all__ += ["gathers", "kth_lowest", "multiplied_with", "near", "nearest_mask", "sample_patches"]
+__all__ = ["affine", "as_torch_begins", "average_pool", "chunks", "convolve", "embed", "exactly", "extract_patches"]
+__all__ += [
+    "gather",
+    "gathers",
+    "in_float32",
+    "kth_lowest",
+    "multiplied_with",
+    "near",
+    "nearest_mask",
+    "sample_patches",
+]
 
 FEW = 8
 """times as many atoms as may be near to a window, and `gather` pays"""

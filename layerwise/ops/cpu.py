@@ -206,6 +206,8 @@ def backward(
 
     `gathered_of` is the number of atoms where `grad` is that of what `gather` gives.
     """
+    if not len(x):
+        return torch.zeros(patch_size * patch_size * x.shape[1] + 1, gathered_of or grad.shape[1])
     if gathered_of is not None:
         return sparse.gradient(by_pixel(x), patch_size, near.numpy(), grad.numpy(), pool, gathered_of).T
     pooled = grad.permute(0, 2, 3, 1).contiguous()

@@ -24,3 +24,21 @@ def multiplied_with(precision: str) -> Iterator[None]:
 def exactly() -> AbstractContextManager[None]:
     """Products of float32 that are not rounded further."""
     return multiplied_with("highest")
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """New numbers of float32, whatever torch makes by itself."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def as_torch_begins() -> Iterator[None]:
+    """Whatever is set around a call: gradients, and numbers of float32, multiplied as such."""
+    with in_float32(), torch.inference_mode(False), torch.enable_grad(), exactly():
+        yield

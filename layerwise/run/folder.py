@@ -30,11 +30,13 @@ def assembled(record: LayerRecord, tensors: Mapping[str, "Tensor"]) -> "ProbedLa
     """A finished layer from its tensors; KeyError or RuntimeError where they are not those of such a layer."""
     from layerwise.nn.dictionary import PatchDictionary
     from layerwise.nn.layer import build_layer
+    from layerwise.ops import as_torch_begins
 
     own = {name.removeprefix(OF_DICTIONARY): value for name, value in tensors.items()}
     dictionary = PatchDictionary.of(own)
     c, h, w = record.input_shape
-    layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes), record.layer)
+    with as_torch_begins():
+        layer = build_layer(record.config, dictionary, (c, h, w), len(record.classes), record.layer)
     layer.load_state_dict(tensors)
     return layer
 

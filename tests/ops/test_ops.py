@@ -395,3 +395,10 @@ def test_near__is_the_same__whatever_precision_is_set(
     with ops.multiplied_with("medium"):
         assert [name for name, find in tried.items() if not torch.equal(find(), expected[name])] == []
         assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_embed__of_no_image__has_no_gradient() -> None:
+    maps = torch.randn(10, 4, requires_grad=True)
+    out = ops.embed(torch.zeros(0, 1, 5, 5), torch.zeros(10, 4), maps, 3, 2, 1)
+    (gradient,) = torch.autograd.grad(out.sum(), maps)
+    assert out.shape == (0, 4, 3, 3) and gradient.shape == (10, 4) and not gradient.any()
