@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from pathlib import Path
 
 from layerwise.cli import Options
 
@@ -15,16 +14,15 @@ def main(arguments: list[str]) -> None:
     options.add_argument("--out", metavar="FILE", help="of several runs, the page; default: comparison.html")
     given, _ = options.read(arguments)
 
-    from layerwise.run.files import check_writable
+    from layerwise.run.files import output_file
     from layerwise.run.run import Run
 
     runs = [Run(path) for path in given.runs]
     if len(runs) > 1:
         from layerwise.report.comparison import write_comparison
 
-        out = Path(given.out or "comparison.html")
-        check_writable("out", str(out))
-        write_comparison(runs, out)
+        out = given.out or "comparison.html"
+        write_comparison(runs, output_file("out", out))
         print(out)
         return
     if given.out is not None:
@@ -44,9 +42,11 @@ def main(arguments: list[str]) -> None:
     stack = run.stack(records).to(device)
     tested = evaluate(stack, data.test, device)
     summary = summarize(records, tested, data)
+    summary |= {"stopped": None, "made": None}
     with suppress(OSError, ValueError, KeyError, TypeError):  # of a run that never came to its end
         stored = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-        summary |= {name: stored[name] for name in ("stopped", "made")}
+        if stored["depth"] == len(records):
+            summary |= {name: stored[name] for name in ("stopped", "made")}
     for i, record in enumerate(records, 1):
         draw_layer(run.path, FrozenStack(stack.layers[:i]), record, data)
     draw_stack(run.path, records, data, tested)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from layerwise.config.identity import decisive
+from layerwise.config.identity import decisive, fingerprint
 from layerwise.errors import SettingError
 from layerwise.report.charts import comparison_chart
 from layerwise.report.figures import as_svg
 from layerwise.report.page import template
-from layerwise.run.files import commit
+from layerwise.run.files import commit, read_tensors
 from layerwise.run.record import LayerRecord
-from layerwise.run.run import Run
+from layerwise.run.run import IMAGES, Run
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def write_comparison(runs: Sequence[Run], out: Path) -> None:
                         "validation": _mean([one.records[i].val_accuracy for one in group if len(one.records) > i]),
                         "test": _mean([one.tested[i] for one in group if len(one.tested) > i]),
                         "seconds": statistics.mean(
-                            sum(record.seconds for record in one.records[: i + 1]) for one in group
+                            sum(record.seconds for record in one.records[: i + 1])
+                            for one in group
+                            if len(one.records) > i
                         ),
                     }
                     for i in range(depth)
@@ -78,12 +80,22 @@ def write_comparison(runs: Sequence[Run], out: Path) -> None:
 def _read(run: Run) -> Compared:
     records, config = run.finished(), run.config
     settings = {name: value for name, value in decisive(config).items() if name != "seed"}
+    settings["data.images"] = _images_of(run)
     try:
         summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
         tested = [float(layer["test_accuracy"]) for layer in summary["layers"]]
     except (OSError, ValueError, KeyError, TypeError):
         tested = []
     return Compared(run, settings, config.seed, records, tested if len(tested) == len(records) else [])
+
+
+def _images_of(run: Run) -> str:
+    """What stands for all images of a run, however they were split."""
+    try:
+        images = read_tensors(run.path / IMAGES)[0]["images"]
+    except (OSError, ValueError, KeyError):
+        return "unknown"
+    return fingerprint({"images": sorted(images.tolist())})[:6]
 
 
 def _mean(values: list[float]) -> tuple[float, float | None, int] | None:

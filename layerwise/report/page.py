@@ -69,6 +69,7 @@ def write_report(
         "images": {"training": data.train, "validation": data.val, "test": data.test},
         "per_class": _per_class(data, tested),
         "summary": summary,
+        "asked": config.depth,
         "took": in_words(summary["seconds"]),
         "error": tested.standard_errors[-1],
         "chance": max(counts.sum(1).tolist()) / max(1, len(tested)),

@@ -87,7 +87,7 @@ def answers_picture(stack: FrozenStack, images: Images, width: int = 960) -> Pix
             y, x_ = min(step * row, h - size), min(step * column, w - size)
             tiles.append(images.pixels[image][:, y : y + size, x_ : x_ + size])
     stacked = torch.stack(tiles).permute(0, 2, 3, 1)
-    shown = stacked.expand(-1, -1, -1, 3) if c == 1 else stacked[..., :3]
+    shown = stacked[..., :3] if c >= 3 else stacked[..., :1].expand(-1, -1, -1, 3)
     each = chosen.shape[1]
     return grid(shown, ACROSS * each, width, each)
 

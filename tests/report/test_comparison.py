@@ -3,8 +3,10 @@
 import re
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import layerwise
@@ -36,6 +38,25 @@ def test_comparison__joins_seeds_and_names_what_differs(
     differs = page[page.index("What differs") : page.index("Settings that all")]
     assert re.findall(r"<code>([^<]*)", differs) == ["layer.atoms"]
     assert text_of(differs).startswith("What differs setting row 1 row 2 layer.atoms 16 8")
+
+
+def test_comparison__counts_seconds_of_runs_that_are_so_deep__and_tells_other_images_apart(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "r")
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 8, 8), np.uint8)
+    labels = [0, 1] * 40
+    layerwise.train(parse(["--depth=1", *QUIET, "--seed=1"])[0], Path("shallow"))
+    small = parse(["--depth=1", *QUIET, "--optimizer.batch_size=16"])[0]
+    for name, images, seed in (("a", pixels, 0), ("b", pixels, 1), ("c", 255 - pixels, 0)):
+        layerwise.train(replace(small, seed=seed), Path(name), layerwise.dataset(images, labels, seed=seed))
+    main(["report", "r", "shallow", "a", "b", "c", "--out", "all.html"])
+    said = text_of(Path("all.html").read_text(encoding="utf-8"))
+    deep, shallow = (Run(name).records for name in ("r", "shallow"))
+    first = (deep[0].seconds + shallow[0].seconds) / 2
+    assert re.search(rf"r seed 0 shallow seed 1 1 .* {first:.0f} 2 .* {sum(r.seconds for r in deep):.0f} 2 a", said)
+    assert re.search(r"2 a seed 0 b seed 1 1 .* 3 c seed 0", said)
 
 
 def test_comparison__refuses_a_run_that_is_given_twice_or_has_no_layer(

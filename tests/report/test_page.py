@@ -64,6 +64,14 @@ def test_report__tells_what_came_out_of_a_run(finished: Path, capsys: pytest.Cap
     assert page.count("data:image/png") == 2 + 1 + page.count("<li>")
 
 
+def test_report__of_a_training_that_is_not_done__says_so(finished: Path) -> None:
+    shutil.rmtree(finished / "layer-2")
+    assert main(["report", str(finished)]) == 0
+    said = text_of((finished / "report.html").read_text(encoding="utf-8"))
+    assert "The training has not come to its end: of 2 layers 1 is finished." in said
+    assert "as deep as it was asked to be" not in said and "Finished" not in said and "Command" not in said
+
+
 def test_report__shows_names_as_they_are__and_asks_nobody(named: tuple[Run, DataSet, Evaluation]) -> None:
     page = (named[0].path / "report.html").read_text(encoding="utf-8")
     assert "<b>x</b>" not in page and "<i>so" not in page and "49" not in re.findall(r"<bdi[^>]*>([^<]*)", page)

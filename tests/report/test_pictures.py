@@ -107,6 +107,16 @@ def test_answers_picture__finds_the_part_of_an_image_that_an_atom_is_made_of() -
     assert len(found) == 4 and (found[:, 0] == 0).all()
 
 
+def test_answers_picture__of_two_channels__shows_the_first() -> None:
+    pixels = torch.full((4, 2, 8, 8), 30, dtype=torch.uint8)
+    pixels[:, 0, 2, 2] = 255
+    settings = replace(Layer(), patch_size=3, atoms=2, neighbors=1, pool=2, channels=None)
+    atoms = torch.stack([torch.ones(18), -torch.ones(18)])
+    layer = build_layer(settings, PatchDictionary(torch.zeros(18), torch.eye(18), atoms), (2, 8, 8), 2)
+    picture = answers_picture(FrozenStack([layer]), Images(pixels, torch.tensor([0, 0, 1, 1])), width=3 * 12)
+    assert {30, 255} <= set(np.unique(picture[..., :3]))
+
+
 def test_chosen_atoms__are_spread_from_the_most_to_the_least_used() -> None:
     shares = torch.arange(100) / 100
     chosen = chosen_atoms(shares)
