@@ -15,7 +15,7 @@ from pathlib import Path
 def start() -> subprocess.Popen[bytes] | None:
     """Begin to compile the slower half in a process of its own; None where that was done before."""
     caches = [Path(__file__).parent / "ops" / "__pycache__", Path(os.environ.get("NUMBA_CACHE_DIR") or os.devnull)]
-    caches.append(Path.home() / ".cache" / "numba")  # where the package's own folder cannot be written to
+    caches.append(Path(os.path.expanduser("~/.cache/numba")))  # where the package's own folder cannot be written to
     if any(True for folder in caches for _ in folder.rglob("cpu._pool-*.nbi")):
         return None
     command = [sys.executable, "-m", "layerwise.ahead"]

@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 
 from layerwise.config import Config, SettingError, SingleLayer
-from layerwise.config.checks import fields_of
+from layerwise.config.checks import KINDS, fields_of
 from layerwise.config.choices import PACKAGE, Choices
 from layerwise.config.identity import default_run_dir
 from layerwise.config.run import plain
@@ -47,7 +47,7 @@ class _Parser(ArgumentParser):
             said = f"{self.prefix}{name}: there is no such setting, did you mean {self.prefix}{meant}"
         elif keys and value:
             kinds = re.findall(r"Expected an? (?:<class ')?(.*?)(?:'>)?(?:\. Got|\n|$)", message)
-            names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+            names = {kind.__name__: words for kind, words in KINDS.items()} | {"list": "a list, such as [a, b]"}
             for i, kind in enumerate(kinds):
                 choices = re.search(r"Literal\[(.*)\]", kind)
                 kinds[i] = "one of " + choices[1].replace("'", "") if choices else names.get(kind, kind)
@@ -166,6 +166,9 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
         if not word.startswith("--"):
             raise SettingError(f"not a setting: {word}; settings are written --name value, see --help")
         name, _, value = word[2:].partition("=")
+        parts = name.split(".")
+        if "" in parts or (len(parts) > 1 and parts[0] in ("config", "restart_from")):
+            raise SettingError(f"{name or word}: there is no such setting; see --help")
         if "=" not in word and waiting and not waiting[-1].startswith("--"):
             value = waiting.pop()
         elif "=" not in word or (name == "config" and not value):
@@ -184,7 +187,7 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
                     else f"write, for example, --{name}={{NAME: VALUE}}"
                 )
                 raise SettingError(f"{name}: {value or 'nothing'} is not a group of settings; {remedy}")
-        for part in name.split(".")[::-1]:
+        for part in parts[::-1]:
             whole = {part: whole}
         values = _merged(values, whole)
     _check_groups(values, "")

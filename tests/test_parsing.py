@@ -342,3 +342,14 @@ def test_a_settings_file__is_plain_yaml(text: str, told: str, tmp_path: Path) ->
     path = re.escape(str(tmp_path / "s.yaml"))
     with pytest.raises(SettingError, match=rf"^config: {path} is not plain YAML \(({told})\); compare it with"):
         parse([f"--config={tmp_path / 's.yaml'}"])
+
+
+@pytest.mark.parametrize("name", ["--config.foo", "--restart_from.x", "--layer..atoms", "--"])
+def test_names_that_cannot_be_meant__are_named(name: str) -> None:
+    with pytest.raises(SettingError, match=f"^{name.removeprefix('--') or '--'}: there is no such setting"):
+        parse([name, "1"])
+
+
+def test_a_list__is_asked_for_as_it_is_written() -> None:
+    with pytest.raises(SettingError, match=r"^wandb.tags: a is not a list, such as \[a, b\]"):
+        parse(["--wandb.tags", "a"])

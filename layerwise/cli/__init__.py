@@ -116,12 +116,13 @@ class _Stop:
         _limit(code)
         sys.unraisablehook = lambda _: os._exit(code)  # the exit would be lost in a destructor
         restarting = any(word.partition("=")[0] == "--restart_from" for word in self.arguments)
-        same = "the same command without --restart_from" if restarting else "the same command"
         then = "goes on from here" if self.verb in RESUMING else "begins anew"
+        if restarting:
+            then += ", without --restart_from once it has said that layers were deleted"
         if console.is_muted():
             raise SystemExit(code)
         with suppress(OSError):  # and no print, which this may have interrupted
-            os.write(2, f"\nstopped by {signal.Signals(number).name}; {same} {then}\n".encode())
+            os.write(2, f"\nstopped by {signal.Signals(number).name}; the same command {then}\n".encode())
         raise SystemExit(code)
 
 

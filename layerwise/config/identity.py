@@ -68,7 +68,7 @@ def without_data(config: Config, number: int) -> dict[str, Any]:
     """As `settings_of`, before the data is read: a folder of images is known by where it lies."""
     own_images = config.data.name in OWN
     return settings_of(
-        config, number, fingerprint({"root": str(Path(config.data.root).resolve())}) if own_images else ""
+        config, number, fingerprint({"root": str(Path(config.data.root).expanduser().resolve())}) if own_images else ""
     )
 
 
@@ -83,9 +83,9 @@ def decisive(config: Config) -> dict[str, Any]:
 def default_run_dir(config: Config, recipe: Config | None = None, name: str = "python", digest: str = "") -> str:
     """runs/<recipe>-seed<seed>, and where anything else decides the weights, a suffix that stands for it.
 
-    Two folders of images, or two settings, never meet in one directory, nor do two sets of arrays, which their `digest`
-    tells apart; two depths of one stack do. Under an agent of W&B's, whose sweep may try the same settings twice, it is
-    runs/sweep-<sweep>/<run> instead.
+    Two folders of images, or two settings of a recipe, never meet in one directory, nor do two sets of arrays, which
+    their `digest` tells apart; two depths of one stack do. Under an agent of W&B's, whose sweep may try the same
+    settings twice, it is runs/sweep-<sweep>/<run> instead.
     """
     if (sweep := os.environ.get("WANDB_SWEEP_ID")) and (given := os.environ.get("WANDB_RUN_ID")):
         return "runs/sweep-{}/{}".format(*(re.sub(r"[^\w-]+", "-", part) for part in (sweep, given)))

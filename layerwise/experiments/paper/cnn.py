@@ -90,7 +90,8 @@ def train_end_to_end(config: Config, run: Run) -> tuple[float, float]:
         tested = evaluate(FrozenStack([model.to(device)]), data.test, device)
         best = history.best["val_accuracy"]
         shapes, seconds = (list(data.shape), list(model.shape)), round(history.seconds, 3)
-        record = LayerRecord(1, own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings)
+        about = own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings
+        record = LayerRecord(1, *about, val_images=len(data.val))
         write_json(run.path / "summary.json", summarize([record], tested, data))
         (run.path / "last.ckpt").unlink(missing_ok=True)
     except BaseException:
