@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from numbers import Integral
 from os import PathLike
 
 import torch
@@ -51,7 +52,7 @@ def train(
         raise SettingError(f"config: {type(config).__name__} is none; give a layerwise.Config, or layerwise.recipe(…)")
     if data is not None and not isinstance(data, DataSet):
         raise SettingError(f"data: {type(data).__name__} is none; give layerwise.dataset(images, labels), or None")
-    if restart_from is not None and not (isinstance(restart_from, int) and 1 <= restart_from <= config.deepest):
+    if restart_from is not None and not (isinstance(restart_from, Integral) and 1 <= restart_from <= config.deepest):
         raise SettingError(f"restart_from: {restart_from} is not one of the layers 1 to {config.deepest}")
     with together(config.trainer):
         return _train(config, run_dir, data, restart_from)

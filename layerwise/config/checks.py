@@ -70,6 +70,8 @@ def _settle(config: Any) -> None:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             _settle(value)
+        elif isinstance(value, tuple):
+            object.__setattr__(config, field.name, list(value))
         elif isinstance(value, os.PathLike):
             object.__setattr__(config, field.name, os.fspath(value))
         elif getattr(value, "ndim", None) == 0:  # of an array

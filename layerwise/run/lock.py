@@ -13,6 +13,9 @@ from layerwise.errors import RunInUse
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """what a file system answers that has no locks, as network file systems may"""
 
+ASKED = 0.2
+"""seconds in which whoever asks for the holder, and has a lock for that moment, is done"""
+
 
 class Lock:
     """The lock of a directory. The system frees it with the process, however that ends.
@@ -30,7 +33,7 @@ class Lock:
         held: filelock.BaseFileLock = filelock.FileLock(self.folder / ".lock")
         try:
             try:
-                held.acquire(blocking=False)
+                held.acquire(timeout=ASKED, poll_interval=ASKED / 10)
             except (OSError, NotImplementedError) as error:
                 if isinstance(error, filelock.Timeout) or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
                     raise

@@ -232,11 +232,13 @@ def test_config__takes_numpy_s_numbers_and_paths__as_python_s() -> None:
         depth=np.int64(2),  # type: ignore[arg-type]
         seed=np.arange(3)[1],
         run_dir=Path("r"),  # type: ignore[arg-type]
+        wandb=Wandb(tags=("a", "b")),  # type: ignore[arg-type]
         data=Data(crop=np.uint8(3)),  # type: ignore[arg-type]
         layer=Layer(mirror=np.bool_(True)),  # type: ignore[arg-type]
         optimizer=Optimizer(learning_rate=np.float32(0.5)),  # type: ignore[arg-type]
     )
     expected = Config(2, 1, "r", Data(crop=3), Layer(mirror=True), optimizer=Optimizer(learning_rate=0.5))
+    expected = replace(expected, wandb=Wandb(tags=["a", "b"]))
     assert given == expected and yaml.safe_dump(plain(given)) == yaml.safe_dump(plain(expected))
 
 

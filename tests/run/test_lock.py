@@ -1,9 +1,11 @@
 """One writer to a directory, also where the file system has no locks."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -61,6 +63,18 @@ def test_holder__is_named_to_any_number_of_others__and_a_file_that_a_kill_left_i
     other.acquire()  # which asking did not hinder
     assert own.holder() == who
     other.release()
+
+
+def test_a_writer__waits_for_whoever_only_asks(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        asked = threading.Timer(0.05, fcntl.flock, (file, fcntl.LOCK_UN))
+        asked.start()
+        lock = Lock(tmp_path)
+        lock.acquire()
+        asked.join()
+    lock.release()
 
 
 def test_without_locks_of_the_file_system__a_file_stands_for_one__and_a_dead_owner_has_none(tmp_path: Path) -> None:
