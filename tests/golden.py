@@ -82,12 +82,22 @@ RECIPES = {
         [
             "--layer.channels=6",
             "--layer.atoms=16",
+            "--layer.neighbors=4",
             "--layers.1.atoms=8",
             "--layers.1.neighbors=3",
             "--features.views=0",
         ],
     ),
-    "fashion_mnist": (1, ["--layer.channels=6", "--layer.atoms=16", "--layers.1.atoms=8", "--layers.1.neighbors=3"]),
+    "fashion_mnist": (
+        1,
+        [
+            "--layer.channels=6",
+            "--layer.atoms=16",
+            "--layer.neighbors=4",
+            "--layers.1.atoms=8",
+            "--layers.1.neighbors=3",
+        ],
+    ),
     "paper": (
         3,
         [

@@ -123,7 +123,7 @@ def output_file(option: str, path: str | None) -> Path | None: ...
 
 
 def output_file(option: str, path: str | None) -> Path | None:
-    """The file that an option says to write, where links lead; SettingError if it could not be written in the end."""
+    """The file that an option says to write, or that a link leads to; SettingError if it can't be written in the end."""
     if path is None:
         return None
     target = Path(path).resolve()
@@ -133,7 +133,7 @@ def output_file(option: str, path: str | None) -> Path | None:
         raise SettingError(f"{option}: {path} is a folder, a device or a pipe; give a file")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise SettingError(f"{option}: {path} cannot be written to; give a file that can")
-    return target
+    return target if Path(path).is_symlink() else Path(path)
 
 
 def sha256(path: Path) -> str:
