@@ -123,7 +123,7 @@ def output_file(option: str, path: str | None) -> Path | None: ...
 
 
 def output_file(option: str, path: str | None) -> Path | None:
-    """The file that an option says to write, or that a link leads to; SettingError if it can't be written in the end."""
+    """The file that an option says to write, or that a link there leads to; SettingError if it can't be written."""
     if path is None:
         return None
     target = Path(path).resolve()
