@@ -312,6 +312,9 @@ def test_run_dir__another_seed_setting_or_folder_another_directory(recipe: Path)
     assert run_dir("--seed=1") == "runs/digits-seed1"
     assert run_dir(folder, "--data.root=a/cats").startswith("runs/image_folder-seed0-cats-")
     assert run_dir(folder, "--data.root=cats/../a/cats") == run_dir(folder, "--data.root=a/cats")
+    home = Path.home() / "cats"
+    recipe.write_text(f"data: {{name: image_folder, root: {home}}}\n")
+    assert run_dir("--config=s.yaml", "--data.root=~/cats") == run_dir("--config=s.yaml")
     recipe.write_text("data: {name: image_folder}\n")
     assert run_dir("--config=s.yaml", "--data.root=dogs").startswith("runs/s-seed0-dogs-")
 

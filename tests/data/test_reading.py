@@ -42,6 +42,7 @@ def test_header__tells_gray_from_color(tmp_path: Path) -> None:
         Image.new(mode, (3, 2)).save(path)
         assert read_header(path) == ((3, 2), gray)
         assert read_picture(path, "RGB").mode == "RGB"
+    assert read_header(save(tmp_path / "odd.png", HALVES, 9)).size == (30, 10)  # there are eight orientations
     image = Image.new("P", (3, 2))
     image.putpalette([0, 0, 0, 9, 8, 9])
     image.save(tmp_path / "colors.png")

@@ -87,6 +87,9 @@ def test_end_to_end__is_trained_tested_tracked_and_kept(tmp_path: Path, monkeypa
     best = float((logits.argmax(1) == data.val.labels).double().mean())
     assert summary["layers"][0]["val_accuracy"] == pytest.approx(best)
     assert summary["layers"][0]["output_shape"] == list(model.shape)
+    ahead, error = summary["layers"][0]["train_accuracy"] - best, (best * (1 - best) / len(data.val)) ** 0.5
+    advice = "more epochs or atoms" if ahead < error else "more decay" if ahead > 0.05 else ""
+    assert summary["layers"][0]["advice"] == advice
     seconds = summary["layers"][0]["seconds"]
     assert 0 < seconds == round(seconds, 3) == took
     assert not (run.path / "last.ckpt").exists() and (run.path / "config.yaml").exists()

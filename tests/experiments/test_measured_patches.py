@@ -243,6 +243,7 @@ def test_patches__of_every_layer_of_a_run(command: Command, tmp_path: Path) -> N
         (Asked([], json="flat"), "--json: flat is a folder"),
         (Asked([], layer="nowhere:1"), "RUN: nowhere is not a run directory"),
         (Asked([], json="no/where.json"), "--json: no/where.json cannot be written"),
+        (Asked([f"--seed={2**64}"]), f"seed: {2**64} is too large here; give one below {2**62}"),
         (Asked(["--patchsize=3"]), "patchsize: there is no such setting"),
     ],
 )

@@ -73,8 +73,11 @@ def test_a_writer__waits_for_whoever_only_asks(tmp_path: Path) -> None:
         asked.start()
         lock = Lock(tmp_path)
         lock.acquire()
+        assert asked.finished.is_set()  # so it came after
         asked.join()
+    assert Lock(tmp_path).holder() == f"process {os.getpid()} on {os.uname().nodename}"
     lock.release()
+    assert Lock(tmp_path).holder() is None
 
 
 def test_without_locks_of_the_file_system__a_file_stands_for_one__and_a_dead_owner_has_none(tmp_path: Path) -> None:

@@ -487,7 +487,7 @@ def test_train__whatever_is_set_around_it(finished: Path) -> None:
     torch.set_default_dtype(torch.float64)
     try:
         with torch.inference_mode():
-            layerwise.train(config, finished, restart_from=1)
+            layerwise.train(config, finished, restart_from=np.int64(1))  # type: ignore[arg-type]
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
