@@ -36,7 +36,7 @@ def page() -> str:
             default = getattr(default, part)
         named = default is None or isinstance(default, bool)
         shown = {None: "null", True: "true", False: "false"}[default] if named else default  # type: ignore[index]
-        meaning = str(action.help).replace("%%", "%").replace("|", "\\|")
+        meaning = " ".join(str(action.help).split()).replace("%%", "%").replace("|", "\\|")
         rows.append(f"| `{action.dest}` | {shown} | {meaning} |")
     return HEAD + "\n".join(rows) + "\n"
 

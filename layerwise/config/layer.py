@@ -90,6 +90,9 @@ class Probe:
 class Layer:
     """One layer: its dictionary, its embedding, its output."""
 
+    input: Literal["below", "images"] = "below"
+    """what it is given. below: what the layer below hands on; images: the images anew, so that another column begins,
+    whose layers join in the mean of all logits"""
     patch_size: int = setting(3, at_least(1))
     """side s of the patches, in pixels of the layer's input"""
     atoms: int = setting(256, at_least(1))
@@ -121,6 +124,10 @@ class Layer:
     def k(self) -> int:
         """Neighbors, filled in where null."""
         return self.neighbors if self.neighbors is not None else max(1, self.atoms // 4)
+
+    def sees_images(self, number: int) -> bool:
+        """Whether it is given images as layer `number`, from 1."""
+        return number == 1 or self.input == "images"
 
     @property
     def sample(self) -> int:

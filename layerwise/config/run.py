@@ -8,6 +8,7 @@ from typing import Any, Literal
 from layerwise.config.checks import at_least, check_values, number, setting, within
 from layerwise.config.choices import BORDERS, DATASETS, OPTIMIZERS, SCHEDULES, SHIFTS
 from layerwise.config.layer import Layer
+from layerwise.config.together import conflict
 from layerwise.errors import SettingError
 
 DEEPEST = 100
@@ -179,32 +180,8 @@ class Config:
         for i in self.layers:
             check_values(self.layers[i], partial(self.name_of, i))
         for i in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
-            if conflict := self.layer_at(i).conflict():
-                raise SettingError(f"{self.name_of(i, conflict[0])}: {conflict[1]}")
-            if conflict := self._mirroring(i):
-                raise SettingError(f"{self.name_of(i, conflict[0])}: {conflict[1]}")
-            size, processes = self.layer_at(i).optimizer.batch_size, self.trainer.processes
-            if size % processes:
-                name = self.name_of(i, "optimizer.batch_size")
-                raise SettingError(
-                    f"{name}: {size} images cannot be divided among {processes} processes, which is --trainer.devices "
-                    f"times --trainer.num_nodes; give a multiple of {processes}"
-                )
-
-    def _mirroring(self, number: int) -> tuple[str, str] | None:
-        """What does not go with layer `number`'s `mirror`: the setting to name, and what to say of it; or None."""
-        own, first = self.layer_at(number), self.layer_at(1)
-        if own.mirror != first.mirror:
-            return "mirror", f"{own.mirror}, but layer 1 has {first.mirror}; give the same to all layers".lower()
-        if own.mirror and self.data.flip is False:
-            return (
-                "mirror",
-                "true, but data.flip is false; give true to that if images may be mirrored, or false to this",
-            )
-        if own.mirror and number == 1 and own.residual.kind != "none":
-            kind = own.residual.kind
-            return "residual.kind", f"{kind}, but with mirror an image's channels are no pairs; give none to layer 1"
-        return None
+            if found := conflict(self, i):
+                raise SettingError(f"{self.name_of(i, found[0])}: {found[1]}")
 
     @property
     def deepest(self) -> int:

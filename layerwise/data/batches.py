@@ -4,7 +4,7 @@ Shapes: n images, B batch, C channels, H W side.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from layerwise.data.images import Augmentation, Drawn, Images, moved, to_input
 from layerwise.data.known import Chosen, Known
 from layerwise.data.rows import Rows, Stored
 from layerwise.nn.outline import most_numbers
+from layerwise.nn.stack import FrozenStack
 
 TOGETHER = 256
 """images a batch, at most, where nothing is trained"""
@@ -63,8 +64,8 @@ class Batches:
     """images a batch; 0: as many as there is room for where nothing is trained"""
     device: torch.device | str = "cpu"
     """where the batches go"""
-    layers: Sequence[nn.Module] = ()
-    """frozen layers that the input is pushed through"""
+    stack: FrozenStack = field(default_factory=FrozenStack)
+    """that the input is pushed through"""
     above: Sequence[nn.Module] = ()
     """layers that it will go through next, which take room, too"""
     _: KW_ONLY
@@ -78,6 +79,8 @@ class Batches:
     """of order and augmentation; every epoch of every layer has its own"""
     pixels: Callable[[Tensor], Tensor] = to_input
     """how pixels become input"""
+    said: Tensor | None = None
+    """of images, the logits of other columns, (n, classes), which those of the stack are joined with"""
     known: Known | None = None
     """what is known of the inputs"""
     chosen: Tensor | None = None
@@ -86,7 +89,7 @@ class Batches:
     """each of several processes has its part of every batch"""
 
     def __post_init__(self) -> None:
-        self.size = self.size or images_in_room(most_numbers([*self.layers, *self.above], self.source.shape))
+        self.size = self.size or images_in_room(most_numbers([*self.stack.layers, *self.above], self.source.shape))
 
     def __len__(self) -> int:
         n = len(self.source if self.chosen is None else self.chosen)
@@ -106,6 +109,8 @@ class Batches:
         for start in range(0, len(order), self.size):
             part = slice(start + own.start, start + own.stop)
             chosen, logits, pixels = plan.part(part), None, torch.empty(0)
+            if self.said is not None:
+                logits = self._taken(self.said, chosen)
             if isinstance(self.source, View):
                 x, logits, pixels = self._of_view(self.source, chosen)
             else:
@@ -114,9 +119,8 @@ class Batches:
                 if isinstance(self.augmentation, Augmentation) and here.drawn:
                     shown = self.augmentation(pixels, here.drawn)
                 x = self.pixels(moved(shown, self.device))
-            for layer in self.layers:
-                with torch.no_grad():
-                    x, logits = layer(x, logits)
+            if len(self.stack):
+                x, logits = self.stack(x, logits)
             labels = self._taken(self.source.labels, chosen)
             near = None if self.known is None else self.known(chosen, x, pixels)
             yield x, logits, labels, near

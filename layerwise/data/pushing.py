@@ -100,7 +100,7 @@ def makes_crops_of_crops(stack: FrozenStack, pixels: Tensor, augmentation: Augme
 
     So it is of patches and windows, where windows part the positions evenly; not if a layer looks at an image's sides.
     """
-    margin, layers, step = 2 * augmentation.crop, stack.layers, 1
+    margin, layers, step = 2 * augmentation.crop, stack.column.layers, 1
     pools = [layer.layer.embedding.pool for layer in layers]
     for pool in pools:
         margin, step = margin // pool, step * pool

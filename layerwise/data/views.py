@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -15,17 +16,15 @@ from layerwise import processes
 from layerwise.config import Features
 from layerwise.console import progress
 from layerwise.data.batches import Batches, View
-from layerwise.data.crops import Origin, origins
+from layerwise.data.crops import Origin
 from layerwise.data.images import Images, allocate_for_all, place_for
 from layerwise.data.known import Known
-from layerwise.data.pushing import Pushed, chains, makes_crops_of_crops, through, together
+from layerwise.data.plans import TRIED, Plans, shape_of
+from layerwise.data.pushing import Pushed, chains, through, together
 from layerwise.data.splits import DataSet
 from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.stack import FrozenStack
 from layerwise.seeds import fold_seed
-
-TRIED = 4
-"""images on which it is tried whether crops can be cut of views"""
 
 
 class _NoRoom(Exception):
@@ -53,6 +52,10 @@ class ViewStore:
     depth: int = field(default=0, init=False)
     train: list[View] = field(default_factory=list, init=False)
     val: list[View] = field(default_factory=list, init=False)
+    said: Tensor | None = field(default=None, init=False)
+    """what the columns before say of validation images, (n, classes); with"""
+    joined: int = field(default=0, init=False)
+    """layers"""
     known: dict[str, Known] = field(default_factory=dict, init=False)
     """what the layer that was trained on these inputs has asked of them, as `LayerData` names it"""
 
@@ -63,32 +66,63 @@ class ViewStore:
         """to validate with, where the device has them at hand if it has room"""
         self.augmentation = replace(self.data.augmentation, flip=self.data.augmentation.flip and not self.mirrored)
 
+    @property
+    def plans(self) -> Plans:
+        """Which views are to be made."""
+        counts = len(self.images), len(self.val_images), len(self.data.classes)
+        return Plans(self.config, self.augmentation, self.images.pixels[:TRIED], *counts, self.device)
+
     def raise_to(self, stack: FrozenStack) -> None:
-        """Make the views that the layer above `stack` is trained on; none for the first layer, or if views is 0."""
-        if self.train and self.depth == len(stack):
+        """Make the views that the layer above `stack` is trained on; none of images themselves, or if views is 0."""
+        self._join(stack)
+        height = len(stack.column)
+        if self.train and self.depth == height:
             return
-        plan = self._plan(stack) if len(stack) else []
+        plan = self.plans.of(stack) if height else []
         if not plan or not self._leads_to(plan):
-            self.depth, self.train, self.val = 0, [], []
-        if len(stack) != self.depth + 1 or not self._fits(stack, plan[-1] if plan else []):
+            self._let_go()
+        remembered = sum(one.bytes for one in self.known.values())
+        if height != self.depth + 1 or not self.plans.fit(stack, plan[-1] if plan else [], remembered):
             self.known = {}
         self.known = {name: one for name, one in self.known.items() if one.bytes}
         if plan:
             try:
                 self._make(stack, plan)
             except _NoRoom as error:
-                self.depth, self.train, self.val = 0, [], []
+                self._let_go()
                 views = f"layer {len(stack) + 1}: there is no room for {len(plan[-1])} views of the features ({error})"
                 print(f"{views}: computing them anew in every step, which is slower", flush=True)
         self.known = {}
+
+    def _let_go(self) -> None:
+        self.depth, self.train, self.val = 0, [], []
+
+    def _join(self, stack: FrozenStack) -> None:
+        """Know what the finished columns of a stack say of validation images, which the views of no other one hold."""
+        *finished, _ = stack.columns
+        tops = list(accumulate(map(len, finished)))
+        if self.joined not in (0, *tops):
+            self.said, self.joined = None, 0
+            self._let_go()
+        for top in tops:
+            if top <= self.joined:
+                continue
+            lower, self.train = FrozenStack(stack.layers[:top]), []
+            if not self.val or self.depth < len(lower.column):
+                self.known = self.known if len(lower.column) == self.depth + 1 else {}
+                still, what = [[Origin(0, 0, 0, 0)]] * len(lower.column), f"layer {top + 1}: logits for validation"
+                self.val = list(self._pushed(lower, self.val_images, self.val, still, torch.float32, what))
+            processes.agreed(lambda: None)
+            self.said, self.joined, self.known = self.val[0].logits[:][:, 0, 0].clone(), top, {}
+            self._let_go()
 
     def _make(self, stack: FrozenStack, plan: Sequence[Sequence[Origin]]) -> None:
         """Make the views of a plan, of those of the layer below where there are any."""
         what = f"layer {len(stack) + 1}: features"
         self.train = list(self._pushed(stack, self.images, self.train, plan, torch.float16, what))
-        still, what = [[Origin(0, 0, 0, 0)]] * len(stack), f"{what} for validation"
+        still, what = [[Origin(0, 0, 0, 0)]] * len(stack.column), f"{what} for validation"
         self.val = list(self._pushed(stack, self.val_images, self.val, still, torch.float32, what))
-        self.depth = len(stack)
+        self.depth = len(stack.column)
         processes.agreed(lambda: None)  # what the others have computed is there now
 
     @property
@@ -97,56 +131,6 @@ class ViewStore:
         tensors = [tensor for view in (*self.train, *self.val) for tensor in (view.features, view.logits)]
         return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
 
-    @property
-    def wanted(self) -> int:
-        """How many views are asked for; where nothing is augmented, all would be the same."""
-        return self.config.views if self.augmentation.changes else min(self.config.views, 1)
-
-    def views_of(self, stack: FrozenStack) -> list[Origin]:
-        """The views of the output of a stack of one layer or more that would be made; none where there is no room."""
-        plan = self._plan(stack)
-        return plan[-1] if plan else []
-
-    def _plan(self, stack: FrozenStack) -> list[list[Origin]]:
-        """The views of each layer's output, as many as are asked for and there is room for; none where there is none.
-
-        Those of fewer views are the first ones of more.
-        """
-        limit, validation = self.config.gigabytes * 1e9, self._size(stack, Origin(0, 0, 0, 0), len(self.data.val), 4)
-        chosen: list[list[Origin]] = []
-        asked = needed = held = 0
-        for wide in [True, False] if self._cuts(stack) else [False]:
-            for wanted in range(self.wanted, 0, -1):
-                plan = self._levels(stack, wanted, wide)
-                needed = validation + sum(self._size(stack, one, len(self.data.train), 2) for one in plan[-1])
-                asked = asked or needed
-                if needed <= limit:
-                    chosen, held = plan, wanted
-                    break
-            if chosen:
-                break
-        if self.wanted and (held < self.wanted or not chosen):
-            effect = f"storing {len(chosen[-1])}" if chosen else "computing them anew in every step, which is slower"
-            room = f"{asked / 1e9:.1f} GB, more than --features.gigabytes {self.config.gigabytes}"
-            print(f"layer {len(stack) + 1}: {self.wanted} views of the features take {room}: {effect}", flush=True)
-        return chosen
-
-    def _cuts(self, stack: FrozenStack) -> bool:
-        """Whether crops can be cut of what the stack makes of whole images."""
-        if not self.augmentation.crop:
-            return False
-        pixels = self.images.pixels[:TRIED]
-        return makes_crops_of_crops(stack, pixels, self.augmentation, self.device)
-
-    def _levels(self, stack: FrozenStack, wanted: int, wide: bool) -> list[list[Origin]]:
-        """The views of each layer's output that hold so many crops: of whole images, or of images augmented once."""
-        margins = [2 * self.augmentation.crop] * (1 + self.augmentation.flip) if wide else [0] * wanted
-        levels = list[list[Origin]]()
-        for layer in stack.layers:
-            levels.append(origins(margins, layer.layer.embedding.pool, wanted))
-            margins = [one.margin for one in levels[-1]]
-        return levels
-
     def _leads_to(self, plan: list[list[Origin]]) -> bool:
         """Whether the views that there are suffice for a plan, and are of its kind."""
         if not self.depth:
@@ -154,17 +138,6 @@ class ViewStore:
         there = [view.margin for view in self.train]
         needed = [one.margin for one in plan[self.depth - 1]]
         return there[: len(needed)] == needed
-
-    def _size(self, stack: FrozenStack, view: Origin, images: int, itemsize: int) -> int:
-        """Bytes of a view of so many images."""
-        numbers = math.prod(self._shape(stack, view, images))
-        return itemsize * numbers + 4 * images * len(self.data.classes) * view.crops
-
-    def _fits(self, stack: FrozenStack, views: Sequence[Origin]) -> bool:
-        """Whether there is room for such views beside what is known of those that they are made from."""
-        size = sum(self._size(stack, one, len(self.data.train), 2) for one in views)
-        size += self._size(stack, Origin(0, 0, 0, 0), len(self.data.val), 4)
-        return size + sum(one.bytes for one in self.known.values()) <= self.config.gigabytes * 1e9
 
     def _pushed(
         self,
@@ -179,9 +152,12 @@ class ViewStore:
 
         Each process of a machine does so with its part of the images, in the batches that one alone would make.
         """
-        layers, ways = stack.layers[self.depth :], chains(plan, self.depth)
+        column = stack.column
+        layers, ways, lowest = column.layers[self.depth :], chains(plan, self.depth), len(stack) - len(column) + 1
         shapes = [(below[0] if below else images).shape, *(layer.shape for layer in layers)]
-        place = place_for(sum(self._size(stack, way[-1], len(images), dtype.itemsize) for way in ways), self.device)
+        place = place_for(
+            sum(self.plans.bytes(stack, way[-1], len(images), dtype.itemsize) for way in ways), self.device
+        )
         there, uses = dict(enumerate(below)), Counter(way[0].parent for way in ways)
         below.clear()
         # by the margin of its input, and then of each layer's output
@@ -194,7 +170,7 @@ class ViewStore:
         for way, own, (size, *_), mine in zip(ways, margins, sizes, shares, strict=True):
             crops = (len(images), own[-1] + 1, own[-1] + 1, len(self.data.classes))
             try:
-                features = allocate_for_all(self._shape(stack, way[-1], len(images)), dtype, len(ways), place)
+                features = allocate_for_all(shape_of(stack, way[-1], len(images)), dtype, len(ways), place)
                 view = View(features, allocate_for_all(crops, torch.float32, len(ways), place), images.labels, own[-1])
             except OSError as error:
                 raise _NoRoom(error.strerror) from error
@@ -204,7 +180,7 @@ class ViewStore:
                 for (x, logits, _, near), _ in zip(batches, steps, strict=False)
             )
             for i, (layer, origin) in enumerate(zip(layers, way, strict=True)):
-                parts = through(parts, self.depth + 1 + i, layer, shapes[i], own[i], origin, dtype)
+                parts = through(parts, lowest + self.depth + i, layer, shapes[i], own[i], origin, dtype)
             start = 0
             for x, logits, _ in parts:
                 where = mine[start : start + len(x)].to(features.device)
@@ -240,17 +216,12 @@ class ViewStore:
             return Batches(there[origin.parent], size, self.device, known=self.known.get(name), chosen=mine)
         known = self.known.get("images" if training else "validation")
         if not training:
-            return Batches(images, size, self.device, known=known, chosen=mine)
+            return Batches(images, size, self.device, said=self.said, known=known, chosen=mine)
         seed, drawn = fold_seed(self.seed, origin.parent, 1), None
         if margin:
             drawn = self.augmentation.whole(len(images), origin.parent == 1, origin.rows, origin.columns, margin)
         given = images, size, self.device
         return Batches(*given, augmentation=self.augmentation, drawn=drawn, seed=seed, known=known, chosen=mine)
-
-    def _shape(self, stack: FrozenStack, view: Origin, images: int) -> tuple[int, int, int, int]:
-        """That of a view of so many images, (n, H + margin, W + margin, D)."""
-        d, h, w = stack.layers[-1].shape
-        return images, h + view.margin, w + view.margin, d
 
 
 def _or_empty(known: Tensor | None, x: Tensor) -> Tensor:

@@ -122,7 +122,13 @@ class ProbedLayer(nn.Module):
     """A layer and its probe, which are trained together."""
 
     def __init__(
-        self, layer: PatchLayer, probe: nn.Module, shape: tuple[int, int, int], logits: str, number: int = 1
+        self,
+        layer: PatchLayer,
+        probe: nn.Module,
+        shape: tuple[int, int, int],
+        logits: str,
+        number: int = 1,
+        anew: bool = False,
     ) -> None:
         super().__init__()
         self.layer = layer
@@ -130,6 +136,7 @@ class ProbedLayer(nn.Module):
         self.shape = shape  # (D, h', w') of what is handed on
         self.logits = logits  # what is done with those of the layers below, see `layerwise.config.Probe`
         self.number = number  # of the layer, from 1
+        self.anew = anew  # its input is not what the layer below hands on but the images
         self.mirrored = layer.mirrored  # an image and its mirror image have the same logits
 
     def forward(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -169,7 +176,7 @@ def learn_for(
     """
     size, mirror = settings.patch_size, None
     if settings.mirror:
-        mirror = patch_mirror(patches.shape[1] // size**2, size, number > 1).to(patches.device)
+        mirror = patch_mirror(patches.shape[1] // size**2, size, not settings.sees_images(number)).to(patches.device)
     kind, metric = kind or settings.dictionary, settings.gate.metric
     given = settings.atoms, generator, kind, settings.whitening, metric, progress, mirror
     return learn_dictionary(patches, *given, neighbors=settings.k, components=_components(settings))
@@ -191,7 +198,8 @@ def build_layer(
     d, h, w = output_shape(layer, shape)
     seen = (d // 2 if layer.mirrored else d, h, w)
     probe = PROBES[settings.probe.kind](seen, classes, settings.probe, settings.atoms)
-    return ProbedLayer(layer, probe, output_shape(_Handing(layer), shape), settings.probe.logits, number)
+    handed_on = output_shape(_Handing(layer), shape)
+    return ProbedLayer(layer, probe, handed_on, settings.probe.logits, number, settings.input == "images")
 
 
 class _Handing(nn.Module):

@@ -31,7 +31,9 @@ def most_numbers(layers: Iterable[nn.Module], shape: tuple[int, int, int]) -> in
         tensors = output if isinstance(output, tuple) else (output,)
         sizes.extend(math.prod(tensor.shape[1:]) for tensor in tensors if isinstance(tensor, Tensor))
 
+    images = x
     for layer in layers:
+        x = images if getattr(layer, "anew", False) else x
         hooks = [part.register_forward_hook(note) for part in layer.modules()]
         try:
             x, logits = _outlined(layer, x, logits)

@@ -9,15 +9,21 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from layerwise.config import Layer
 from layerwise.nn.layer import ProbedLayer
 
 
 class FrozenStack(nn.Module):
-    """Trained layers, from the lowest, that never change again: always in eval mode, without gradients."""
+    """Trained layers, from the lowest, that never change again: always in eval mode, without gradients.
 
-    def __init__(self, layers: Iterable[nn.Module] = ()) -> None:
+    A layer is given what the layer below hands on, or the images anew, and then begins another column; `anew`, if that
+    is what the layer above will do. The logits go through all layers.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module] = (), anew: bool = False) -> None:
         super().__init__()
         self._layers = nn.ModuleList(layers)
+        self.anew = anew
         self.requires_grad_(False)
         self.eval()
 
@@ -30,12 +36,31 @@ class FrozenStack(nn.Module):
         return len(self._layers)
 
     def shape(self, images: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(D, h', w') of the stack's output for images (C, H, W) that it was made for."""
-        return self.layers[-1].shape if len(self) else images
+        """(D, h', w') of what the stack hands on of images (C, H, W) that it was made for."""
+        return self.layers[-1].shape if len(self) and not self.anew else images
+
+    @property
+    def columns(self) -> list["FrozenStack"]:
+        """The layers by columns; the layer above goes on with the last one, which is empty where it begins it."""
+        starts = [i for i, layer in enumerate(self.layers) if i == 0 or layer.anew] or [0]
+        ends = [*starts[1:], len(self)]
+        whole = [FrozenStack(self.layers[start:end]) for start, end in zip(starts, ends, strict=True)]
+        return [*whole, FrozenStack()] if self.anew and len(self) else whole
+
+    @property
+    def column(self) -> "FrozenStack":
+        """The layers that make what the stack hands on of the images; their logits are those of the column alone."""
+        return self.columns[-1]
 
     def below(self, number: int) -> "FrozenStack":
         """The layers under layer `number`, from 1."""
-        return FrozenStack(self.layers[: number - 1])
+        return FrozenStack(
+            self.layers[: number - 1], self.layers[number - 1].anew if number <= len(self) else self.anew
+        )
+
+    def under(self, settings: Layer) -> "FrozenStack":
+        """The stack as what a layer of such settings is put upon."""
+        return FrozenStack(self.layers, settings.input == "images")
 
     def with_layer(self, layer: ProbedLayer) -> "FrozenStack":
         """The stack with one more layer on top, which is frozen by that."""
@@ -47,21 +72,23 @@ class FrozenStack(nn.Module):
 
     def depths(self, x: Tensor, logits: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield output (B, D, h', w') and logits (B, classes) of each layer in turn."""
-        for layer in self.layers:
+        images = x
+        for i, layer in enumerate(self.layers):
             with torch.no_grad():
-                x, logits = layer(x, logits)
+                x, logits = layer(images if i and layer.anew else x, logits)
             yield x, logits
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Yield what the probe of each layer reads in turn, (B, D, h', w'): what it has learned to see."""
-        for layer in self.layers:
-            read, x = layer.layer.both(x)
+        images = x
+        for i, layer in enumerate(self.layers):
+            read, x = layer.layer.both(images if i and layer.anew else x)
             yield read
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Map (B, C, H, W) to the top layer's output and logits; an empty stack passes x on, without logits."""
-        top: tuple[Tensor, Tensor | None] = x, None
-        for top in self.depths(x):  # noqa: B007
+    def forward(self, x: Tensor, logits: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Map (B, C, H, W) to what the layer above is given and logits; an empty stack passes both on."""
+        top = x, logits
+        for top in self.depths(x, logits):  # noqa: B007
             pass
-        return top
+        return (x, top[1]) if self.anew else top

@@ -61,7 +61,7 @@ def draw_layer(folder: Path, stack: FrozenStack, record: LayerRecord, data: Data
         "atoms": lambda: pictures.atoms_picture(embedding.patterns(), channels),
         "usage": lambda: figures.as_array(charts.usage_chart(pictures.usage(stack, some))),
     }
-    if record.layer == 1:
+    if record.sees_images:
         draw["whitened"] = lambda: pictures.atoms_picture(embedding.dictionary.whitened(), channels)
     else:
         draw["answers"] = lambda: pictures.answers_picture(stack, some)

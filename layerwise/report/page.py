@@ -56,7 +56,7 @@ def write_report(
     some = some_of_each(data.val, SHOWN)
     layers = [
         {"record": record, "settings": config.layer_at(i), "test": tested.accuracies[i - 1]}
-        | _drawn(run, i, FrozenStack(stack.layers[:i]), some)
+        | _drawn(run, record, FrozenStack(stack.layers[:i]), some)
         for i, record in enumerate(records, 1)
     ]
     counts = tested.confusion()
@@ -91,10 +91,10 @@ def write_report(
     commit(run.path / "report.html", lambda temporary: temporary.write_text(page, "utf-8", "replace"))
 
 
-def _drawn(run: Run, number: int, stack: FrozenStack, images: Images) -> dict[str, Any]:
+def _drawn(run: Run, record: LayerRecord, stack: FrozenStack, images: Images) -> dict[str, Any]:
     """Pictures of the top layer of a stack, and how often its atoms take part in images."""
-    kinds = ("atoms", "whitened") if number == 1 else ("answers",)
-    files = {kind: run.path / f"layer-{number}-{kind}.png" for kind in kinds}
+    kinds = ("atoms", "whitened") if record.sees_images else ("answers",)
+    files = {kind: run.path / f"layer-{record.layer}-{kind}.png" for kind in kinds}
     pictures = [(kind, CAPTIONS[kind], _encoded(file.read_bytes())) for kind, file in files.items() if file.exists()]
     if (shares := _attempted(lambda: usage(stack, images))) is None:
         return {"pictures": pictures}

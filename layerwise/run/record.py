@@ -69,6 +69,11 @@ class LayerRecord:
         """The layer's own settings."""
         return cast(SingleLayer, restore(SingleLayer, self.settings[f"layer {self.layer}"]))
 
+    @property
+    def sees_images(self) -> bool:
+        """Whether its input is the images."""
+        return self.config.sees_images(self.layer)
+
 
 def best_epoch(epochs: list[dict[str, float]]) -> dict[str, float]:
     """The epoch of the highest validation accuracy, of equal ones that of the lowest loss."""

@@ -24,7 +24,8 @@ def sample_bytes(count: int, dimension: int) -> int:
 
 def views_seen(config: Config) -> int:
     """How many views of the training images the layers above the first see: no more than they have epochs."""
-    epochs = (config.layer_at(number).optimizer.epochs for number in range(2, config.deepest + 1))
+    above = [config.layer_at(number) for number in range(2, config.deepest + 1)]
+    epochs = (own.optimizer.epochs for own in above if own.input == "below")
     return min(config.features.views, max(epochs, default=0))
 
 
@@ -62,8 +63,10 @@ def check_fit(config: Config, shape: tuple[int, int, int], images: int) -> None:
         raise SettingError(
             f"data.crop: {config.data.crop} is not below the side of the {shape[1]}×{shape[2]} images; give less"
         )
+    pixels = shape
     for number in range(1, config.deepest + 1):
-        size = config.layer_at(number).optimizer.batch_size
+        own = config.layer_at(number)
+        shape, size = pixels if own.input == "images" else shape, own.optimizer.batch_size
         if size > images:
             name = config.name_of(number, "optimizer.batch_size")
             raise SettingError(f"{name}: {size} is more than the {images} training images; give less")
@@ -82,7 +85,9 @@ def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
     """
     layers, images_shape = dict(config.layers), shape
     for number in range(1, config.deepest + 1):
-        own, (_, height, width) = config.layer_at(number), shape
+        own = config.layer_at(number)
+        shape = images_shape if own.input == "images" else shape
+        _, height, width = shape
         size = min(own.patch_size, height, width)
         height, width = height - size + 1, width - size + 1
         spare = 1 if own.output == "gates" else 0  # of the atoms, where it must differ which are near

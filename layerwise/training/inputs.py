@@ -85,10 +85,10 @@ class LayerData(LightningDataModule):
             return Batches(
                 view, size, self.device, shuffle=True, augmentation=shifts, seed=seed, known=known, divided=True
             )
-        images, layers, augmentation = self.store.images, self.stack.layers, self.store.augmentation
-        known = None if layers else self._known_of_images()
+        images, column, augmentation = self.store.images, self.stack.column, self.store.augmentation
+        known = None if len(column) else self._known_of_images()
         return Batches(
-            *(images, size, self.device, layers),
+            *(images, size, self.device, column),
             shuffle=True,
             augmentation=augmentation,
             seed=seed,
@@ -103,7 +103,8 @@ class LayerData(LightningDataModule):
         own = processes.own_share(len(self.store.data.val))
         if self.store.val:
             return Batches(self.store.val[0], 0, self.device, above=above, known=known, chosen=own)
-        return Batches(self.store.val_images, 0, self.device, self.stack.layers, above, known=known, chosen=own)
+        given = self.store.val_images, 0, self.device, self.stack.column, above
+        return Batches(*given, said=self.store.said, known=known, chosen=own)
 
     def _known_of(self, what: str, count: int) -> Known | None:
         """What is known of so many inputs that come again just as they are."""
@@ -160,6 +161,6 @@ def sample_inputs(
         batches = Batches(view, device=store.device, augmentation=shifts, seed=seed, chosen=chosen)
     else:
         shown = PIXELS[pixels]
-        batches = Batches(images, device=store.device, layers=stack.layers, pixels=shown, chosen=chosen)
+        batches = Batches(images, device=store.device, stack=stack.column, pixels=shown, chosen=chosen)
     inputs = (x for x, _, _, _ in progress(batches, what, len(batches)))
     return ops.sample_patches(inputs, patch_size, count, len(chosen), generator)

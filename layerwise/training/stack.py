@@ -44,6 +44,7 @@ def train_stack(
     inputs = ViewStore(features, data, config.seed, device, mirrored)
     stop = None
     for number in range(1, config.deepest + 1):
+        stack = stack.under(config.layer_at(number))
         if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
             break
         if record := by_first(run.record, number):
@@ -86,7 +87,8 @@ def train_layer(
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes), number)
-    ask, passes = layer.layer.embedding.ask, own.optimizer.epochs + (inputs.wanted if number < config.deepest else 0)
+    more = number < config.deepest and config.layer_at(number + 1).input == "below"
+    ask, passes = layer.layer.embedding.ask, own.optimizer.epochs + inputs.plans.wanted * more
     batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, passes, layer)
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
@@ -110,7 +112,7 @@ def train_layer(
             seconds=round(prepared + history.seconds, 3),
             settings=settings,
             val_images=len(data.val),
-            statistics=statistics([*stack.layers, layer.eval().to(inputs.device)], data.train, some, inputs.device),
+            statistics=statistics(stack.with_layer(layer.eval().to(inputs.device)), data.train, some, inputs.device),
             dimmest=data.dimmest,
         )
         return folder.save(layer, record)

@@ -190,6 +190,22 @@ def test_config__names_what_was_given_for_all_layers_by_that_name() -> None:
     assert begins(refusal(optimizer=Optimizer(epochs=0), layers={1: own}), "optimizer.epochs: 0 is too small")
 
 
+def test_config__of_a_column_that_layer_3_begins() -> None:
+    begun = SingleLayer(input="images")
+    expected = "layer.probe.logits: summed, but layer 3 begins another column, which does not see the logits of others"
+    assert begins(refusal(depth=4, layers={3: begun}), expected)
+    own = replace(begun, probe=Probe(logits="averaged"))
+    assert begins(refusal(depth=4, layers={3: own}), expected)  # of layer 4
+    averaged = Layer(probe=Probe(logits="averaged"))
+    assert Config(depth=4, layer=averaged, layers={3: own}).layers[3].input == "images"
+    mirrored = replace(averaged, mirror=True, residual=Residual("concatenate"))
+    layers = {1: replace(mirrored, residual=Residual()), 3: replace(mirrored, input="images")}
+    expected = (
+        "layer.residual.kind: concatenate, but with mirror an image's channels are no pairs; give none to layer 3"
+    )
+    assert begins(refusal(depth=4, layer=mirrored, layers=layers), expected)
+
+
 def test_config__checks_what_goes_together_in_the_layers_that_there_are() -> None:
     bad = SingleLayer(atoms=8, neighbors=9)
     assert begins(refusal(depth="auto", layers={3: bad}), "layers.3.neighbors: 9 of 8 atoms")

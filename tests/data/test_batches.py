@@ -99,9 +99,9 @@ def test_batches__without_a_size__have_room_for_what_is_made_of_them(monkeypatch
     lower, upper = make_layer(SMALL, (2, 12, 12)), make_layer(replace(SMALL, atoms=400), (5, 5, 5))
     source = Images(torch.zeros(100, 2, 12, 12, dtype=torch.uint8), torch.arange(100))
     monkeypatch.setattr("layerwise.data.batches.ROOM", 4 * 288 * 50)
-    assert Batches(source).size == Batches(source, layers=[lower]).size == 50  # the image has 288 numbers
+    assert Batches(source).size == Batches(source, stack=FrozenStack([lower])).size == 50  # the image has 288 numbers
     # the upper layer averages 400 atoms at 3×3 positions to 2×2
-    assert Batches(source, layers=[lower, upper]).size == Batches(source, above=[lower, upper]).size == 9
+    assert Batches(source, stack=FrozenStack([lower, upper])).size == Batches(source, above=[lower, upper]).size == 9
     assert [len(y) for _, _, y, _ in Batches(source, above=[lower, upper])] == [9] * 11 + [1]
     assert Batches(view(10), 3).size == 3 and Batches(view(10)).size == 256
 
@@ -131,7 +131,7 @@ def test_batches__are_pushed_through_frozen_layers(generator: torch.Generator) -
         torch.nn.init.normal_(layer.probe.linear.weight)
     stack = FrozenStack([lower, upper])
     pixels = torch.randint(0, 256, (7, 2, 12, 12), generator=generator, dtype=torch.uint8)
-    batches = list(Batches(Images(pixels, torch.arange(7)), 3, layers=stack.layers))
+    batches = list(Batches(Images(pixels, torch.arange(7)), 3, stack=stack))
     features, logits = stack(to_input(pixels))
     assert logits is not None
     torch.testing.assert_close(torch.cat([x for x, _, _, _ in batches]), features)
@@ -141,7 +141,7 @@ def test_batches__are_pushed_through_frozen_layers(generator: torch.Generator) -
     middle, under = stack.below(2)(to_input(pixels))
     assert under is not None
     ((x, below, _, _),) = Batches(
-        View(middle.permute(0, 2, 3, 1), under[:, None, None], torch.arange(7)), layers=[upper]
+        View(middle.permute(0, 2, 3, 1), under[:, None, None], torch.arange(7)), stack=FrozenStack([upper])
     )
     torch.testing.assert_close(x, features)
     torch.testing.assert_close(below, logits)

@@ -96,6 +96,58 @@ def test_views__raised_layer_by_layer__are_those_made_at_once(crop: int, data: D
         assert torch.equal(a.logits[:], b.logits[:])
 
 
+@pytest.fixture
+def columns(stack: FrozenStack) -> FrozenStack:
+    """Two columns of two layers, and one of another."""
+    first = make_layer(Layer(patch_size=2, atoms=8, channels=5, pool=1, input="images"), (2, 9, 8), number=3)
+    second = make_layer(Layer(patch_size=2, atoms=6, channels=4, pool=1), first.shape, number=4)
+    third = make_layer(Layer(patch_size=4, atoms=6, channels=3, pool=1, input="images"), (2, 9, 8), number=5)
+    for layer in (first, second, third):
+        assert isinstance(layer.probe, LinearProbe)
+        torch.nn.init.normal_(layer.probe.linear.weight)
+    return FrozenStack([*stack.layers, first, second, third])
+
+
+def test_views__of_a_column__are_of_its_layers_alone__and_what_others_say_is_joined(
+    data: DataSet, columns: FrozenStack
+) -> None:
+    store, x = ViewStore(Features(views=2), data, 7, CPU), to_input(data.val.pixels[:])
+    store.raise_to(columns.below(2))
+    assert store.train and store.said is None
+    store.raise_to(columns.below(3))
+    assert not store.train and not store.val and store.joined == 2 and store.said is not None
+    torch.testing.assert_close(store.said, columns.below(3)(x)[1])
+    store.raise_to(columns.below(4))
+    below, logits = columns.below(4)(x)
+    torch.testing.assert_close(store.val[0].features[:].permute(0, 3, 1, 2), below)
+    torch.testing.assert_close(store.val[0].logits[:][:, 0, 0], logits)
+    alone = ViewStore(Features(views=2), data, 7, CPU)
+    alone.raise_to(FrozenStack(columns.layers[2:3]))
+    assert all(torch.equal(a.features[:], b.features[:]) for a, b in zip(store.train, alone.train, strict=True))
+    store.raise_to(columns.below(6))
+    torch.testing.assert_close(store.val[0].logits[:][:, 0, 0], columns(x)[1])
+    store.raise_to(columns.below(2))  # and back
+    assert store.said is None and store.joined == 0 and store.train[0].shape == (5, 7, 6)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_views__of_a_column__raised_layer_by_layer__are_those_made_at_once(
+    views: int, data: DataSet, columns: FrozenStack
+) -> None:
+    stepwise, at_once = (ViewStore(Features(views=views), data, 7, CPU) for _ in range(2))
+    for number in range(1, 7):
+        stepwise.raise_to(columns.below(number))
+    at_once.raise_to(columns.below(6))
+    assert stepwise.said is not None and at_once.said is not None and torch.equal(stepwise.said, at_once.said)
+    assert len(stepwise.train) == len(at_once.train) == views
+    for a, b in zip(stepwise.train + stepwise.val, at_once.train + at_once.val, strict=True):
+        assert torch.equal(a.features[:], b.features[:]) and torch.equal(a.logits[:], b.logits[:])
+    inputs = LayerData(columns, at_once, 50, 9)
+    logits = torch.cat([below for _, below, _, _ in inputs.val_dataloader() if below is not None])
+    torch.testing.assert_close(logits, columns(to_input(data.val.pixels[:]))[1])
+    assert next(iter(inputs.epoch(0)))[0].shape[1:] == (3, 6, 5)
+
+
 def known_of(store: ViewStore, ask: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Known]:
     """What a layer on top of the store asks in its epochs."""
     sources = {f"view {i}": view for i, view in enumerate(store.train)} | {"validation": store.val[0]}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from layerwise.config import Layer
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
 from tests.nn.layers import SMALL, make_layer
@@ -68,6 +69,34 @@ def test_frozen_stack__below_and_with_layer_take_off_and_put_on(stack: FrozenSta
     higher = stack.below(2).with_layer(layer)
     assert higher.layers == [stack.layers[0], layer] and len(stack) == 2
     assert not layer.training and not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def test_a_layer_that_begins_a_column__is_given_the_images__and_the_logits_go_on(stack: FrozenStack) -> None:
+    lower, upper = stack.layers
+    own = Layer(patch_size=5, atoms=8, channels=5, pool=2, input="images")
+    first, second = make_layer(own, (2, 12, 12), number=3), make_layer(SMALL, (5, 4, 4), number=4)
+    whole, x = FrozenStack([lower, upper, first, second]), torch.randn(2, 2, 12, 12)
+    assert isinstance(first.probe, LinearProbe) and isinstance(second.probe, LinearProbe)
+    torch.nn.init.normal_(first.probe.linear.weight)
+    torch.nn.init.normal_(second.probe.linear.weight)
+
+    handed, said = first(x)
+    top, said_above = second(handed)
+    _, below = stack(x)
+    (_, third), (out, fourth) = list(whole.depths(x))[2:]
+    torch.testing.assert_close(out, top)
+    torch.testing.assert_close(third, below + said)
+    torch.testing.assert_close(fourth, below + said + said_above)
+    torch.testing.assert_close(list(whole.outputs(x))[3], second.layer(handed))
+
+    assert [column.layers for column in whole.columns] == [[lower, upper], [first, second]]
+    assert whole.column.layers == whole.columns[1].layers and whole.shape((2, 12, 12)) == (5, 1, 1)
+    for under in (whole.below(3), stack.under(own)):
+        given, logits = under(x)
+        assert given is x and under.shape((2, 12, 12)) == (2, 12, 12) and not under.column.layers
+        torch.testing.assert_close(logits, below)
+        assert len(under.columns) == 2 and under.columns[0].layers == [lower, upper]
+    assert whole.below(4).column.layers == [first] and not whole.below(4).anew and not stack.under(SMALL).anew
 
 
 def test_empty_stack__passes_images_on__without_logits() -> None:

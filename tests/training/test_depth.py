@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import layerwise
-from layerwise.config import Config, Data, Layer, Optimizer, SettingError, SingleLayer
+from layerwise.config import Config, Data, Features, Layer, Optimizer, Probe, SettingError, SingleLayer
 from layerwise.run.record import LayerRecord
-from layerwise.training.depth import check_fit, lowered, next_shape, no_gain, no_room
+from layerwise.training.depth import check_fit, lowered, next_shape, no_gain, no_room, views_seen
 from tests.conftest import SMALL, Command
 
 RECORD = LayerRecord(1, 16, 0.7, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {})
@@ -50,6 +50,21 @@ def test_check_fit__takes_what_just_fits() -> None:
     own = replace(config, layers={2: SingleLayer(**vars(layer), optimizer=Optimizer(batch_size=9))})
     with pytest.raises(SettingError, match=r"^layers\.2\.optimizer\.batch_size: 9 is more than the 8 training"):
         check_fit(own, (1, 5, 6), 8)
+
+
+def test_a_column__begins_with_the_shape_of_the_images() -> None:
+    layer = Layer(patch_size=3, atoms=4, channels=2, pool=1, probe=Probe(logits="own"))
+    own = vars(layer) | {"patch_size": 5, "input": "images", "optimizer": Optimizer(batch_size=3)}
+    begun = SingleLayer(**own)
+    config = Config(depth=4, layer=layer, layers={3: begun}, optimizer=Optimizer(batch_size=3))
+    check_fit(config, (1, 7, 7), 8)  # of 3×3 positions below layer 3, of 3×3 above it
+    with pytest.raises(SettingError, match=r"^layer\.patch_size: 3 does not fit the 2×3 input of layer 4"):
+        check_fit(config, (1, 6, 7), 8)
+    small = lowered(config, (1, 4, 5), 100)
+    assert [small.layer_at(i).patch_size for i in (1, 2, 3, 4)] == [3, 2, 4, 1]
+    assert views_seen(replace(config, depth=3, features=Features(views=9))) == 9
+    alone = replace(config, depth=2, layers={2: begun}, features=Features(views=9))
+    assert views_seen(alone) == 0  # images are not stored
 
 
 def test_no_gain__is_a_rise_of_no_more_than_a_standard_error() -> None:

@@ -61,6 +61,32 @@ def test_averaged_layers__are_measured_alone_too__of_the_others_the_stack_only(t
             assert record.val_accuracy == pytest.approx(said)
 
 
+def test_columns__say_the_mean_of_all_layers__and_a_second_process_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    data = two_kinds()
+    begun = ["--layer.probe.logits=averaged", "--layer.pool=1", "--features.views=2"]
+    begun += ["--layers.3.input=images", "--layers.3.patch_size=3", "--layers.5.input=images"]
+    runs = []
+    for name, depths in (("at once", [5]), ("stepwise", [2, 3, 5])):
+        runs.append(run := Run(tmp_path / name))
+        for depth in depths:
+            config = replace(settings(*begun, "--depth=5"), depth=depth)
+            run.start(config, data)
+            _, records, _ = train_stack(config, data, run, CPU)
+            run.release()
+    for number in range(1, 6):
+        at_once, stepwise = (load_file(run.path / f"layer-{number}" / "layer.safetensors") for run in runs)
+        assert all(torch.equal(at_once[name], stepwise[name]) for name in at_once)
+    stack, x = runs[0].stack(), to_input(data.val.pixels[:])
+    first, second, third, fourth, fifth = stack.layers
+    assert [record.input_shape for record in records] == [[1, 6, 6], [8, 5, 5], [1, 6, 6], [8, 4, 4], [1, 6, 6]]
+    under, above = first.layer(x), third.layer(x)
+    seen = [first.layer(x), second.layer(under), third.layer(x), fourth.layer(above), fifth.layer(x)]
+    alone = torch.stack([layer.classified(one) for layer, one in zip(stack.layers, seen, strict=True)])
+    for depth, (record, (_, said)) in enumerate(zip(records, stack.depths(x), strict=True), 1):
+        torch.testing.assert_close(said, alone[:depth].mean(0))
+        assert record.val_accuracy == pytest.approx(float((said.argmax(1) == data.val.labels).double().mean()))
+
+
 @pytest.mark.parametrize("output", ["gates", "channels"])
 def test_output_gates__of_what_a_layer_learned_from_labels_nothing_reaches_the_next(
     output: str, tmp_path: Path

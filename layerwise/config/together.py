@@ -1,0 +1,42 @@
+"""Settings that do not go together, of a layer and of all."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerwise.config.run import Config
+
+
+def conflict(config: "Config", number: int) -> tuple[str, str] | None:
+    """What does not go with layer `number`, from 1: the setting to name, and what to say of it; None where all does."""
+    own = config.layer_at(number)
+    return own.conflict() or _column(config, number) or _mirroring(config, number) or _processes(config, number)
+
+
+def _column(config: "Config", number: int) -> tuple[str, str] | None:
+    begun = [i for i in range(2, number + 1) if config.layer_at(i).input == "images"]
+    if begun and config.layer_at(number).probe.logits == "summed":
+        reason = f"summed, but layer {begun[-1]} begins another column, which does not see the logits of others"
+        return "probe.logits", f"{reason} while it is trained; give averaged, or own"
+    return None
+
+
+def _mirroring(config: "Config", number: int) -> tuple[str, str] | None:
+    own, first = config.layer_at(number), config.layer_at(1)
+    if own.mirror != first.mirror:
+        return "mirror", f"{own.mirror}, but layer 1 has {first.mirror}; give the same to all layers".lower()
+    if own.mirror and config.data.flip is False:
+        remedy = "give true to that if images may be mirrored, or false to this"
+        return "mirror", f"true, but data.flip is false; {remedy}"
+    if own.mirror and own.sees_images(number) and own.residual.kind != "none":
+        no_pairs = f"{own.residual.kind}, but with mirror an image's channels are no pairs"
+        return "residual.kind", f"{no_pairs}; give none to layer {number}"
+    return None
+
+
+def _processes(config: "Config", number: int) -> tuple[str, str] | None:
+    size, processes = config.layer_at(number).optimizer.batch_size, config.trainer.processes
+    if size % processes:
+        how = "which is --trainer.devices times --trainer.num_nodes"
+        few = f"{size} images cannot be divided among {processes} processes, {how}"
+        return "optimizer.batch_size", f"{few}; give a multiple of {processes}"
+    return None
