@@ -28,7 +28,7 @@ class _Classifier(nn.Module):
         self.stack = stack
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.stack(to_input(images))[1]
+        *_, logits = self.stack.said(to_input(images))
         return logits
 
 

@@ -209,7 +209,7 @@ class TrainedStack:
 
     def _classified(self, inputs: Tensor) -> Tensor:
         """Logits for what the first layer takes, on the CPU."""
-        logits: Tensor = self.stack(inputs.to(self.device))[1]
+        *_, logits = self.stack.said(inputs.to(self.device))
         return logits.cpu()
 
 

@@ -15,7 +15,7 @@ from layerwise.config.choices import GATES
 from layerwise.config.run import restore
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun
-from layerwise.export import card, export_onnx
+from layerwise.export import card, export_onnx, export_torch
 from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.stack import FrozenStack
 from layerwise.run.record import LayerRecord
@@ -74,31 +74,55 @@ def trained_of(layers: list[ProbedLayer], settings: list[Layer], shape: tuple[in
 
 
 BARE = {"pool": 1, "norm": {"kind": "none"}, "channels": None, "probe": {"kind": "unconstrained", "init": "random"}}
+AVERAGED = {"probe": {"init": "random", "logits": "averaged"}}
 STACKS: dict[str, list[dict[str, Any]]] = {
     "every gate": [{"gate": {"kind": kind}, "probe": {"init": "random"}, "patch_size": 2} for kind in GATES],
     "unconstrained": [BARE],
     "pooling, hard, residual": [
         {"pool": 3, "embedding": "hard", "residual": {"kind": "concatenate"}, "probe": {"init": "random", "pool": 2}}
     ],
+    "gates, two columns": [
+        AVERAGED,
+        AVERAGED | {"output": "gates", "residual": {"kind": "concatenate"}},
+        AVERAGED | {"input": "images", "patch_size": 4},
+        AVERAGED | {"output": "gates"},
+    ],
 }
+
+
+def stack_of(kind: str) -> TrainedStack:
+    small = {"patch_size": 3, "atoms": 8, "neighbors": 3, "channels": 4, "pool": 1}
+    shape, layers, settings = (2, 10, 9), list[ProbedLayer](), list[Layer]()
+    for own in STACKS[kind]:
+        settings.append(restore(Layer, small | own))
+        below, number = layers[-1].shape if layers else shape, len(layers) + 1
+        layers.append(make_layer(settings[-1], shape if settings[-1].input == "images" else below, number=number))
+    return trained_of(layers, settings, shape)
 
 
 @pytest.mark.parametrize("kind", STACKS)
 def test_export__of_every_kind_computes_the_same_in_onnx(kind: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    small = {"patch_size": 3, "atoms": 8, "neighbors": 3, "channels": 4, "pool": 1}
-    shape, layers, settings = (2, 10, 9), list[ProbedLayer](), list[Layer]()
-    for own in STACKS[kind]:
-        settings.append(restore(Layer, small | own))
-        layers.append(make_layer(settings[-1], shape if not layers else layers[-1].shape))
-    trained = trained_of(layers, settings, shape)
+    trained = stack_of(kind)
     export_onnx(trained, tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    images = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
+    images = torch.randint(0, 256, (5, *trained.input_shape), dtype=torch.uint8)
     for n in (1, 5):
         ours = trained.stack(images[:n].float() / 127.5 - 1)[1]
         assert ours is not None and float(ours.std()) > 0
         theirs = torch.from_numpy(session.run(None, {"images": images[:n].numpy()})[0])
+        torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_export__of_every_kind_is_a_program_that_torch_reads_again(kind: str, tmp_path: Path) -> None:
+    trained = stack_of(kind)
+    export_torch(trained, tmp_path / "a.pt2")
+    images = torch.randint(0, 256, (5, *trained.input_shape), dtype=torch.uint8)
+    for n in (1, 5):
+        ours = trained.stack(images[:n].float() / 127.5 - 1)[1]
+        assert ours is not None
+        theirs = torch.export.load(tmp_path / "a.pt2").module()(images[:n])
         torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
 
 

@@ -151,6 +151,10 @@ class ProbedLayer(nn.Module):
             read, out = self.layer.both(x, near)
         return out, self.classified(read, below)
 
+    def said(self, x: Tensor, below: Tensor | None = None) -> Tensor:
+        """The logits alone, (B, classes), of an input as of `forward`; what is handed on is not computed."""
+        return self.classified(self.layer(x), below)
+
     def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:
         """Map what the probe reads (B, D, h', w') and the logits below to logits (B, classes).
 

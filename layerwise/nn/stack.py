@@ -78,6 +78,18 @@ class FrozenStack(nn.Module):
                 x, logits = layer(images if i and layer.anew else x, logits)
             yield x, logits
 
+    def said(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (B, classes) at each depth; what no layer is given is not computed."""
+        images, logits = x, None
+        for i, (layer, above) in enumerate(zip(self.layers, [*self.layers[1:], None], strict=True)):
+            given = images if i and layer.anew else x
+            with torch.no_grad():
+                if above is None or above.anew:
+                    logits = layer.said(given, logits)
+                else:
+                    x, logits = layer(given, logits)
+            yield logits
+
     @torch.no_grad()
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Yield what the probe of each layer reads in turn, (B, D, h', w'): what it has learned to see."""

@@ -108,7 +108,7 @@ def _inputs(stack: FrozenStack, images: Images, device: torch.device) -> Iterato
 
 def _logits(stack: FrozenStack, x: Tensor) -> Tensor:
     """Those of each depth, (L, B, classes)."""
-    return torch.stack([logits for _, logits in stack.depths(x)])
+    return torch.stack(list(stack.said(x)))
 
 
 class _Said:

@@ -88,6 +88,8 @@ def test_a_layer_that_begins_a_column__is_given_the_images__and_the_logits_go_on
     torch.testing.assert_close(third, below + said)
     torch.testing.assert_close(fourth, below + said + said_above)
     torch.testing.assert_close(list(whole.outputs(x))[3], second.layer(handed))
+    for logits, (_, same) in zip(whole.said(x), whole.depths(x), strict=True):
+        torch.testing.assert_close(logits, same)
 
     assert [column.layers for column in whole.columns] == [[lower, upper], [first, second]]
     assert whole.column.layers == whole.columns[1].layers and whole.shape((2, 12, 12)) == (5, 1, 1)

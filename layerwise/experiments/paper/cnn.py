@@ -61,6 +61,11 @@ class EndToEnd(nn.Module):
         out = self.network(x.contiguous(memory_format=torch.channels_last))
         return out, self.probe(out)
 
+    def said(self, x: Tensor, below: object = None) -> Tensor:
+        """The logits alone, as of a layer."""
+        _, logits = self.forward(x)
+        return logits
+
 
 def layers_of(config: Config) -> list[SingleLayer]:
     """The settings of every layer."""
