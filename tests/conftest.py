@@ -47,6 +47,11 @@ QUIET = [*SMALL, "--run_dir=r", "--wandb.mode=disabled"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, as many tests wait for processes."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def environment() -> dict[str, str]:
     """The environment of a command: no W&B account, whoever runs the tests; compiled modules are kept, for speed."""
     dropped = ("WANDB", "PYTHONDONTWRITEBYTECODE")

@@ -149,7 +149,8 @@ def single_layers() -> Iterator[tuple[str, Tensor]]:
         with torch.no_grad():
             for parameter in own.probe.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-        out, logits = own(x, below)
+        out = own.layer(x)
+        logits = own.classified(out, below)
         loss = F.cross_entropy(logits, torch.arange(6) % 3)
         torch.autograd.backward(loss)
         yield f"{name}: atoms", own.layer.embedding.dictionary.atoms

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from layerwise.config.run import Config, plain
+from layerwise.config.run import Config, SingleLayer, plain
 
 OWN = ("image_folder", "image_shards")
 """data sets that are the user's own, known by where they lie"""
@@ -38,7 +38,9 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config, images: Ca
 
     `images` says what has changed of the data where its digest has, though nothing that chooses among the images.
     """
-    before, after = dict(flat(old)), dict(flat(new))
+    # what another version did not record is as it is by default
+    unknown = {group: asdict(SingleLayer()) for group in old if group.startswith("layer ")}
+    before, after = dict(flat(unknown)) | dict(flat(old)), dict(flat(new))
     told, differing = [], [name for name in before if before[name] != after.get(name)]
     chosen = any(name == "seed" or name.startswith("data.") for name in differing if name != "data.content")
     for name in differing:

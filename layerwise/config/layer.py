@@ -91,8 +91,8 @@ class Layer:
     """One layer: its dictionary, its embedding, its output."""
 
     input: Literal["below", "images"] = "below"
-    """what it is given. below: what the layer below hands on; images: the images anew, so that another column begins,
-    whose layers join in the mean of all logits"""
+    """what it is given. below: what the layer below hands on; images: the images anew, so that another column begins;
+    with averaged logits its layers join in the mean"""
     patch_size: int = setting(3, at_least(1))
     """side s of the patches, in pixels of the layer's input"""
     atoms: int = setting(256, at_least(1))

@@ -100,7 +100,7 @@ class Features:
     """What is stored of the layers below, so that a layer costs the same at any depth."""
 
     views: int = setting(2, at_least(0))
-    """augmented views, or crops, of each training image stored for a layer above the first; 0: none, compute anew"""
+    """augmented views, or crops, of each training image stored for a layer above another; 0: none, compute anew"""
     gigabytes: float = setting(8.0, number(8))
     """room for them; where it is too little there are fewer views"""
 
@@ -179,7 +179,7 @@ class Config:
         object.__setattr__(self, "layers", singles)
         for i in self.layers:
             check_values(self.layers[i], partial(self.name_of, i))
-        for i in range(1, min(self.deepest, max(self.layers, default=0) + 1) + 1):
+        for i in range(1, min(self.deepest, max([1, *self.layers]) + 1) + 1):
             if found := conflict(self, i):
                 raise SettingError(f"{self.name_of(i, found[0])}: {found[1]}")
 
@@ -187,6 +187,10 @@ class Config:
     def deepest(self) -> int:
         """The number of layers, at most."""
         return DEEPEST if self.depth == "auto" else self.depth
+
+    def hands_on(self, number: int) -> bool:
+        """Whether layer `number` is followed by one that is given what it hands on."""
+        return number < self.deepest and self.layer_at(number + 1).input == "below"
 
     def layer_at(self, number: int) -> SingleLayer:
         """The settings of layer `number`, from 1."""

@@ -22,7 +22,7 @@ TOGETHER = 256
 ROOM = 1 << 27
 """bytes of the largest tensor that is made of such a batch, at most; two or three of that size are held at once"""
 Batch = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
-"""input (B, C, H, W) float32, logits of the layers below (B, classes) or None under the first layer, labels (B,);
+"""input (B, C, H, W) float32, logits of the layers below (B, classes) or None if they are not known, labels (B,);
 which atoms are near, (B, h, w, S), or None where that is not known"""
 
 

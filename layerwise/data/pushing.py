@@ -18,7 +18,7 @@ from layerwise.nn.stack import FrozenStack
 
 Pushed = Iterator[tuple[Tensor, Tensor, Tensor]]
 """input (B, C, H+M, W+M); logits of the layers below, of each crop, (B, O, O, classes) or of one alone
-(B, classes), of no class under the first layer; which atoms are near to the input, (B, h, w, S), or (B, 0) where that
+(B, classes), of no class where there are none; which atoms are near to the input, (B, h, w, S), or (B, 0) where that
 is not known"""
 
 

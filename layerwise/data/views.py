@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -65,12 +64,9 @@ class ViewStore:
         self.val_images = self.data.val.placed(self.device)
         """to validate with, where the device has them at hand if it has room"""
         self.augmentation = replace(self.data.augmentation, flip=self.data.augmentation.flip and not self.mirrored)
-
-    @property
-    def plans(self) -> Plans:
-        """Which views are to be made."""
         counts = len(self.images), len(self.val_images), len(self.data.classes)
-        return Plans(self.config, self.augmentation, self.images.pixels[:TRIED], *counts, self.device)
+        self.plans = Plans(self.config, self.augmentation, self.images.pixels[:TRIED], *counts, self.device)
+        """which views are to be made"""
 
     def raise_to(self, stack: FrozenStack) -> None:
         """Make the views that the layer above `stack` is trained on; none of images themselves, or if views is 0."""
@@ -98,23 +94,16 @@ class ViewStore:
         self.depth, self.train, self.val = 0, [], []
 
     def _join(self, stack: FrozenStack) -> None:
-        """Know what the finished columns of a stack say of validation images, which the views of no other one hold."""
-        *finished, _ = stack.columns
-        tops = list(accumulate(map(len, finished)))
-        if self.joined not in (0, *tops):
-            self.said, self.joined = None, 0
-            self._let_go()
-        for top in tops:
-            if top <= self.joined:
-                continue
-            lower, self.train = FrozenStack(stack.layers[:top]), []
-            if not self.val or self.depth < len(lower.column):
-                self.known = self.known if len(lower.column) == self.depth + 1 else {}
-                still, what = [[Origin(0, 0, 0, 0)]] * len(lower.column), f"layer {top + 1}: logits for validation"
-                self.val = list(self._pushed(lower, self.val_images, self.val, still, torch.float32, what))
-            processes.agreed(lambda: None)
-            self.said, self.joined, self.known = self.val[0].logits[:][:, 0, 0].clone(), top, {}
-            self._let_go()
+        """Know what the finished columns of a stack say of validation images; the views are of the next one."""
+        finished = FrozenStack(stack.layers[: len(stack) - len(stack.column)])
+        if len(finished) == self.joined:
+            return
+        self._let_go()
+        self.said, self.joined, self.known = None, len(finished), {}
+        if len(finished):
+            batches = Batches(self.val_images, device=self.device, above=finished.layers)
+            shown = progress(batches, f"layer {len(finished) + 1}: logits for validation", len(batches))
+            self.said = torch.cat([[*finished.said(x)][-1] for x, _, _, _ in shown])
 
     def _make(self, stack: FrozenStack, plan: Sequence[Sequence[Origin]]) -> None:
         """Make the views of a plan, of those of the layer below where there are any."""

@@ -63,10 +63,12 @@ class SmallCNN(nn.Module):
         self.linear = nn.Linear(4 * KERNELS, classes)
         self.to(memory_format=torch.channels_last)  # as `layerwise.experiments.paper.cnn`
 
-    def forward(self, x: Tensor, below: object = None) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) to averages (B, 128, 2, 2) and logits (B, classes), as a layer does."""
-        out = self.network(x.contiguous(memory_format=torch.channels_last))
-        return out, self.linear(out.flatten(1))
+    def said(self, x: Tensor, below: object = None, near: object = None) -> Tensor:
+        """Map (B, C, H, W) to logits (B, classes), as a layer does."""
+        logits: Tensor = self.linear(self.network(x.contiguous(memory_format=torch.channels_last)).flatten(1))
+        return logits
+
+    forward = said
 
 
 def explain(path: str, root: str | None, epochs: int, json: Path | None) -> list[Explained]:
@@ -90,7 +92,9 @@ def explain(path: str, root: str | None, epochs: int, json: Path | None) -> list
     columns = [accuracies(of, images) for of in (stack, alone) for images in (some, data.val)]
     bounds: list[float | None] = [None] * len(records)
     if epochs:
-        bounds = [_bound(run, data, stack.below(number), number, epochs, device) for number in range(1, len(stack) + 1)]
+        bounds = [
+            _bound(run, data, stack.below(number).column, number, epochs, device) for number in range(1, len(stack) + 1)
+        ]
     found = [Explained(i, *row) for i, row in enumerate(zip(*columns, bounds, strict=True), 1)]
     print()
     print_table(_table(found))

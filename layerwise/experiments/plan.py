@@ -98,13 +98,13 @@ def planned(config: Config, data: DataSet, device: torch.device) -> tuple[list[P
     features, mirrored = replace(config.features, views=views_seen(config)), config.layer_at(1).mirror
     whole = ViewStore(features, data, config.seed, device, mirrored)  # of which nothing is made
     for number in progress(range(1, config.deepest + 1), "rehearsing"):
-        stack = stack.under(config.layer_at(number))
-        if no_room(config, number, stack.shape(data.shape), len(data.train)):
+        below = stack.under(config.layer_at(number))
+        if no_room(config, number, below.shape(data.shape), len(data.train)):
             break  # which depth auto comes to
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            layer, pace = rehearsed(config, number, stack, store, len(data.train))
-            plan = whole.plans.of(stack) if len(stack.column) else []
-        under = len(layers) - len(stack.column)  # of other columns
+            layer, pace = rehearsed(config, number, below, store, len(data.train))
+            plan = whole.plans.of(below) if len(below.column) else []
+        under = len(layers) - len(below.column)  # of other columns
         layers.append(
             _planned(config, number, layer, pace, layers[under:], paces[under:], whole, plan[-1] if plan else [])
         )
@@ -131,8 +131,7 @@ def _planned(
     )
     shape, augmentation = below[-1].output_shape if below else data.shape, store.augmentation
     h, w = (side - own.patch_size + 1 for side in shape[1:])
-    more = number < config.deepest and config.layer_at(number + 1).input == "below"
-    passes = epochs + max(1, len(views)) * more
+    passes = epochs + max(1, len(views)) * config.hands_on(number)
     whole = sum((shape[1] + one.margin) * (shape[2] + one.margin) for one in views) / (shape[1] * shape[2])
     view = int((2 * n * whole + 4 * len(data.val)) * torch.Size(shape).numel()) if views else 0
     view += 4 * len(data.classes) * (n * sum(one.crops for one in views) + len(data.val)) if views else 0

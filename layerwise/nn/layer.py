@@ -140,20 +140,17 @@ class ProbedLayer(nn.Module):
         self.mirrored = layer.mirrored  # an image and its mirror image have the same logits
 
     def forward(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) and the logits below, None under the first layer, to (B, D, h', w') and (B, classes).
+        """Map (B, C, H, W) and the logits below, None if there are none, to (B, D, h', w') and (B, classes).
 
-        That is what is handed on, once the layer is trained. `near`, where it is known, is what the embedding's `ask`
+        The former is what is handed on. `near`, where it is known, is what the embedding's `ask`
         says of x.
         """
-        if self.training:
-            read = out = self.layer(x, near)
-        else:
-            read, out = self.layer.both(x, near)
+        read, out = self.layer.both(x, near)
         return out, self.classified(read, below)
 
-    def said(self, x: Tensor, below: Tensor | None = None) -> Tensor:
-        """The logits alone, (B, classes), of an input as of `forward`; what is handed on is not computed."""
-        return self.classified(self.layer(x), below)
+    def said(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> Tensor:
+        """The logits alone, (B, classes), of what `forward` is given; what is handed on is not computed."""
+        return self.classified(self.layer(x, near), below)
 
     def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:
         """Map what the probe reads (B, D, h', w') and the logits below to logits (B, classes).

@@ -24,7 +24,7 @@ def output_shape(module: nn.Module, shape: tuple[int, int, int]) -> tuple[int, i
 
 @torch.no_grad()
 def most_numbers(layers: Iterable[nn.Module], shape: tuple[int, int, int]) -> int:
-    """The size of the largest of an image (C, H, W) and what layers, one upon another, and their parts make of it."""
+    """The size of the largest of an image (C, H, W) and what the layers of a stack and their parts make of it."""
     sizes, x, logits = [math.prod(shape)], torch.empty(2, *shape, dtype=torch.float32, device="meta"), None
 
     def note(part: nn.Module, inputs: Any, output: Any) -> None:
@@ -33,7 +33,7 @@ def most_numbers(layers: Iterable[nn.Module], shape: tuple[int, int, int]) -> in
 
     images = x
     for layer in layers:
-        x = images if getattr(layer, "anew", False) else x
+        x = images if getattr(layer, "anew", False) else x  # a CNN, or a part of a layer, has no such thing
         hooks = [part.register_forward_hook(note) for part in layer.modules()]
         try:
             x, logits = _outlined(layer, x, logits)

@@ -40,17 +40,15 @@ class FrozenStack(nn.Module):
         return self.layers[-1].shape if len(self) and not self.anew else images
 
     @property
-    def columns(self) -> list["FrozenStack"]:
-        """The layers by columns; the layer above goes on with the last one, which is empty where it begins it."""
-        starts = [i for i, layer in enumerate(self.layers) if i == 0 or layer.anew] or [0]
-        ends = [*starts[1:], len(self)]
-        whole = [FrozenStack(self.layers[start:end]) for start, end in zip(starts, ends, strict=True)]
-        return [*whole, FrozenStack()] if self.anew and len(self) else whole
-
-    @property
     def column(self) -> "FrozenStack":
         """The layers that make what the stack hands on of the images; their logits are those of the column alone."""
-        return self.columns[-1]
+        begun = [i for i, layer in enumerate(self.layers) if layer.anew]
+        return FrozenStack([] if self.anew else self.layers[max(begun, default=0) :])
+
+    @property
+    def lower(self) -> "FrozenStack":
+        """The layers that make what the top layer is given of the images."""
+        return self.below(len(self)).column
 
     def below(self, number: int) -> "FrozenStack":
         """The layers under layer `number`, from 1."""
@@ -73,16 +71,16 @@ class FrozenStack(nn.Module):
     def depths(self, x: Tensor, logits: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield output (B, D, h', w') and logits (B, classes) of each layer in turn."""
         images = x
-        for i, layer in enumerate(self.layers):
+        for layer in self.layers:
             with torch.no_grad():
-                x, logits = layer(images if i and layer.anew else x, logits)
+                x, logits = layer(images if layer.anew else x, logits)
             yield x, logits
 
     def said(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the logits (B, classes) at each depth; what no layer is given is not computed."""
         images, logits = x, None
-        for i, (layer, above) in enumerate(zip(self.layers, [*self.layers[1:], None], strict=True)):
-            given = images if i and layer.anew else x
+        for layer, above in zip(self.layers, [*self.layers[1:], None], strict=True):
+            given = images if layer.anew else x
             with torch.no_grad():
                 if above is None or above.anew:
                     logits = layer.said(given, logits)
@@ -94,8 +92,8 @@ class FrozenStack(nn.Module):
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Yield what the probe of each layer reads in turn, (B, D, h', w'): what it has learned to see."""
         images = x
-        for i, layer in enumerate(self.layers):
-            read, x = layer.layer.both(images if i and layer.anew else x)
+        for layer in self.layers:
+            read, x = layer.layer.both(images if layer.anew else x)
             yield read
 
     def forward(self, x: Tensor, logits: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

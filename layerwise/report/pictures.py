@@ -72,7 +72,7 @@ def answers_picture(stack: FrozenStack, images: Images, width: int = 960) -> Pix
     together = _together(stack, images)
     for start in range(0, len(images), together):
         x = to_input(images.pixels[start : start + together]).to(next(top.buffers()).device)
-        answers = top.answers(stack.below(len(stack)).column(x)[0])[..., atoms]  # (B, h, w, A)
+        answers = top.answers(stack.lower(x)[0])[..., atoms]  # (B, h, w, A)
         columns = answers.shape[2]
         values, places = answers.flatten(1, 2).max(1)
         best[:, start : start + len(x)], where[:, start : start + len(x)] = values.T.cpu(), places.T.cpu()
@@ -95,7 +95,7 @@ def answers_picture(stack: FrozenStack, images: Images, width: int = 960) -> Pix
 def field_of(stack: FrozenStack) -> tuple[int, int]:
     """(step, side) in pixels of the parts of an image that patches of the top layer's input are computed from."""
     step, side = 1, 1
-    for below in stack.below(len(stack)).column.layers:
+    for below in stack.lower.layers:
         embedding = below.layer.embedding
         side += step * (embedding.pool + embedding.gate.patch_size - 2)
         step *= embedding.pool
@@ -104,7 +104,7 @@ def field_of(stack: FrozenStack) -> tuple[int, int]:
 
 def usage(stack: FrozenStack, images: Images) -> Tensor:
     """How often each atom of the top layer takes part, over all positions of images, (N,), on the CPU."""
-    below, top = stack.below(len(stack)).column, stack.layers[-1].layer.embedding
+    below, top = stack.lower, stack.layers[-1].layer.embedding
     total = torch.zeros(0)
     with torch.no_grad():
         for pixels in images.parts(_together(stack, images)):
@@ -116,7 +116,7 @@ def usage(stack: FrozenStack, images: Images) -> Tensor:
 
 def _together(stack: FrozenStack, images: Images) -> int:
     """How many images have room together, with what each atom of the top layer says of each position."""
-    below = stack.below(len(stack)).column
+    below = stack.lower
     _, h, w = below.shape(images.shape)
     each = h * w * len(stack.layers[-1].layer.embedding.dictionary.atoms)
     return min(TOGETHER, images_in_room(max(each, most_numbers(below.layers, images.shape))))

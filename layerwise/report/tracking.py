@@ -116,7 +116,7 @@ class Tracking:
             values["maps"] = picture(atoms_picture(kernels, record.input_shape[0]))
         # one image at a time, as there is a gate of each atom at each position
         some = Batches(self.data.val, 1, self.device, chosen=torch.arange(len(self.data.val))[:SOME])
-        gates = (embedding.gates(stack.below(record.layer).column(x)[0]) for x, _, _, _ in some)
+        gates = (embedding.gates(stack.lower(x)[0]) for x, _, _, _ in some)
         if alike := [found for own in gates if (found := overlap(own)) is not None]:
             values["overlap"] = fmean(alike)
         return values

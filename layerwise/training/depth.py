@@ -23,7 +23,7 @@ def sample_bytes(count: int, dimension: int) -> int:
 
 
 def views_seen(config: Config) -> int:
-    """How many views of the training images the layers above the first see: no more than they have epochs."""
+    """How many views of the training images the layers above others see: no more than they have epochs."""
     above = [config.layer_at(number) for number in range(2, config.deepest + 1)]
     epochs = (own.optimizer.epochs for own in above if own.input == "below")
     return min(config.features.views, max(epochs, default=0))
@@ -33,9 +33,10 @@ def next_shape(config: Config, number: int, shape: tuple[int, int, int], images:
     """The shape (D, h', w') that layer `number` makes of so many inputs (C, H, W); SettingError where it cannot."""
     layer, (_, height, width) = config.layer_at(number), shape
     if layer.patch_size > min(height, width):
+        less = "" if layer.sees_images(number) else ", a smaller pool below, or a smaller depth"
         raise SettingError(
             f"{config.name_of(number, 'patch_size')}: {layer.patch_size} does not fit the {height}×{width} input of "
-            f"layer {number}; give a smaller patch_size, a smaller pool below, or a smaller depth"
+            f"layer {number}; give a smaller patch_size{less}"
         )
     available = (height - layer.patch_size + 1) * (width - layer.patch_size + 1) * images
     if layer.atoms > available:
@@ -73,7 +74,7 @@ def check_fit(config: Config, shape: tuple[int, int, int], images: int) -> None:
         try:
             shape = next_shape(config, number, shape, images)
         except SettingError:
-            if config.depth == "auto" and number > 1:
+            if config.depth == "auto" and not own.sees_images(number):
                 return
             raise
 

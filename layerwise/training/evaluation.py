@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from layerwise.console import progress
 from layerwise.data.batches import Batches
 from layerwise.data.images import Images
+from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.stack import FrozenStack
 
 RANKS = 5
@@ -135,15 +136,16 @@ class _Said:
 
 
 @torch.no_grad()
-def statistics(stack: FrozenStack, images: Images, chosen: Tensor, device: torch.device) -> list[list[float]]:
-    """Mean and deviation, 1 where that is 0, of each channel that the top layer's probe reads, over all positions.
+def statistics(
+    below: FrozenStack, layer: ProbedLayer, images: Images, chosen: Tensor, device: torch.device
+) -> list[list[float]]:
+    """Mean and deviation, 1 where that is 0, of each channel that a layer's probe reads, over all positions.
 
     Of the images at `chosen`, (m,) int64.
     """
     count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    below, top = stack.below(len(stack)).column, stack.layers[-1]
-    for x, _, _, _ in Batches(images, device=device, stack=below, above=[top], chosen=chosen):
-        flat = top.layer(x).transpose(0, 1).flatten(1).double()
+    for x, _, _, _ in Batches(images, device=device, stack=below, above=[layer], chosen=chosen):
+        flat = layer.layer(x).transpose(0, 1).flatten(1).double()
         count, total, squares = count + flat.shape[1], total + flat.sum(1).cpu(), squares + flat.square().sum(1).cpu()
     mean = total / count
     deviation = (squares / count - mean.square()).clamp_min(0).sqrt()

@@ -179,8 +179,8 @@ def fit_layer(
 ) -> BestEpoch:
     """Train a layer, from where `folder`/last.ckpt stands if it is there; what counts is the best epoch's weights.
 
-    The layer maps an input and the logits below to output and logits. `identity` stands for all that the training
-    depends on; `depth` is the stack's, where it is known. Raises TrainingFailed where the loss is not finite,
+    The layer maps an input and the logits below to logits, as `ProbedLayer.said`. `identity` stands for all that the
+    training depends on; `depth` is the stack's, where it is known. Raises TrainingFailed where the loss is not finite,
     DamagedRun where last.ckpt is damaged, or of another training.
     """
     memory.keep_what_is_freed()

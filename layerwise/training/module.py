@@ -38,7 +38,7 @@ class LayerModule(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.layer = layer  # such as a `ProbedLayer`: maps an input and the logits below to output and logits
+        self.layer: Any = layer  # a `ProbedLayer`, or what maps an input by `said` as that does
         self.number = number
         self.config = config
         self.steps = steps  # an epoch
@@ -66,7 +66,7 @@ class LayerModule(LightningModule):
     def loss(self, batch: Batch, step: int) -> Tensor:
         """Cross-entropy of a batch."""
         features, below, labels, near = batch
-        _, logits = self.layer(features, below, *(() if near is None else (near,)))
+        logits = self.layer.said(features, below, near)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         with torch.no_grad():
             first = ~loss.isfinite() & (self.failed_step.to(loss.device) < 0)
@@ -93,7 +93,7 @@ class LayerModule(LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss and accuracy of a batch."""
         features, below, labels, near = batch
-        _, logits = self.layer(features, below, *(() if near is None else (near,)))
+        logits = self.layer.said(features, below, near)
         self.val_accuracy(logits, labels)
         loss, count = F.cross_entropy(logits, labels), len(labels)
         self.log("val_loss", loss, batch_size=count, sync_dist=True, logger=False)

@@ -1,4 +1,7 @@
-"""The algorithm: learn a dictionary, train a layer on it, freeze it, go on with its output (paper, section 3)."""
+"""The algorithm: learn a dictionary, train a layer on it, freeze it, go on with its output (paper, section 3).
+
+Or, where a layer begins another column, with the images anew.
+"""
 
 import time
 from collections.abc import Sequence
@@ -44,13 +47,13 @@ def train_stack(
     inputs = ViewStore(features, data, config.seed, device, mirrored)
     stop = None
     for number in range(1, config.deepest + 1):
-        stack = stack.under(config.layer_at(number))
-        if stop := no_room(config, number, stack.shape(data.shape), len(data.train)):
+        below = stack.under(config.layer_at(number))
+        if stop := no_room(config, number, below.shape(data.shape), len(data.train)):
             break
         if record := by_first(run.record, number):
             print(f"layer {number}: already trained, validation accuracy {record.val_accuracy:.2%}", flush=True)
         else:
-            record = train_layer(config, number, stack, inputs, run, listeners)
+            record = train_layer(config, number, below, inputs, run, listeners)
         stop = no_gain([*records, record]) if config.depth == "auto" else None
         if stop:
             break
@@ -87,8 +90,7 @@ def train_layer(
 
     torch.manual_seed(fold_seed(config.seed, number, 0))  # for the first weights
     layer = build_layer(own, dictionary, shape, len(data.classes), number)
-    more = number < config.deepest and config.layer_at(number + 1).input == "below"
-    ask, passes = layer.layer.embedding.ask, own.optimizer.epochs + inputs.plans.wanted * more
+    ask, passes = layer.layer.embedding.ask, own.optimizer.epochs + inputs.plans.wanted * config.hands_on(number)
     batches = LayerData(stack, inputs, own.optimizer.batch_size, seed, ask, own.patch_size, passes, layer)
     depth = None if config.depth == "auto" else config.deepest
     batch = config.name_of(number, "optimizer.batch_size")
@@ -112,7 +114,7 @@ def train_layer(
             seconds=round(prepared + history.seconds, 3),
             settings=settings,
             val_images=len(data.val),
-            statistics=statistics(stack.with_layer(layer.eval().to(inputs.device)), data.train, some, inputs.device),
+            statistics=statistics(stack.column, layer.eval().to(inputs.device), data.train, some, inputs.device),
             dimmest=data.dimmest,
         )
         return folder.save(layer, record)

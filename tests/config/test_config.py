@@ -27,6 +27,7 @@ from layerwise.config import (
     Wandb,
     Whitening,
 )
+from layerwise.config.identity import changes, settings_of
 from layerwise.config.run import plain, restore
 
 UNCONSTRAINED: dict[str, Any] = {"probe": Probe(kind="unconstrained"), "pool": 1, "norm": Norm(kind="none")}
@@ -194,6 +195,8 @@ def test_config__of_a_column_that_layer_3_begins() -> None:
     begun = SingleLayer(input="images")
     expected = "layer.probe.logits: summed, but layer 3 begins another column, which does not see the logits of others"
     assert begins(refusal(depth=4, layers={3: begun}), expected)
+    whole = "layer.probe.logits: summed, but layer 2 begins another column"
+    assert begins(refusal(depth=3, layer=Layer(input="images")), whole)
     own = replace(begun, probe=Probe(logits="averaged"))
     assert begins(refusal(depth=4, layers={3: own}), expected)  # of layer 4
     averaged = Layer(probe=Probe(logits="averaged"))
@@ -204,6 +207,16 @@ def test_config__of_a_column_that_layer_3_begins() -> None:
         "layer.residual.kind: concatenate, but with mirror an image's channels are no pairs; give none to layer 3"
     )
     assert begins(refusal(depth=4, layer=mirrored, layers=layers), expected)
+
+
+def test_changes__what_an_older_version_did_not_record__is_as_it_is_by_default() -> None:
+    config = Config(depth=2, layer=Layer(probe=Probe(logits="averaged")))
+    other = replace(config, layers={2: replace(config.layer_at(2), input="images")})
+    old = settings_of(config, 2, "digest")
+    del old["layer 2"]["input"]
+    assert changes(old, settings_of(config, 2, "digest"), config, str) == []
+    told = changes(old, settings_of(other, 2, "digest"), other, str)
+    assert told == ["layers.2.input: images, but layer 2 was trained with below"]
 
 
 def test_config__checks_what_goes_together_in_the_layers_that_there_are() -> None:

@@ -169,7 +169,8 @@ def test_views__made_with_what_the_layer_asked_of_their_inputs__are_the_same_bit
     asked.known = known_of(asked, ask)
     misled.known, narrow.known = known_of(misled, lambda x: ask(-x)), known_of(narrow, lambda x: ask(-x))
     anew.raise_to(stack)
-    narrow.config = Features(views=2, gigabytes=(anew.bytes + 1) / 1e9)  # no room beside the views
+    little = Features(views=2, gigabytes=(anew.bytes + 1) / 1e9)  # no room beside the views
+    narrow.plans = replace(narrow.plans, config=little)
     for store in (asked, misled, narrow):
         store.raise_to(stack)
         assert not store.known

@@ -40,9 +40,14 @@ def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[s
 
 
 def test_plan__of_a_mirrored_stack__counts_what_it_will_train(tmp_path: Path) -> None:
-    config = parse([*SMALL, "--depth=2", "--layer.mirror=true", "--data.flip=true", "--layer.pool=1"])[0]
-    trained = layerwise.train(config, tmp_path / "run").stack().layers
-    for one, layer in zip(plan(config), trained, strict=True):
+    options = ["--depth=4", "--layer.mirror=true", "--data.flip=true", "--layer.pool=1", "--layers.3.input=images"]
+    config = parse([*SMALL, *options, "--layer.probe.logits=averaged"])[0]
+    trained, layers = layerwise.train(config, tmp_path / "run").stack().layers, plan(config)
+    assert [one.input_shape[0] for one in layers] == [1, 8, 1, 8] and [bool(one.view_bytes) for one in layers] == [
+        False,
+        True,
+    ] * 2
+    for one, layer in zip(layers, trained, strict=True):
         assert layer.mirrored and one.output_shape == layer.shape
         assert one.parameters == sum(value.numel() for value in dict(layer.named_parameters()).values())
 

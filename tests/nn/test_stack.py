@@ -91,13 +91,13 @@ def test_a_layer_that_begins_a_column__is_given_the_images__and_the_logits_go_on
     for logits, (_, same) in zip(whole.said(x), whole.depths(x), strict=True):
         torch.testing.assert_close(logits, same)
 
-    assert [column.layers for column in whole.columns] == [[lower, upper], [first, second]]
-    assert whole.column.layers == whole.columns[1].layers and whole.shape((2, 12, 12)) == (5, 1, 1)
+    assert whole.column.layers == [first, second] and whole.lower.layers == [first]
+    assert stack.column.layers == [lower, upper] and whole.shape((2, 12, 12)) == (5, 1, 1)
     for under in (whole.below(3), stack.under(own)):
         given, logits = under(x)
         assert given is x and under.shape((2, 12, 12)) == (2, 12, 12) and not under.column.layers
         torch.testing.assert_close(logits, below)
-        assert len(under.columns) == 2 and under.columns[0].layers == [lower, upper]
+        assert under.layers == [lower, upper]
     assert whole.below(4).column.layers == [first] and not whole.below(4).anew and not stack.under(SMALL).anew
 
 

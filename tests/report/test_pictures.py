@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+import layerwise
 from layerwise.config import Layer, Whitening
 from layerwise.data.images import Images
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.layer import build_layer
 from layerwise.nn.stack import FrozenStack
 from layerwise.nn.whitening import fit_whitening
+from layerwise.parsing import parse
 from layerwise.report.pictures import (
     answers_picture,
     as_picture,
@@ -24,6 +26,7 @@ from layerwise.report.pictures import (
     usage,
 )
 from layerwise.run.run import Run
+from tests.conftest import SMALL as TINY
 from tests.nn.layers import SMALL, make_layer
 
 
@@ -146,6 +149,23 @@ def test_usage__is_that_of_all_images_at_once__with_room_for_what_atoms_say_of_e
     monkeypatch.setattr(layers[1].layer.embedding.dictionary, "atoms", torch.zeros(100, 45))  # at 5×5 positions
     usage(stack, images)
     assert sizes[3:5] == [1, 1]  # 4320 / 2500
+
+
+def test_a_layer_that_begins_a_column__is_drawn_as_a_first_one(tmp_path: Path) -> None:
+    own = Layer(patch_size=4, atoms=8, channels=5, pool=1, input="images")
+    above = make_layer(SMALL, (2, 12, 12)), make_layer(SMALL, (5, 5, 5)), make_layer(own, (2, 12, 12))
+    stack, pixels = FrozenStack(above), torch.randint(0, 256, (9, 2, 12, 12), dtype=torch.uint8)
+    assert field_of(stack) == (1, 4) and field_of(stack.below(3)) == (2, 8)
+    expected = above[2].layer.embedding.usage(pixels / 127.5 - 1)
+    assert torch.allclose(usage(stack, Images(pixels, torch.zeros(9, dtype=torch.long))), expected, atol=1e-6)
+
+    options = ["--depth=3", "--layer.probe.logits=averaged", "--layers.2.input=images"]
+    layerwise.train(parse([*TINY, "--wandb.mode=disabled", *options])[0], tmp_path / "run")
+    drawn = {path.name for path in (tmp_path / "run").glob("layer-*.png")}
+    kinds = {1: ("atoms", "usage", "whitened"), 2: ("atoms", "usage", "whitened"), 3: ("answers", "atoms", "usage")}
+    assert drawn == {f"layer-{number}-{kind}.png" for number, own in kinds.items() for kind in own}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("whitening undone") == 3 and page.count("as they are compared with patches: whitened") == 2
 
 
 def test_as_picture__is_gray_or_color__and_no_larger_than_need_be() -> None:

@@ -60,6 +60,11 @@ def test_a_column__begins_with_the_shape_of_the_images() -> None:
     check_fit(config, (1, 7, 7), 8)  # of 3×3 positions below layer 3, of 3×3 above it
     with pytest.raises(SettingError, match=r"^layer\.patch_size: 3 does not fit the 2×3 input of layer 4"):
         check_fit(config, (1, 6, 7), 8)
+    auto = replace(config, depth="auto", layers={3: replace(begun, patch_size=8)})
+    with pytest.raises(
+        SettingError, match=r"^layers\.3\.patch_size: 8 .* 7×7 input of layer 3; give a smaller patch_size$"
+    ):
+        check_fit(auto, (1, 7, 7), 8)
     small = lowered(config, (1, 4, 5), 100)
     assert [small.layer_at(i).patch_size for i in (1, 2, 3, 4)] == [3, 2, 4, 1]
     assert views_seen(replace(config, depth=3, features=Features(views=9))) == 9

@@ -87,6 +87,16 @@ def test_columns__say_the_mean_of_all_layers__and_a_second_process_goes_on_with_
         assert record.val_accuracy == pytest.approx(float((said.argmax(1) == data.val.labels).double().mean()))
 
 
+def test_a_column_that_does_not_help__leaves_the_stack_as_it_was(tmp_path: Path) -> None:
+    data, run = two_kinds(), Run(tmp_path / "r")
+    config = settings("--depth=auto", "--layer.probe.logits=averaged", "--layers.2.input=images")
+    run.start(config, data)
+    stack, records, stop = train_stack(config, data, run, CPU)
+    run.release()
+    assert stop is not None and "layer 2" in stop and len(records) == len(stack) == 1  # two kinds are told by one
+    assert not stack.anew and stack.shape((1, 6, 6)) == stack.layers[0].shape
+
+
 @pytest.mark.parametrize("output", ["gates", "channels"])
 def test_output_gates__of_what_a_layer_learned_from_labels_nothing_reaches_the_next(
     output: str, tmp_path: Path

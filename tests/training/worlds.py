@@ -34,6 +34,6 @@ class Matrix(nn.Module):
         generator = torch.Generator().manual_seed(3)
         self.weight = nn.Parameter(torch.randn(inputs, classes, generator=generator))
 
-    def forward(self, x: Tensor, below: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) to itself and logits (B, classes)."""
-        return x, x.flatten(1) @ self.weight
+    def said(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> Tensor:
+        """Map (B, C, H, W) to logits (B, classes)."""
+        return x.flatten(1) @ self.weight

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,20 +52,19 @@ def untrained_layer(settings: Layer, shape: tuple[int, int, int], classes: int, 
 
 
 def training_step(
-    layer: nn.Module, x: Tensor, classes: int, settings: Optimizer, near: Tensor | None = None
+    layer: Any, x: Tensor, classes: int, settings: Optimizer, near: Tensor | None = None
 ) -> Callable[[], Tensor]:
     """A whole step on a batch `x` (B, C, H, W), where the layer is, too: forward, loss, backward, optimizer.
 
-    `near`, where it is known, is what the embedding's `ask` says of x.
+    `near`, where it is known, is what the embedding's `ask` says of x. A layer has `said`, as `ProbedLayer`.
     """
-    known = () if near is None else (near,)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[settings.name]([{"params": trained}], settings)
     labels, below = torch.arange(len(x), device=x.device) % classes, x.new_zeros(len(x), classes)
 
     def step() -> Tensor:
         layer.train()
-        loss = F.cross_entropy(layer(x, below, *known)[1], labels)
+        loss = F.cross_entropy(layer.said(x, below, near), labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -73,10 +73,10 @@ def training_step(
     return step
 
 
-def evaluation(layer: nn.Module, x: Tensor, classes: int, near: Tensor | None = None) -> Callable[[], object]:
+def evaluation(layer: Any, x: Tensor, classes: int, near: Tensor | None = None) -> Callable[[], object]:
     """A pass without gradients on a batch, as `training_step` says."""
-    known, below = () if near is None else (near,), x.new_zeros(len(x), classes)
-    return torch.no_grad()(lambda: layer.eval()(x, below, *known))
+    below = x.new_zeros(len(x), classes)
+    return torch.no_grad()(lambda: layer.eval().said(x, below, near))
 
 
 def alternate(tasks: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> dict[str, float]:

@@ -146,6 +146,6 @@ class _Convolution(nn.Module):
         self.layer = nn.Sequential(convolution, nn.ReLU(), pooling, layer.layer.norm, layer.layer.projection)
         self.probe = layer.probe
 
-    def forward(self, x: torch.Tensor, below: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        out = self.layer(x)
-        return out, self.probe(out) + below
+    def said(self, x: torch.Tensor, below: torch.Tensor, near: object = None) -> torch.Tensor:
+        logits: torch.Tensor = self.probe(self.layer(x)) + below
+        return logits

@@ -40,8 +40,11 @@ class EndToEnd(nn.Module):
 
     def __init__(self, layers: Sequence[Layer], shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
+        self.anew = False  # as of a layer
         parts, channels = list[nn.Module](), shape[0]
-        for own in layers:
+        for i, own in enumerate(layers, 1):
+            if i > 1 and own.input == "images":
+                raise SettingError(f"layers.{i}.input: images, but a CNN has no columns; give below")
             parts += [nn.Conv2d(channels, own.atoms, own.patch_size), nn.ReLU(), nn.AvgPool2d(own.pool, ceil_mode=True)]
             parts.append(NORMS[own.norm.kind](own.atoms, own.norm.eps))
             channels = own.channels or own.atoms
@@ -56,15 +59,12 @@ class EndToEnd(nn.Module):
         self.probe = LinearProbe(self.shape, classes, layers[-1].probe, layers[-1].atoms)
         self.to(memory_format=torch.channels_last)  # in which convolutions take two thirds of the time on a CPU
 
-    def forward(self, x: Tensor, below: object = None) -> tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) to output (B, D, h', w') and logits (B, classes), as a layer does."""
-        out = self.network(x.contiguous(memory_format=torch.channels_last))
-        return out, self.probe(out)
-
-    def said(self, x: Tensor, below: object = None) -> Tensor:
-        """The logits alone, as of a layer."""
-        _, logits = self.forward(x)
+    def said(self, x: Tensor, below: object = None, near: object = None) -> Tensor:
+        """Map (B, C, H, W) to logits (B, classes), as a layer does."""
+        logits: Tensor = self.probe(self.network(x.contiguous(memory_format=torch.channels_last)))
         return logits
+
+    forward = said
 
 
 def layers_of(config: Config) -> list[SingleLayer]:
