@@ -63,12 +63,15 @@ class SmallCNN(nn.Module):
         self.linear = nn.Linear(4 * KERNELS, classes)
         self.to(memory_format=torch.channels_last)  # as `layerwise.experiments.paper.cnn`
 
-    def said(self, x: Tensor, below: object = None, near: object = None) -> Tensor:
-        """Map (B, C, H, W) to logits (B, classes), as a layer does."""
-        logits: Tensor = self.linear(self.network(x.contiguous(memory_format=torch.channels_last)).flatten(1))
-        return logits
+    def forward(self, x: Tensor, below: object = None) -> tuple[Tensor, Tensor]:
+        """Map (B, C, H, W) to averages (B, 128, 2, 2) and logits (B, classes), as a layer does."""
+        out = self.network(x.contiguous(memory_format=torch.channels_last))
+        return out, self.linear(out.flatten(1))
 
-    forward = said
+    def said(self, x: Tensor, below: object = None, near: object = None) -> Tensor:
+        """The logits alone, as of a layer."""
+        _, logits = self.forward(x)
+        return logits
 
 
 def explain(path: str, root: str | None, epochs: int, json: Path | None) -> list[Explained]:

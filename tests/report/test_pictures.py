@@ -165,7 +165,7 @@ def test_a_layer_that_begins_a_column__is_drawn_as_a_first_one(tmp_path: Path) -
     kinds = {1: ("atoms", "usage", "whitened"), 2: ("atoms", "usage", "whitened"), 3: ("answers", "atoms", "usage")}
     assert drawn == {f"layer-{number}-{kind}.png" for number, own in kinds.items() for kind in own}
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("whitening undone") == 3 and page.count("as they are compared with patches: whitened") == 2
+    assert page.count("whitening undone") == 2 and page.count("as they are compared with patches: whitened") == 2
 
 
 def test_as_picture__is_gray_or_color__and_no_larger_than_need_be() -> None:

@@ -59,12 +59,15 @@ class EndToEnd(nn.Module):
         self.probe = LinearProbe(self.shape, classes, layers[-1].probe, layers[-1].atoms)
         self.to(memory_format=torch.channels_last)  # in which convolutions take two thirds of the time on a CPU
 
-    def said(self, x: Tensor, below: object = None, near: object = None) -> Tensor:
-        """Map (B, C, H, W) to logits (B, classes), as a layer does."""
-        logits: Tensor = self.probe(self.network(x.contiguous(memory_format=torch.channels_last)))
-        return logits
+    def forward(self, x: Tensor, below: object = None) -> tuple[Tensor, Tensor]:
+        """Map (B, C, H, W) to output (B, D, h', w') and logits (B, classes), as a layer does."""
+        out = self.network(x.contiguous(memory_format=torch.channels_last))
+        return out, self.probe(out)
 
-    forward = said
+    def said(self, x: Tensor, below: object = None, near: object = None) -> Tensor:
+        """The logits alone, as of a layer."""
+        _, logits = self.forward(x)
+        return logits
 
 
 def layers_of(config: Config) -> list[SingleLayer]:
