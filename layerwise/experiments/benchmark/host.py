@@ -85,10 +85,10 @@ def seconds_of(task: Callable[[], object], times: int) -> float:
     return (time.thread_time() - start) / times
 
 
-def seconds_of_fitting(layer: nn.Module, data: DataSet) -> float:
+def seconds_of_fitting(layer: ProbedLayer, data: DataSet) -> float:
     """Of this thread, for a step as layers are trained, in the second of two epochs."""
     begun, steps, nowhere = list[float](), len(data.train) // BATCH, io.StringIO()
-    noting = layer.register_forward_pre_hook(lambda *_: begun.append(time.thread_time()))
+    noting = layer.layer.register_forward_pre_hook(lambda *_: begun.append(time.thread_time()))
     try:
         with (
             contextlib.redirect_stdout(nowhere),
