@@ -39,8 +39,9 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config, images: Ca
     `images` says what has changed of the data where its digest has, though nothing that chooses among the images.
     """
     # what another version did not record is as it is by default
-    unknown = {group: asdict(SingleLayer()) for group in old if group.startswith("layer ")}
-    before, after = dict(flat(unknown)) | dict(flat(old)), dict(flat(new))
+    usual = flat({group: asdict(SingleLayer()) for group in old if group.startswith("layer ")})
+    before, after = dict(flat(old)), dict(flat(new))
+    before |= {name: value for name, value in usual if name not in before}
     told, differing = [], [name for name in before if before[name] != after.get(name)]
     chosen = any(name == "seed" or name.startswith("data.") for name in differing if name != "data.content")
     for name in differing:
