@@ -109,8 +109,6 @@ class Batches:
         for start in range(0, len(order), self.size):
             part = slice(start + own.start, start + own.stop)
             chosen, logits, pixels = plan.part(part), None, torch.empty(0)
-            if self.said is not None:
-                logits = self._taken(self.said, chosen)
             if isinstance(self.source, View):
                 x, logits, pixels = self._of_view(self.source, chosen)
             else:
@@ -119,6 +117,8 @@ class Batches:
                 if isinstance(self.augmentation, Augmentation) and here.drawn:
                     shown = self.augmentation(pixels, here.drawn)
                 x = self.pixels(moved(shown, self.device))
+                if self.said is not None:
+                    logits = self._taken(self.said, chosen)
             if len(self.stack):
                 x, logits = self.stack(x, logits)
             labels = self._taken(self.source.labels, chosen)

@@ -142,8 +142,7 @@ class ProbedLayer(nn.Module):
     def forward(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map (B, C, H, W) and the logits below, None if there are none, to (B, D, h', w') and (B, classes).
 
-        The former is what is handed on. `near`, where it is known, is what the embedding's `ask`
-        says of x.
+        The former is what is handed on. `near`, where it is known, is what the embedding's `ask` says of x.
         """
         read, out = self.layer.both(x, near)
         return out, self.classified(read, below)
