@@ -38,7 +38,7 @@ class View:
     features: Tensor | Stored
     """(n, H', W', C), float16 for training and float32 for validation"""
     logits: Tensor | Stored
-    """(n, O, O, classes) float32, of each crop"""
+    """(n, O, O, classes) float32, of each crop; of no class where nobody reads them"""
     labels: Tensor
     """(n,)"""
     margin: int = 0

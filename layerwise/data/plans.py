@@ -44,13 +44,13 @@ class Plans:
 
         Those of fewer views are the first ones of more.
         """
-        limit, validation = self.config.gigabytes * 1e9, self.bytes(stack, Origin(0, 0, 0, 0), self.val, 4)
+        limit, validation = self.config.gigabytes * 1e9, self._validation(stack)
         chosen: list[list[Origin]] = []
         asked = needed = held = 0
         for wide in [True, False] if self._cuts(stack) else [False]:
             for wanted in range(self.wanted, 0, -1):
                 plan = self._levels(stack, wanted, wide)
-                needed = validation + sum(self.bytes(stack, one, self.train, 2) for one in plan[-1])
+                needed = validation + self._training(stack, plan[-1])
                 asked = asked or needed
                 if needed <= limit:
                     chosen, held = plan, wanted
@@ -78,16 +78,24 @@ class Plans:
             margins = [one.margin for one in levels[-1]]
         return levels
 
-    def bytes(self, stack: FrozenStack, view: Origin, images: int, itemsize: int) -> int:
-        """Bytes of a view of so many images."""
+    def told(self, logits: str, dtype: torch.dtype) -> int:
+        """How many logits of the layers below go with a crop: none to train averaged layers, each of which is alone."""
+        return 0 if logits == "averaged" and dtype == torch.float16 else self.classes
+
+    def bytes(self, stack: FrozenStack, view: Origin, images: int, dtype: torch.dtype) -> int:
+        """Bytes of a view of so many images, float16 to train on or float32 to validate with."""
         numbers = math.prod(shape_of(stack, view, images))
-        return itemsize * numbers + 4 * images * self.classes * view.crops
+        return dtype.itemsize * numbers + 4 * images * self.told(stack.layers[-1].logits, dtype) * view.crops
+
+    def _training(self, stack: FrozenStack, views: Sequence[Origin]) -> int:
+        return sum(self.bytes(stack, one, self.train, torch.float16) for one in views)
+
+    def _validation(self, stack: FrozenStack) -> int:
+        return self.bytes(stack, Origin(0, 0, 0, 0), self.val, torch.float32)
 
     def fit(self, stack: FrozenStack, views: Sequence[Origin], beside: int) -> bool:
         """Whether there is room for such views beside so many bytes."""
-        size = sum(self.bytes(stack, one, self.train, 2) for one in views)
-        size += self.bytes(stack, Origin(0, 0, 0, 0), self.val, 4)
-        return size + beside <= self.config.gigabytes * 1e9
+        return self._training(stack, views) + self._validation(stack) + beside <= self.config.gigabytes * 1e9
 
 
 def shape_of(stack: FrozenStack, view: Origin, images: int) -> tuple[int, int, int, int]:

@@ -36,10 +36,12 @@ def through(
     margin: int,
     origin: Origin,
     dtype: torch.dtype,
+    told: bool,
 ) -> Pushed:
     """Push inputs, of crops (C, H, W) and a margin, through layer `number`; outputs are rounded as they are stored.
 
     Its batches do not depend on the parts that the inputs come in, as the size of a batch may decide on the last bit.
+    Logits are of no class unless they are `told`.
     """
     pool = layer.layer.embedding.pool
     less = margin - origin.margin * pool  # by how much what is needed is smaller than the input
@@ -48,8 +50,11 @@ def through(
             x, near = _from(x, origin, less, 2), _from(near, origin, less, 1) if near.ndim > 2 else near
         known = near if near.ndim > 2 else None
         with torch.no_grad():
-            read, exact = layer.layer.both(x, known)
-            logits = _logits(layer, read, below, origin, pool)
+            if told:
+                read, exact = layer.layer.both(x, known)
+                logits = _logits(layer, read, below, origin, pool)
+            else:
+                exact, logits = layer.layer.handed_on(x, known), x.new_empty(len(x), *[origin.margin + 1] * 2, 0)
         rounded = exact.to(dtype).float()
         if not bool(rounded.isfinite().all()):
             raise TrainingFailed(_not_finite(number, exact, dtype))

@@ -144,20 +144,19 @@ class ViewStore:
         column = stack.column
         layers, ways, lowest = column.layers[self.depth :], chains(plan, self.depth), len(stack) - len(column) + 1
         shapes = [(below[0] if below else images).shape, *(layer.shape for layer in layers)]
-        place = place_for(
-            sum(self.plans.bytes(stack, way[-1], len(images), dtype.itemsize) for way in ways), self.device
-        )
+        place = place_for(sum(self.plans.bytes(stack, way[-1], len(images), dtype) for way in ways), self.device)
         there, uses = dict(enumerate(below)), Counter(way[0].parent for way in ways)
         below.clear()
         # by the margin of its input, and then of each layer's output
         margins = [[self._margin(there, way[0], layers[0]), *(one.margin for one in way)] for way in ways]
         sizes = [list(map(together, layers, shapes, own[:-1])) for own in margins]
         shares = [processes.machine_share(len(images), math.lcm(*own)) for own in sizes]
+        told = self.plans.told(layers[-1].logits, dtype)
         steps = iter(
             progress(range(sum(-(-len(mine) // own[0]) for mine, own in zip(shares, sizes, strict=True))), what)
         )
         for way, own, (size, *_), mine in zip(ways, margins, sizes, shares, strict=True):
-            crops = (len(images), own[-1] + 1, own[-1] + 1, len(self.data.classes))
+            crops = (len(images), own[-1] + 1, own[-1] + 1, told)
             try:
                 features = allocate_for_all(shape_of(stack, way[-1], len(images)), dtype, len(ways), place)
                 view = View(features, allocate_for_all(crops, torch.float32, len(ways), place), images.labels, own[-1])
@@ -169,7 +168,7 @@ class ViewStore:
                 for (x, logits, _, near), _ in zip(batches, steps, strict=False)
             )
             for i, (layer, origin) in enumerate(zip(layers, way, strict=True)):
-                parts = through(parts, lowest + self.depth + i, layer, shapes[i], own[i], origin, dtype)
+                parts = through(parts, lowest + self.depth + i, layer, shapes[i], own[i], origin, dtype, told > 0)
             start = 0
             for x, logits, _ in parts:
                 where = mine[start : start + len(x)].to(features.device)

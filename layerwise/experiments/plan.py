@@ -134,7 +134,9 @@ def _planned(
     passes = epochs + max(1, len(views)) * config.hands_on(number)
     whole = sum((shape[1] + one.margin) * (shape[2] + one.margin) for one in views) / (shape[1] * shape[2])
     view = int((2 * n * whole + 4 * len(data.val)) * torch.Size(shape).numel()) if views else 0
-    view += 4 * len(data.classes) * (n * sum(one.crops for one in views) + len(data.val)) if views else 0
+    if views:
+        told = store.plans.told(own.probe.logits, torch.float16)
+        view += 4 * (n * told * sum(one.crops for one in views) + len(data.val) * len(data.classes))
     ask = layer.layer.embedding.ask
     some = None if ask is None else ask(torch.zeros(1, *shape, device=next(layer.parameters()).device))
     size = 0 if some is None else some.numel() * some.itemsize

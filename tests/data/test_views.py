@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from layerwise import memory
-from layerwise.config import Features, Layer
+from layerwise.config import Features, Layer, Probe
 from layerwise.data.crops import Origin, origins
 from layerwise.data.images import Augmentation, Drawn, Images, to_input
 from layerwise.data.known import Chosen, Known, Room
@@ -94,6 +94,32 @@ def test_views__raised_layer_by_layer__are_those_made_at_once(crop: int, data: D
     for a, b in zip(stepwise.train + stepwise.val, at_once.train + at_once.val, strict=True):
         assert torch.equal(a.features[:], b.features[:])
         assert torch.equal(a.logits[:], b.logits[:])
+
+
+@pytest.mark.parametrize("output", ["channels", "gates"])
+def test_views__to_train_averaged_layers__hold_the_same_features__and_logits_of_no_class(
+    output: Literal["channels", "gates"], data: DataSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores, seen = [], to_input(data.val.pixels[:])
+    for logits in (Probe(), Probe(logits="averaged")):
+        lower = make_layer(Layer(patch_size=3, atoms=8, channels=5, pool=1, output=output, probe=logits), (2, 9, 8))
+        own = Layer(patch_size=2, atoms=6, channels=4, pool=1, probe=logits)
+        stack = FrozenStack([lower, make_layer(own, lower.shape, number=2)])
+        for layer in stack.layers:
+            assert isinstance(layer.probe, LinearProbe)
+            torch.nn.init.normal_(layer.probe.linear.weight)
+        stores.append(store := ViewStore(Features(views=2), data, 7, CPU))
+        store.raise_to(stack)
+        torch.testing.assert_close(store.val[0].logits[:][:, 0, 0], stack(seen)[1])
+    summed, averaged = stores
+    for one, other in zip(summed.train, averaged.train, strict=True):
+        assert torch.equal(one.features[:], other.features[:]) and one.logits.shape[-1] == 3
+        assert other.logits.shape == (300, 1, 1, 0)
+    d, h, w = stack.layers[-1].shape
+    assert averaged.bytes == 2 * 300 * 2 * d * h * w + 20 * 4 * (d * h * w + 3)
+    tight = ViewStore(Features(views=2, gigabytes=averaged.bytes / 1e9), data, 7, CPU)
+    tight.raise_to(stack)
+    assert len(tight.train) == 2 and "gigabytes" not in capsys.readouterr().out  # nothing is kept free for logits
 
 
 @pytest.fixture

@@ -33,6 +33,9 @@ def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[s
     assert first.view_bytes == 0 and first.near_bytes == 2 * (64 * train + 36 * held)
     # the three views are crops of one of 8×8, whose logits are those of nine crops
     assert second.view_bytes == 8 * (2 * 64 * train + 4 * 36 * held) + 4 * 10 * (9 * train + held)
+    # where layers are averaged, none is trained on what those below say
+    averaged = plan(parse([*options, "--layer.probe.logits=averaged"])[0])[1]
+    assert averaged.view_bytes == 8 * (2 * 64 * train + 4 * 36 * held) + 4 * 10 * held
     # four epochs of 16 positions are more than the 36 that it has
     assert second.near_bytes == 2 * (36 * train + 16 * held)
     assert second.sample_bytes == (4 * 72 + 48) * min(config.layer_at(2).sample, 16 * train)
