@@ -117,7 +117,7 @@ def test_a_stack__is_one_offline_run_that_holds_all_of_it__though_it_was_made_de
 def test_what_was_killed_twice__is_one_offline_run_like_that_of_an_undisturbed_training(
     command: Command, process: Command, tmp_path: Path
 ) -> None:
-    settings = [*OFFLINE, "--depth=2", "--optimizer.epochs=6"]
+    settings = [*OFFLINE, "--depth=2", "--optimizer.epochs=4"]
     whole = command("train", *settings, "--run_dir=u")
     assert whole.returncode == 0, whole.stderr
     for layer in (1, 2):
