@@ -48,8 +48,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as many tests wait for processes."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two more than there are cores, as many tests wait for processes."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def environment() -> dict[str, str]:
