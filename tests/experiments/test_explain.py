@@ -23,7 +23,7 @@ def test_small_cnn__halves_large_maps__and_makes_something_of_any() -> None:
 
 def test_explain__measures_the_stack__each_layer_alone__and_a_cnn(finished: Path, tmp_path: Path) -> None:
     run = Run(finished)
-    found = explain(str(finished), None, 2, tmp_path / "e.json")
+    found = explain(str(finished), None, 4, tmp_path / "e.json")
     records = run.finished()
     assert [one.layer for one in found] == [record.layer for record in records]
     assert [one.val_accuracy for one in found] == pytest.approx([record.val_accuracy for record in records])

@@ -114,11 +114,10 @@ def test_a_stack__is_one_offline_run_that_holds_all_of_it__though_it_was_made_de
     assert config["classes"] == [str(i) for i in range(10)] and config["layer"]["atoms"] == 16
 
 
-@pytest.mark.slow
 def test_what_was_killed_twice__is_one_offline_run_like_that_of_an_undisturbed_training(
     command: Command, process: Command, tmp_path: Path
 ) -> None:
-    settings = [*OFFLINE, "--depth=2", "--optimizer.epochs=4"]
+    settings = [*OFFLINE, "--depth=2", "--optimizer.epochs=6"]
     whole = command("train", *settings, "--run_dir=u")
     assert whole.returncode == 0, whole.stderr
     for layer in (1, 2):
