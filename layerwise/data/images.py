@@ -209,6 +209,6 @@ class Augmentation:
     def _taken(self, pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """The pixels at rows and columns, (B, h) and (B, w), which may lie beyond the borders."""
         pixels, rows, columns = BORDERS[self.border](pixels, rows, columns, self.crop)
-        image = torch.arange(len(pixels), device=pixels.device)[:, None, None, None]
-        channel = torch.arange(pixels.shape[1], device=pixels.device)[:, None, None]
-        return pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        places = rows[:, :, None] * pixels.shape[3] + columns[:, None, :]  # the same in each channel
+        taken = pixels.flatten(2).gather(2, places.flatten(1)[:, None].expand(-1, pixels.shape[1], -1))
+        return taken.view(*pixels.shape[:2], *places.shape[1:])

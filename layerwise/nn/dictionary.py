@@ -16,7 +16,7 @@ from layerwise.nn.components import a_few, gate_components
 from layerwise.nn.kmeans import Progress, kmeans
 from layerwise.nn.mirror import Mirror, mirror_of
 from layerwise.nn.whitening import fit_whitening
-from layerwise.ops import chunks, exactly
+from layerwise.ops import chunks, exactly, unfolded
 
 ITERATIONS = 25  # of k-means, at most
 
@@ -127,9 +127,22 @@ class PatchDictionary(nn.Module):
 
         Whitening then costs no pass over the patches.
         """
+        if self._factors:
+            return unfolded(weight, bias, self.whitening.diagonal(), self.mean, None)
         # an atom's numbers lie together, as the embedding reads them
-        folded = weight.T * self.whitening.diagonal() if self._factors else weight.T @ self.whitening.T
+        folded = weight.T @ self.whitening.T
         return torch.cat([folded, (bias - folded @ self.mean)[:, None]], 1).T
+
+    def unwhiten_all(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """The same of all atoms' maps, from those of the first of each pair, (P, N/2) and (N/2,), if they are in pairs.
+
+        The second's is to a mirrored patch as the first's is to the patch.
+        """
+        if self._factors:
+            return unfolded(weight, bias, self.whitening.diagonal(), self.mean, self.mirror)
+        if (mirror := self.mirrored) is not None:
+            weight, bias = mirror.closed(weight.T).T, torch.cat([bias, bias])
+        return self.unwhiten(weight, bias)
 
     def whiten(self, patches: Tensor) -> Tensor:
         """Whiten patches, (..., P)."""

@@ -15,7 +15,6 @@ from layerwise import ops
 from layerwise.config.choices import EMBEDDINGS, MAPS
 from layerwise.nn.dictionary import PatchDictionary
 from layerwise.nn.gates import Gate
-from layerwise.nn.mirror import Mirror
 
 
 class AffineMaps(nn.Module):
@@ -25,12 +24,6 @@ class AffineMaps(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
-
-    def of_all(self, mirror: Mirror | None) -> tuple[Tensor, Tensor]:
-        """u_j (P, N) and b_j (N,) of all atoms: a pair's second is to a mirrored patch as the first is to it."""
-        if mirror is None:
-            return self.weight, self.bias
-        return mirror.closed(self.weight.T).T, torch.cat([self.bias, self.bias])
 
 
 def _first(dictionary: PatchDictionary) -> tuple[int, int]:
@@ -49,7 +42,7 @@ class WhitenedMaps(AffineMaps):
 
     def forward(self, dictionary: PatchDictionary) -> Tensor:
         """The maps as they act on patches that are not whitened, (P+1, N)."""
-        return dictionary.unwhiten(*self.of_all(dictionary.mirrored))
+        return dictionary.unwhiten_all(self.weight, self.bias)
 
     @staticmethod
     def argument(dictionary: PatchDictionary, patches: Tensor) -> Tensor:
@@ -68,9 +61,8 @@ class RawMaps(AffineMaps):
 
     def forward(self, dictionary: PatchDictionary) -> Tensor:
         """The maps, (P+1, N)."""
-        order = dictionary.mirror
-        weight, bias = self.of_all(None if order is None else Mirror(order, torch.ones_like(dictionary.mean)))
-        return torch.cat([weight, bias[None]])
+        ones, zeros = torch.ones_like(dictionary.mean), torch.zeros_like(dictionary.mean)
+        return ops.unfolded(self.weight, self.bias, ones, zeros, dictionary.mirror)
 
     @staticmethod
     def argument(dictionary: PatchDictionary, patches: Tensor) -> Tensor:

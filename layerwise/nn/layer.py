@@ -43,8 +43,15 @@ def concatenated(out: Tensor, x: Tensor, patch_size: int, pool: int) -> Tensor:
     """The input's channels are appended, averaged over the middles of the patches that a window averages."""
     border, middle = (patch_size - 1) // 2, 2 - patch_size % 2  # a pixel, or the middle 2×2 of an even side
     h, w = (side - 2 * border for side in x.shape[2:])
-    inner = F.avg_pool2d(x[:, :, border : border + h, border : border + w], middle, 1)
-    return torch.cat([out, average_pool(inner, pool)], 1)
+    inner = x[:, :, border : border + h, border : border + w]
+    if middle > 1:
+        inner = F.avg_pool2d(inner, middle, 1)
+    return _joined(out, average_pool(inner, pool) if pool > 1 else inner)
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    """The channels of several after one another: copied by position, where those of each lie together."""
+    return torch.cat([part.permute(0, 2, 3, 1) for part in parts], 3).permute(0, 3, 1, 2)
 
 
 class PatchLayer(nn.Module):
@@ -115,7 +122,7 @@ class PatchLayer(nn.Module):
         if not self.mirrored or self.residual is alone:  # an image's channels are no pairs
             return self.residual(out, x, *windows)
         halves = zip(out.chunk(2, 1), x.chunk(2, 1), strict=True)
-        return torch.cat([self.residual(half, own, *windows) for half, own in halves], 1)
+        return _joined(*(self.residual(half, own, *windows) for half, own in halves))
 
 
 class ProbedLayer(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from layerwise import processes
 from layerwise.nn.mirror import PairedProjection, exchanged
-from layerwise.ops.sparse import combine
+from layerwise.ops.sparse import combine, deviations, scaled
 
 
 class Sparse(NamedTuple):
@@ -112,19 +112,37 @@ def _of_batch(norm: nn.BatchNorm2d, embedded: Tensor, pairs: bool) -> tuple[Tens
 
 
 def _of_few(norm: nn.BatchNorm2d, embedded: Sparse, pairs: bool) -> tuple[Tensor, Tensor]:
-    """The same of an embedding without zeros, as torch differentiates it."""
+    """The same of an embedding without zeros, which can be differentiated."""
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    values, atoms = embedded.values.flatten(), embedded.atoms.flatten()
-    windows, zeros = embedded.values[..., 0].numel(), values.new_zeros(norm.num_features)
-    if pairs:
-        windows, atoms = 2 * windows, atoms % norm.num_features
-    mean = processes.averaged(zeros.index_add(0, atoms, values) / windows)
-    # each window where an atom is not near deviates by the mean
-    others = windows - zeros.index_add(0, atoms, torch.ones_like(values))
-    squares = zeros.index_add(0, atoms, (values - mean.index_select(0, atoms)).square())
-    variance = processes.averaged((squares + others * mean.square()) / windows)
+    values, atoms = embedded.values.flatten(0, 2), embedded.atoms.flatten(0, 2)
+    windows = len(values) * (2 if pairs else 1)
+    mean, variance = _Moments.apply(values, atoms, norm.num_features, windows)
     _remember(norm, mean, variance, windows)
     return mean, variance
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and variance of each channel, (N,) each, over so many windows, in most of which it is 0: see `Sparse`.
+
+    As the deviations from a mean add up to nothing, the variance has no gradient by way of the mean.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, atoms: Tensor, channels: int, windows: int) -> tuple[Tensor, Tensor]:
+        sums, _, counts = deviations(values, atoms, values.new_zeros(channels))
+        mean = processes.averaged(sums / windows)
+        squares = deviations(values, atoms, mean)[1]
+        # each window where an atom is not near deviates by the mean
+        variance = processes.averaged((squares + (windows - counts) * mean.square()) / windows)
+        ctx.save_for_backward(values, atoms, mean)
+        ctx.windows = windows
+        return mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor | None, ...]:
+        values, atoms, mean = ctx.saved_tensors
+        own, spread = processes.averaged(torch.stack([of_mean, of_variance])) / ctx.windows
+        return scaled(values, atoms, 2 * spread, own - 2 * spread * mean), None, None, None
 
 
 class _Normalized(torch.autograd.Function):

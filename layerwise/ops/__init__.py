@@ -12,8 +12,8 @@ A backend is a module with four functions for the embedding, and two for cluster
     lowest(scores (M, N)) -> index (M,), score (M,)
     add_up(points (M, P), index (M,), N) -> sums (N, P), sizes (N,)
 
-It may have a fifth, `gather`, which is `forward` without zeros; its `backward` then takes the number of atoms, too,
-where a gradient is of what was gathered.
+It may have `gather`, which is `forward` without zeros; its `backward` then takes the number of atoms, too, where a
+gradient is of what was gathered. And it may have `unfolded`, in place of what that does here.
 
 Which atoms are near is kept for the backward pass, and can be given where it is known, by every backend alike, as
 `layerwise.ops.near` says.
@@ -44,6 +44,7 @@ __all__ += [
     "near",
     "nearest_mask",
     "sample_patches",
+    "unfolded",
 ]
 
 FEW = 8
@@ -98,6 +99,23 @@ def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     """Which k atoms are near each patch, (B, C, H, W) to (B, h, w, S), as `embed` finds it by itself."""
     found: Tensor = _near(x, scorer, patch_size, neighbors)
     return found
+
+
+def unfolded(weight: Tensor, bias: Tensor, factors: Tensor, mean: Tensor, order: Tensor | None) -> Tensor:
+    """Affine maps of patches, (P+1, N), from those of patches less a mean (P,), times factors (P,): (P, n) and (n,).
+
+    Where `order` (P,) says where each number of a mirrored patch comes from, each map is followed by the one that is to
+    a mirrored patch as it is to the patch, N = 2n; otherwise N = n.
+    """
+    own = weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.compiler.is_compiling()
+    if own and hasattr(backend(weight), "unfolded"):
+        maps: Tensor = backend(weight).unfolded(weight, bias, factors, mean, order)
+        return maps
+    rows = weight.T  # as an atom's numbers lie together, as the embedding reads them
+    if order is not None:
+        rows, bias = torch.cat([rows, rows[:, order]]), torch.cat([bias, bias])
+    folded = rows * factors
+    return torch.cat([folded, (bias - folded @ mean)[:, None]], 1).T
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:

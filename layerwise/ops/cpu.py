@@ -21,13 +21,14 @@ from torch import Tensor
 from layerwise.ops import prefilter, sparse
 from layerwise.ops.clusters import add_up, lowest
 from layerwise.ops.launch import parallel
+from layerwise.ops.maps import unfolded
 from layerwise.ops.near import layout, places
 from layerwise.ops.rows import aligned, by_pixel, times
 from layerwise.ops.selection import mark_lowest
 from layerwise.ops.vectors import LANES
 from layerwise.ops.windows import add_counts, add_gradients, choose, clear, cut, dots, keep, subset_sums
 
-__all__ = ["add_up", "backward", "convolve", "forward", "gather", "lowest", "near"]
+__all__ = ["add_up", "backward", "convolve", "forward", "gather", "lowest", "near", "unfolded"]
 
 NONE = np.empty((0, 0, 0, 0), np.int32)
 """where all atoms have their place"""

@@ -64,8 +64,13 @@ def by_pixel(x: Tensor) -> np.ndarray:
 
 
 def aligned(maps: Tensor) -> np.ndarray:
-    """Maps (P+1, N) as rows of whole vectors, (N, width)."""
+    """Maps (P+1, N) as rows of whole vectors, (N, width), with zeros behind; as they are where they are so already."""
     numbers, atoms = maps.shape
-    rows = torch.zeros(atoms, -(-numbers // LANES) * LANES)
-    rows[:, :numbers] = maps.T
+    width = -(-numbers // LANES) * LANES
+    if maps.T.stride() == (width, 1) and maps.untyped_storage().nbytes() >= 4 * (maps.storage_offset() + atoms * width):
+        whole = maps.as_strided((atoms, width), (width, 1))
+        if not whole[:, numbers:].any():
+            return whole.numpy()
+    rows = torch.empty(atoms, width)
+    rows[:, :numbers], rows[:, numbers:] = maps.T, 0
     return rows.numpy()

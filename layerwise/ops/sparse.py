@@ -140,6 +140,29 @@ def _combine_backward(first, last, values, atoms, weight, grad, of_values, of_we
                     add_scaled(grad, (np.uintp(i),), values[i, m], of_weight[part], j)
 
 
+@njit(cache=True)
+def _add_deviations(values, atoms, mean, sums, squares, counts):  # type: ignore[no-untyped-def]
+    """Add up, for each channel, (N,), by how much the values that are its own deviate from its mean, and how many."""
+    channels = np.int32(len(mean))
+    for i in range(len(values)):
+        for m in range(values.shape[1]):
+            j = np.uintp(atoms[i, m] % channels)
+            deviation = values[i, m] - mean[j]
+            sums[j] += deviation
+            squares[j] += deviation * deviation
+            counts[j] += np.float32(1)
+
+
+@parallel
+def _scale_by_channel(first, last, values, atoms, scale, shift, out):  # type: ignore[no-untyped-def]
+    """Write each value times its channel's scale, and its shift added."""
+    channels = np.int32(len(scale))
+    for i in range(first, last):
+        for m in range(values.shape[1]):
+            j = np.uintp(atoms[i, m] % channels)
+            out[i, m] = values[i, m] * scale[j] + shift[j]
+
+
 def gradient(x: np.ndarray, size: int, near: np.ndarray, grad: np.ndarray, pool: int, atoms: int) -> Tensor:
     """Gradient of the maps, (N, P+1), from that of what `gather` gives, (B, R, C, M); x is (B, H, W·C)."""
     b, h, w, k = near.shape
@@ -175,6 +198,24 @@ class _Combined(torch.autograd.Function):
 def combine(values: Tensor, atoms: Tensor, weight: Tensor) -> Tensor:
     """The embedding that `gather` gives as values and atoms, (n, M), times a matrix (N, D): (n, D)."""
     out: Tensor = _Combined.apply(values, atoms, weight)
+    return out
+
+
+def deviations(values: Tensor, atoms: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the values of each channel, (n, M) of `atoms` (n, M), less its mean (N,): sum, sum of squares, number, (N,).
+
+    Where there are more atoms than channels, atom j is of channel j mod N.
+    """
+    found = torch.zeros(3, len(mean))
+    _add_deviations(values.numpy(), atoms.numpy(), mean.contiguous().numpy(), *found.numpy())
+    sums, squares, counts = found
+    return sums, squares, counts
+
+
+def scaled(values: Tensor, atoms: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The values (n, M), each times the scale (N,) of its channel, plus its shift (N,); channels as of `deviations`."""
+    out = torch.empty_like(values)
+    _scale_by_channel(len(values), *(one.numpy() for one in (values, atoms, scale, shift, out)))
     return out
 
 
