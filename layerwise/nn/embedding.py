@@ -93,7 +93,8 @@ class Embedding(nn.Module):
             return None
         maps, gate = self._maps(), self.gate
         assert maps is not None
-        return ops.gather(x, self.dictionary.scorer, maps, gate.patch_size, gate.neighbors, self.pool, near)
+        sizes, mirror = (gate.patch_size, gate.neighbors, self.pool), self.dictionary.mirror
+        return ops.gather(x, self.dictionary.scorer, maps, *sizes, near, mirror)
 
     @property
     def ask(self) -> Callable[[Tensor], Tensor] | None:

@@ -77,7 +77,7 @@ class Nearest(Gate):
         self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int, near: Tensor | None = None
     ) -> Tensor:
         """By the compiled operator; `near` says which atoms those are, where it is known."""
-        return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near)
+        return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near, dictionary.mirror)
 
     def gathers(self, x: Tensor, atoms: int, window: int) -> bool:
         """Where few atoms are near to a window; not of a gate that pools in its own way."""
@@ -86,7 +86,7 @@ class Nearest(Gate):
 
     def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
         """By the compiled operator."""
-        return lambda x: ops.near(x, dictionary.scorer, self.patch_size, self.neighbors)
+        return lambda x: ops.near(x, dictionary.scorer, self.patch_size, self.neighbors, dictionary.mirror)
 
 
 @GATES("relu")

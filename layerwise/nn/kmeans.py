@@ -19,9 +19,12 @@ ROWS = 512  # points that are compared with centroids at once, at least: matrix 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
-def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Each point's nearest centroid, of equally near ones the first, (M,) int64, and its squared distance (M,) ≥ 0."""
-    index, score = _assign(points, centroids)
+def nearest(points: Tensor, centroids: Tensor, mirror: Mirror | None = None) -> tuple[Tensor, Tensor]:
+    """Each point's nearest centroid, of equally near ones the first, (M,) int64, and its squared distance (M,) ≥ 0.
+
+    With `mirror` there are 2N: the centroids, and their mirror images.
+    """
+    index, score = _assign(points, centroids, mirror)
     return index, (_norms(points) + 2 * score).clamp_min(0)
 
 
@@ -35,21 +38,29 @@ def _norms(points: Tensor) -> Tensor:
     return norms
 
 
-def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+def _assign(points: Tensor, centroids: Tensor, mirror: Mirror | None = None) -> tuple[Tensor, Tensor]:
     """Nearest centroid (M,), and half the squared distance to it less half the point's squared norm (M,)."""
     half_norms = centroids.square().sum(1) / 2
     index = torch.empty(len(points), dtype=torch.long, device=points.device)
     score = torch.empty(len(points), dtype=points.dtype, device=points.device)
     rows = max(ROWS, NUMBERS // len(centroids))
     columns = min(len(centroids), max(1, NUMBERS // rows))
-    scores = points.new_empty(min(rows, len(points)) * columns)
+    rooms = points.new_empty(2 if mirror else 1, min(rows, len(points)) * columns)
+    halves = mirror.halves() if mirror else ()
+    weights = [half.weights(centroids) for half in halves] or [centroids]
     for start in range(0, len(points), rows):
         chunk, own = points[start : start + rows], slice(start, start + rows)
+        parts = [half.of(chunk) for half in halves] or [chunk]
         for first in range(0, len(centroids), columns):
             part = slice(first, first + columns)
-            some = scores[: len(chunk) * len(half_norms[part])].view(len(chunk), -1)
-            torch.addmm(half_norms[part], chunk, centroids[part].T, alpha=-1, out=some)
-            found, least = backend(points).lowest(some)
+            some = [room[: len(chunk) * len(half_norms[part])].view(len(chunk), -1) for room in rooms]
+            torch.addmm(half_norms[part], parts[0], weights[0][part].T, alpha=-1, out=some[0])
+            if mirror:  # of a centroid and its mirror image, to which the product of the odd halves has the other sign
+                torch.mm(parts[1], weights[1][part].T, out=some[1])
+                some[0] -= some[1].abs()
+            found, least = backend(points).lowest(some[0])
+            if mirror:
+                found += len(centroids) * (some[1].gather(1, found[:, None])[:, 0] < 0)
             if first:  # of equally near ones the first stays
                 closer = least < score[own]
                 found, least = torch.where(closer, found + first, index[own]), torch.where(closer, least, score[own])
@@ -104,7 +115,7 @@ def begin(points: Tensor, count: int, generator: torch.Generator, mirror: Mirror
     later = [_rounds(subset, start, 5, 0.0, generator, iter, mirror) for start in starts]
     del subset  # which may be large, as the next one is
     others = points[order[-size:]]
-    inertia = [float(nearest(others, _all(centroids, mirror))[1].double().mean()) for centroids in later]
+    inertia = [float(nearest(others, centroids, mirror)[1].double().mean()) for centroids in later]
     return starts[inertia.index(min(inertia))]
 
 
@@ -128,11 +139,6 @@ def kmeans(
     return _rounds(points, start, iterations, tolerance, generator, progress, mirror)
 
 
-def _all(centroids: Tensor, mirror: Mirror | None) -> Tensor:
-    """The centroids (N, P), with their mirror images, if there are any, (2N, P)."""
-    return centroids if mirror is None else mirror.closed(centroids)
-
-
 def _rounds(
     points: Tensor,
     centroids: Tensor,
@@ -146,11 +152,10 @@ def _rounds(
     norms = _norms(points)
     last = torch.inf
     for _ in progress(range(iterations)):
-        every = _all(centroids, mirror)
-        index, score = _assign(points, every)
+        index, score = _assign(points, centroids, mirror)
         distance = (norms + 2 * score).clamp_min(0)
         inertia = float(distance.double().mean())
-        sums, sizes = backend(points).add_up(points, index, len(every))
+        sums, sizes = backend(points).add_up(points, index, len(centroids) * (1 if mirror is None else 2))
         if mirror is not None:  # a point that is nearest to a mirror image is one of the centroid, mirrored
             sums, sizes = sums[: len(centroids)] + mirror(sums[len(centroids) :]), sizes.view(2, -1).sum(0)
         if last - inertia <= tolerance * inertia and bool((sizes > 0).all()):

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerwise.ops.pairs import Half, halves
+
 
 def patch_mirror(channels: int, size: int, paired: bool) -> Tensor:
     """Where each number of a mirrored patch comes from, (P,) int64; it is its own inverse."""
@@ -44,6 +46,10 @@ class Mirror(NamedTuple):
     def __call__(self, values: Tensor) -> Tensor:
         """The mirror image of (..., P)."""
         return values[..., self.order] * self.signs
+
+    def halves(self) -> tuple[Half, Half]:
+        """What it leaves as it is, and what changes its sign."""
+        return halves(self.order, self.signs)
 
     def closed(self, values: Tensor) -> Tensor:
         """(n, P) followed by the mirror images, (2n, P)."""

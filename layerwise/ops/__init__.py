@@ -6,7 +6,7 @@ h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) mat
 A backend is a module with four functions for the embedding, and two for clustering:
 
     forward(x, scorer, maps or None, patch_size, neighbors, pool, near or None) -> pooled (B, N, h', w'), near
-    near(x, scorer, patch_size, neighbors) -> near
+    near(x, scorer, patch_size, neighbors, mirror or None) -> near
     convolve(x, maps, patch_size, pool) -> pooled (B, N, h', w'), near
     backward(x, grad, near, patch_size, pool) -> gradient of the maps (P+1, N)
     lowest(scores (M, N)) -> index (M,), score (M,)
@@ -59,6 +59,7 @@ def embed(
     neighbors: int,
     pool: int,
     near: Tensor | None = None,
+    mirror: Tensor | None = None,
 ) -> Tensor:
     """Gate every atom's affine map of the patch by whether the atom is near, and average over windows.
 
@@ -69,10 +70,13 @@ def embed(
     Takes (B, C, H, W) to (B, N, h', w'); a window at the border averages what it covers. No gradient flows to x: all
     that lies below a layer is frozen. The scorer gives half the squared distance to each atom, up to a number common to
     all atoms; the maps are the trained part. 1 ≤ k ≤ N. Where `near`, (B, h, w, S), says which atoms are near, that is
-    not computed.
+    not computed. Where `mirror`, (P,), says where each number of a mirrored patch comes from, the second half of the
+    atoms is the first half, mirrored, which a backend may make use of.
     """
     if torch.compiler.is_exporting():  # for programs where there is no layerwise
         return reference.embed(x, scorer, maps, patch_size, neighbors, pool)
+    if near is None and mirror is not None:
+        near = _near(x, scorer, patch_size, neighbors, mirror)
     pooled: Tensor = _embed(_by_pixel(x), scorer, maps, near, patch_size, neighbors, pool)[0]
     return pooled
 
@@ -84,20 +88,29 @@ def gathers(x: Tensor, atoms: int, neighbors: int, pool: int) -> bool:
 
 
 def gather(
-    x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int, near: Tensor | None = None
+    x: Tensor,
+    scorer: Tensor,
+    maps: Tensor,
+    patch_size: int,
+    neighbors: int,
+    pool: int,
+    near: Tensor | None = None,
+    mirror: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The same embedding as `embed`, without its zeros: a window's numbers and the atoms they are of.
 
     Takes (B, C, H, W) to values (B, h', w', M) and atoms (B, h', w', M) int32, of which places that are left over hold
     0 and atom 0. For what `gathers` says.
     """
+    if near is None and mirror is not None:
+        near = _near(x, scorer, patch_size, neighbors, mirror)
     values, which, _ = _gather(_by_pixel(x), scorer, maps, near, patch_size, neighbors, pool)
     return values, which
 
 
-def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, mirror: Tensor | None = None) -> Tensor:
     """Which k atoms are near each patch, (B, C, H, W) to (B, h, w, S), as `embed` finds it by itself."""
-    found: Tensor = _near(x, scorer, patch_size, neighbors)
+    found: Tensor = _near(x, scorer, patch_size, neighbors, mirror)
     return found
 
 
@@ -134,13 +147,13 @@ def _by_pixel(x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("layerwise::near", mutates_args=())
-def _near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
-    found: Tensor = backend(x).near(x, scorer, patch_size, neighbors)
+def _near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, mirror: Tensor | None) -> Tensor:
+    found: Tensor = backend(x).near(x, scorer, patch_size, neighbors, mirror)
     return found
 
 
 @_near.register_fake
-def _(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+def _(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, mirror: Tensor | None) -> Tensor:
     h, w = (side - patch_size + 1 for side in x.shape[2:])
     size, dtype = layout(scorer.shape[1], neighbors)
     return x.new_empty(x.shape[0], h, w, size, dtype=dtype)

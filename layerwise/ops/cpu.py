@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerwise.ops import prefilter, sparse
+from layerwise.ops import pairs, prefilter, sparse
 from layerwise.ops.clusters import add_up, lowest
 from layerwise.ops.launch import parallel
 from layerwise.ops.maps import unfolded
@@ -176,7 +176,7 @@ def gather(
     return out, which, found
 
 
-def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, mirror: Tensor | None = None) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
     atoms = scorer.shape[1]
     found = _unknown(x, patch_size, atoms, neighbors)
@@ -184,6 +184,9 @@ def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
     if prefilter.pays(len(scorer) - 1):
         for part, bounded in prefilter.times(x, scorer, patch_size):
             prefilter.mark(len(bounded[0]) * bounded[0].shape[1], *bounded, *wanted, *_views(found[part]))
+    elif mirror is not None and len(scorer) > pairs.LONG:
+        for part, even, odd in pairs.times(x, scorer, patch_size, mirror):
+            pairs.mark(len(even) * even.shape[1], even, odd, *wanted, *_views(found[part]))
     else:
         for part, scores in times(x, scorer, patch_size):
             _mark(len(scores) * scores.shape[1], scores, *wanted, *_views(found[part]))

@@ -119,7 +119,7 @@ def forward(
     return torch.cat(pooled), torch.cat(found) if near is None else near
 
 
-def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, mirror: Tensor | None = None) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
     patches = (extract_patches(x[part], patch_size) for part in _parts(x, patch_size, scorer.shape[1]))
     return torch.cat([near_of(_gate(some, scorer, neighbors), neighbors) for some in patches])

@@ -52,7 +52,7 @@ def forward(
     return averages.permute(0, 3, 1, 2), near
 
 
-def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int) -> Tensor:
+def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, mirror: Tensor | None = None) -> Tensor:
     """Which atoms are near each patch, (B, h, w, S)."""
     if not _can_run(x, patch_size, scorer.shape[1]):
         return reference.near(x, scorer, patch_size, neighbors)
