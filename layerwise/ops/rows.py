@@ -68,7 +68,7 @@ def aligned(maps: Tensor) -> np.ndarray:
     numbers, atoms = maps.shape
     width = -(-numbers // LANES) * LANES
     if maps.T.stride() == (width, 1) and maps.untyped_storage().nbytes() >= 4 * (maps.storage_offset() + atoms * width):
-        whole = maps.as_strided((atoms, width), (width, 1))
+        whole = maps.detach().as_strided((atoms, width), (width, 1))
         if not whole[:, numbers:].any():
             return whole.numpy()
     rows = torch.empty(atoms, width)
