@@ -81,19 +81,27 @@ class Embedding(nn.Module):
         self.maps: nn.Module | None = None
         self.channels = len(dictionary.atoms)
 
-    def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
-        """Embed (B, C, H, W) to (B, N, h', w'); `near`, where it is known, is what `ask` says of x."""
-        known = () if near is None else (near,)
-        return self.gate.pooled(x, self.dictionary, self._maps(), self.pool, *known)
+    def forward(self, x: Tensor, near: Tensor | None = None, wider: int = 1) -> Tensor:
+        """Embed (B, C, H, W) to (B, N, h', w'); `near`, where it is known, is what `ask` says of x.
 
-    def gathered(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        Windows are so many times as wide as `pool` says.
+        """
+        known = () if near is None else (near,)
+        return self.gate.pooled(x, self.dictionary, self._maps(), self.pool * wider, *known)
+
+    @property
+    def widens(self) -> bool:
+        """Whether windows can be wider; not of an embedding that is defined elsewhere, in its own way."""
+        return type(self).forward is Embedding.forward
+
+    def gathered(self, x: Tensor, near: Tensor | None = None, wider: int = 1) -> tuple[Tensor, Tensor] | None:
         """`forward` without its zeros, as `layerwise.ops.gather` says; None where the gate or the embedding cannot."""
-        own = type(self).forward is Embedding.forward
-        if self.maps is None or not own or not self.gate.gathers(x, self.channels, self.pool):
+        pool = self.pool * wider
+        if self.maps is None or not self.widens or not self.gate.gathers(x, self.channels, pool):
             return None
         maps, gate = self._maps(), self.gate
         assert maps is not None
-        sizes, mirror = (gate.patch_size, gate.neighbors, self.pool), self.dictionary.mirror
+        sizes, mirror = (gate.patch_size, gate.neighbors, pool), self.dictionary.mirror
         return ops.gather(x, self.dictionary.scorer, maps, *sizes, near, mirror)
 
     @property
@@ -154,8 +162,8 @@ class Factors(Embedding):
         self.channels = sum(dictionary.atoms.shape)
         self.argument = MAPS[maps].argument
 
-    def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
-        """Embed (B, C, H, W) to (B, N+P, h, w)."""
+    def forward(self, x: Tensor, near: Tensor | None = None, wider: int = 1) -> Tensor:
+        """Embed (B, C, H, W) to (B, N+P, h, w): there are no windows, however wide."""
         known = () if near is None else (near,)
         patches = self.argument(self.dictionary, ops.extract_patches(x, self.gate.patch_size))
         return torch.cat([self.gate.pooled(x, self.dictionary, None, 1, *known), patches.permute(0, 3, 1, 2)], 1)

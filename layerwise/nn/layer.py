@@ -16,8 +16,9 @@ from layerwise.nn.embedding import Embedding
 from layerwise.nn.kmeans import Progress
 from layerwise.nn.mirror import PairedProjection, folded, patch_mirror
 from layerwise.nn.outline import output_shape
+from layerwise.nn.probe import LinearProbe
 from layerwise.nn.projection import Sparse, can_be_one, normalized, projected
-from layerwise.ops import average_pool
+from layerwise.nn.residual import alone, concatenated, joined
 
 
 @NORMS("batch")
@@ -30,28 +31,6 @@ def batch_norm(channels: int, eps: float) -> nn.Module:
 def no_norm(channels: int, eps: float) -> nn.Module:
     """No normalization."""
     return nn.Identity()
-
-
-@RESIDUALS("none")
-def alone(out: Tensor, x: Tensor, patch_size: int, pool: int) -> Tensor:
-    """The input is not used further."""
-    return out
-
-
-@RESIDUALS("concatenate")
-def concatenated(out: Tensor, x: Tensor, patch_size: int, pool: int) -> Tensor:
-    """The input's channels are appended, averaged over the middles of the patches that a window averages."""
-    border, middle = (patch_size - 1) // 2, 2 - patch_size % 2  # a pixel, or the middle 2×2 of an even side
-    h, w = (side - 2 * border for side in x.shape[2:])
-    inner = x[:, :, border : border + h, border : border + w]
-    if middle > 1:
-        inner = F.avg_pool2d(inner, middle, 1)
-    return _joined(out, average_pool(inner, pool) if pool > 1 else inner)
-
-
-def _joined(*parts: Tensor) -> Tensor:
-    """The channels of several after one another: copied by position, where those of each lie together."""
-    return torch.cat([part.permute(0, 2, 3, 1) for part in parts], 3).permute(0, 3, 1, 2)
 
 
 class PatchLayer(nn.Module):
@@ -79,18 +58,29 @@ class PatchLayer(nn.Module):
             self.projection = nn.Conv2d(embedding.channels, channels, 1)
         self.residual = residual
 
-    def forward(self, x: Tensor, near: Tensor | None = None) -> Tensor:
-        """Map (B, C, H, W) float32 to (B, D, h', w'); `near` is what the embedding's `ask` says. No gradient for x."""
-        known, device = () if near is None else (near,), "cpu" if x.is_meta else x.device.type
+    @property
+    def linear(self) -> bool:
+        """Whether all that comes behind the gates is linear; of what is defined elsewhere nothing is known."""
+        known = self.embedding.widens and self.residual in (alone, concatenated)
+        return known and type(self.norm) in (nn.BatchNorm2d, nn.Identity)
+
+    def forward(self, x: Tensor, near: Tensor | None = None, wider: int = 1) -> Tensor:
+        """Map (B, C, H, W) float32 to (B, D, h', w'); `near` is what the embedding's `ask` says. No gradient for x.
+
+        Windows are so many times as wide as the embedding's, if it is `linear`: the average of what comes of those.
+        While the norm is trained, a batch's moments are of what is averaged.
+        """
+        device = "cpu" if x.is_meta else x.device.type
+        known = (near, wider) if wider > 1 else () if near is None else (near,)  # embeddings of others take no more
         gathered = None
         with torch.autocast(device, enabled=False):  # half precision would change which atoms are near
             if one := can_be_one(self.norm, self.projection, x):
                 gathered = self.embedding.gathered(x.float(), *known)
             embedded = self.embedding(x.float(), *known) if gathered is None else Sparse(*gathered)
         if one:
-            return self._beside_input(projected(self.norm, self.projection, embedded), x)
+            return self._beside_input(projected(self.norm, self.projection, embedded), x, wider)
         assert isinstance(embedded, Tensor)
-        return self._beside_input(self.projection(normalized(self.norm, embedded, self.mirrored)), x)
+        return self._beside_input(self.projection(normalized(self.norm, embedded, self.mirrored)), x, wider)
 
     def both(self, x: Tensor, near: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the probe reads and what is handed on, (B, D, h', w') each; which atoms are near is found once."""
@@ -117,12 +107,12 @@ class PatchLayer(nn.Module):
             gates = embedding.gate.pooled(x.float(), embedding.dictionary, None, embedding.pool, *known)
             return self._beside_input(F.conv2d(gates, components.T[:, :, None, None]), x.float())
 
-    def _beside_input(self, out: Tensor, x: Tensor) -> Tensor:
-        windows = self.embedding.gate.patch_size, self.embedding.pool
+    def _beside_input(self, out: Tensor, x: Tensor, wider: int = 1) -> Tensor:
+        windows = self.embedding.gate.patch_size, self.embedding.pool * wider
         if not self.mirrored or self.residual is alone:  # an image's channels are no pairs
             return self.residual(out, x, *windows)
         halves = zip(out.chunk(2, 1), x.chunk(2, 1), strict=True)
-        return _joined(*(self.residual(half, own, *windows) for half, own in halves))
+        return joined(*(self.residual(half, own, *windows) for half, own in halves))
 
 
 class ProbedLayer(nn.Module):
@@ -155,15 +145,28 @@ class ProbedLayer(nn.Module):
         return out, self.classified(read, below)
 
     def said(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> Tensor:
-        """The logits alone, (B, classes), of what `forward` is given; what is handed on is not computed."""
-        return self.classified(self.layer(x, near), below)
+        """The logits alone, (B, classes), of what `forward` is given; what is handed on is not computed.
 
-    def classified(self, out: Tensor, below: Tensor | None = None) -> Tensor:
+        Nor are the layer's windows, where the probe averages them anyway: its own are, at once.
+        """
+        wider = self._averaged(*x.shape[2:])
+        return self.classified(self.layer(x, near, wider), below, wider > 1)
+
+    def _averaged(self, height: int, width: int) -> int:
+        """How many of the layer's windows, along a side, the probe averages, if they part an input evenly; or 1."""
+        if type(self.probe) is not LinearProbe or not self.layer.linear:
+            return 1
+        embedding, pool = self.layer.embedding, self.probe.pool
+        sides = (side - embedding.gate.patch_size + 1 for side in (height, width))
+        return 1 if any(side % (embedding.pool * pool) for side in sides) else pool
+
+    def classified(self, out: Tensor, below: Tensor | None = None, averaged: bool = False) -> Tensor:
         """Map what the probe reads (B, D, h', w') and the logits below to logits (B, classes).
 
-        Averaged ones are the layer's own while it is trained.
+        Averaged ones are the layer's own while it is trained. `averaged` says that `out` is, over the probe's windows.
         """
-        logits: Tensor = self.probe(folded(out) if self.mirrored else out)
+        seen = folded(out) if self.mirrored else out
+        logits: Tensor = self.probe(seen, True) if averaged else self.probe(seen)
         if below is None or self.logits == "own" or (self.logits == "averaged" and self.training):
             return logits
         return logits + below if self.logits == "summed" else below + (logits - below) / self.number

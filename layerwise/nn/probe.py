@@ -54,10 +54,10 @@ class LinearProbe(nn.Module):
         self.linear = nn.Linear(d * -(-h // pool) * -(-w // pool), classes)
         STARTS[settings.init](self.linear.weight, self.linear.bias, self.linear.in_features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, D, h', w') to logits (B, classes)."""
-        averaged = x if self.pool == 1 else _averaged(x, self.pool)
-        logits: Tensor = self.linear(self.dropout(averaged.flatten(1)))
+    def forward(self, x: Tensor, averaged: bool = False) -> Tensor:
+        """Map (B, D, h', w'), of which windows are averaged, unless they are already, to logits (B, classes)."""
+        seen = x if averaged or self.pool == 1 else _averaged(x, self.pool)
+        logits: Tensor = self.linear(self.dropout(seen.flatten(1)))
         return logits
 
 

@@ -308,6 +308,38 @@ def test_stack_of_two__has_the_shape_that_its_layers_say() -> None:
     assert FrozenStack(layers)(torch.randn(3, 2, 12, 11))[0].shape == (3, *shape)
 
 
+WIDE = Layer(patch_size=3, atoms=8, channels=6, pool=2, probe=Probe(pool=2, init="random"))
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"mirror": True}, {"gate": Gate("soft")}, {"atoms": 200, "neighbors": 1}], ids=str
+)
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("side, wide", [(10, True), (12, False)])  # 8 and 10 positions
+def test_what_the_probe_averages__the_layer_averages_at_once_where_windows_fit(
+    changed: dict[str, Any], residual: str, side: int, wide: bool, generator: torch.Generator
+) -> None:
+    layer = make_layer(replace(WIDE, **changed, residual=Residual(residual)), (2, side, side), paired=True)
+    x = torch.randn(5, 2, side, side, generator=generator)
+    embedding, norm = layer.layer.embedding, layer.layer.norm
+    layer.train().said(x)
+    averaged = embedding(x) if not wide else torch.nn.functional.avg_pool2d(embedding(x), 2)
+    halves = averaged.chunk(2, 1) if layer.mirrored else [averaged]
+    variance, mean = torch.var_mean(torch.stack(halves), (0, 1, 3, 4))  # of pairs, or of atoms
+    torch.testing.assert_close(norm.running_mean, 0.1 * mean.detach())
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * variance.detach())
+    layer.eval()
+    torch.testing.assert_close(layer.said(x), layer(x)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_probe_averages__is_not_averaged_before_what_may_not_be_linear(generator: torch.Generator) -> None:
+    layer, x = make_layer(WIDE, (2, 10, 10)).eval(), torch.randn(5, 2, 10, 10, generator=generator)
+    layer.layer.norm = torch.nn.ReLU()
+    assert torch.equal(layer.said(x), layer(x)[1])
+    layer.layer.norm, layer.layer.residual = torch.nn.Identity(), lambda out, *_: out.relu()
+    assert torch.equal(layer.said(x), layer(x)[1])
+
+
 @pytest.mark.parametrize("of", ["gate", "embedding", "neither"])
 def test_few_near_atoms__go_the_short_way__unless_what_is_defined_elsewhere_would_be_passed_by(of: str) -> None:
     class Halved(Nearest):
