@@ -97,7 +97,8 @@ def difference(run: Path, expected: Path, layer: int) -> float:
 def test_two_processes__train_what_one_does__and_the_first_alone_writes_and_speaks(
     command: Command, tmp_path: Path
 ) -> None:
-    given = [*SMALL, *STEADY, "--depth=2", "--data.crop=1", "--optimizer.epochs=3", "--wandb.mode=disabled"]
+    # with seed 0 a point lies so near a border that how its features are rounded decides, and k-means goes another way
+    given = [*SMALL, *STEADY, "--depth=2", "--data.crop=1", "--optimizer.epochs=3", "--wandb.mode=disabled", "--seed=1"]
     one = command("train", *given, "--run_dir=one")
     assert one.returncode == 0, one.stderr
     first, second = ended(tmp_path, *given, "--run_dir=two")
