@@ -12,7 +12,7 @@ from tests.conftest import Command
 
 
 def test_digits__reach_what_readme_says__and_more_by_a_second_layer(command: Command, tmp_path: Path) -> None:
-    # README: 75.6 to 77.4 % at depth 1, 93.4 to 94.4 % at depth 2; here the second layer has one epoch of five
+    # README: 75.6 to 77.4 % at depth 1, 93.3 to 94.5 % at depth 2; here the second layer has one epoch of five
     short = ["--layers.2.optimizer.epochs=1", "--features.views=1", "--wandb.mode=disabled", "--run_dir=r"]
     done = command("train", "--depth=2", *short)
     assert done.returncode == 0, done.stderr

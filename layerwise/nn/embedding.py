@@ -101,8 +101,9 @@ class Embedding(nn.Module):
             return None
         maps, gate = self._maps(), self.gate
         assert maps is not None
-        sizes, mirror = (gate.patch_size, gate.neighbors, pool), self.dictionary.mirror
-        return ops.gather(x, self.dictionary.scorer, maps, *sizes, near, mirror)
+        if near is None and (ask := gate.ask(self.dictionary)):
+            near = ask(x)
+        return ops.gather(x, self.dictionary.scorer, maps, gate.patch_size, gate.neighbors, pool, near)
 
     @property
     def ask(self) -> Callable[[Tensor], Tensor] | None:

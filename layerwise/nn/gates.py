@@ -77,14 +77,16 @@ class Nearest(Gate):
         self, x: Tensor, dictionary: PatchDictionary, maps: Tensor | None, window: int, near: Tensor | None = None
     ) -> Tensor:
         """By the compiled operator; `near` says which atoms those are, where it is known."""
-        return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near, dictionary.mirror)
+        if near is None and dictionary.mirror is not None and not torch.compiler.is_exporting():
+            near = self.ask(dictionary)(x)  # which knows of pairs
+        return ops.embed(x, dictionary.scorer, maps, self.patch_size, self.neighbors, window, near)
 
     def gathers(self, x: Tensor, atoms: int, window: int) -> bool:
         """Where few atoms are near to a window; not of a gate that pools in its own way."""
         own = type(self).pooled is Nearest.pooled
         return own and ops.gathers(x, atoms, self.neighbors, window)
 
-    def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor] | None:
+    def ask(self, dictionary: PatchDictionary) -> Callable[[Tensor], Tensor]:
         """By the compiled operator."""
         return lambda x: ops.near(x, dictionary.scorer, self.patch_size, self.neighbors, dictionary.mirror)
 

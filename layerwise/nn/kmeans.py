@@ -22,7 +22,7 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 def nearest(points: Tensor, centroids: Tensor, mirror: Mirror | None = None) -> tuple[Tensor, Tensor]:
     """Each point's nearest centroid, of equally near ones the first, (M,) int64, and its squared distance (M,) ≥ 0.
 
-    With `mirror` there are 2N: the centroids, and their mirror images.
+    With `mirror` there are 2N: the centroids, and their mirror images; of equally near ones that of the first centroid.
     """
     index, score = _assign(points, centroids, mirror)
     return index, (_norms(points) + 2 * score).clamp_min(0)
@@ -155,7 +155,7 @@ def _rounds(
         index, score = _assign(points, centroids, mirror)
         distance = (norms + 2 * score).clamp_min(0)
         inertia = float(distance.double().mean())
-        sums, sizes = backend(points).add_up(points, index, len(centroids) * (1 if mirror is None else 2))
+        sums, sizes = backend(points).add_up(points, index, len(centroids) * (2 if mirror else 1))
         if mirror is not None:  # a point that is nearest to a mirror image is one of the centroid, mirrored
             sums, sizes = sums[: len(centroids)] + mirror(sums[len(centroids) :]), sizes.view(2, -1).sum(0)
         if last - inertia <= tolerance * inertia and bool((sizes > 0).all()):

@@ -149,10 +149,10 @@ class ProbedLayer(nn.Module):
 
         Nor are the layer's windows, where the probe averages them anyway: its own are, at once.
         """
-        wider = self._averaged(*x.shape[2:])
+        wider = self._wider(*x.shape[2:])
         return self.classified(self.layer(x, near, wider), below, wider > 1)
 
-    def _averaged(self, height: int, width: int) -> int:
+    def _wider(self, height: int, width: int) -> int:
         """How many of the layer's windows, along a side, the probe averages, if they part an input evenly; or 1."""
         if type(self.probe) is not LinearProbe or not self.layer.linear:
             return 1

@@ -30,15 +30,6 @@ def random(weight: Tensor, bias: Tensor, inputs: int) -> None:
     nn.init.uniform_(bias, -(inputs**-0.5), inputs**-0.5)
 
 
-def _averaged(x: Tensor, pool: int) -> Tensor:
-    """Averages over windows, (B, D, h, w) to (B, D, h', w'); torch is slow where a gradient lies otherwise than x."""
-    out = F.avg_pool2d(x, pool, ceil_mode=True)
-    if out.requires_grad and not torch.compiler.is_compiling():
-        kind = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        out.register_hook(lambda gradient: gradient.contiguous(memory_format=kind))  # type: ignore[no-untyped-call]
-    return out
-
-
 @PROBES("linear")
 class LinearProbe(nn.Module):
     """The layer's output, flattened."""
@@ -56,7 +47,7 @@ class LinearProbe(nn.Module):
 
     def forward(self, x: Tensor, averaged: bool = False) -> Tensor:
         """Map (B, D, h', w'), of which windows are averaged, unless they are already, to logits (B, classes)."""
-        seen = x if averaged or self.pool == 1 else _averaged(x, self.pool)
+        seen = x if averaged or self.pool == 1 else F.avg_pool2d(x, self.pool, ceil_mode=True)
         logits: Tensor = self.linear(self.dropout(seen.flatten(1)))
         return logits
 

@@ -3,17 +3,18 @@
 Shapes: B batch, C channels, H W image side, s patch side, P = s*s*C, N atoms, k neighbors, h = H-s+1, w = W-s+1,
 h' = ceil(h/pool), w' = ceil(w/pool). An affine map of patches is a (P+1, N) matrix whose last row is the offset.
 
-A backend is a module with four functions for the embedding, and two for clustering:
+A backend is a module with five functions for the embedding, and two for clustering:
 
     forward(x, scorer, maps or None, patch_size, neighbors, pool, near or None) -> pooled (B, N, h', w'), near
     near(x, scorer, patch_size, neighbors, mirror or None) -> near
     convolve(x, maps, patch_size, pool) -> pooled (B, N, h', w'), near
     backward(x, grad, near, patch_size, pool) -> gradient of the maps (P+1, N)
+    unfolded(weight (P, n), bias (n,), factors (P,), mean (P,), order (P,) or None) -> maps (P+1, N)
     lowest(scores (M, N)) -> index (M,), score (M,)
     add_up(points (M, P), index (M,), N) -> sums (N, P), sizes (N,)
 
-It may have `gather`, which is `forward` without zeros; its `backward` then takes the number of atoms, too, where a
-gradient is of what was gathered. And it may have `unfolded`, in place of what that does here.
+It may have `gather`, too, which is `forward` without zeros; its `backward` then takes the number of atoms, too, where a
+gradient is of what was gathered.
 
 Which atoms are near is kept for the backward pass, and can be given where it is known, by every backend alike, as
 `layerwise.ops.near` says.
@@ -59,7 +60,6 @@ def embed(
     neighbors: int,
     pool: int,
     near: Tensor | None = None,
-    mirror: Tensor | None = None,
 ) -> Tensor:
     """Gate every atom's affine map of the patch by whether the atom is near, and average over windows.
 
@@ -70,13 +70,10 @@ def embed(
     Takes (B, C, H, W) to (B, N, h', w'); a window at the border averages what it covers. No gradient flows to x: all
     that lies below a layer is frozen. The scorer gives half the squared distance to each atom, up to a number common to
     all atoms; the maps are the trained part. 1 ≤ k ≤ N. Where `near`, (B, h, w, S), says which atoms are near, that is
-    not computed. Where `mirror`, (P,), says where each number of a mirrored patch comes from, the second half of the
-    atoms is the first half, mirrored, which a backend may make use of.
+    not computed.
     """
     if torch.compiler.is_exporting():  # for programs where there is no layerwise
         return reference.embed(x, scorer, maps, patch_size, neighbors, pool)
-    if near is None and mirror is not None:
-        near = _near(x, scorer, patch_size, neighbors, mirror)
     pooled: Tensor = _embed(_by_pixel(x), scorer, maps, near, patch_size, neighbors, pool)[0]
     return pooled
 
@@ -88,28 +85,23 @@ def gathers(x: Tensor, atoms: int, neighbors: int, pool: int) -> bool:
 
 
 def gather(
-    x: Tensor,
-    scorer: Tensor,
-    maps: Tensor,
-    patch_size: int,
-    neighbors: int,
-    pool: int,
-    near: Tensor | None = None,
-    mirror: Tensor | None = None,
+    x: Tensor, scorer: Tensor, maps: Tensor, patch_size: int, neighbors: int, pool: int, near: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The same embedding as `embed`, without its zeros: a window's numbers and the atoms they are of.
 
     Takes (B, C, H, W) to values (B, h', w', M) and atoms (B, h', w', M) int32, of which places that are left over hold
     0 and atom 0. For what `gathers` says.
     """
-    if near is None and mirror is not None:
-        near = _near(x, scorer, patch_size, neighbors, mirror)
     values, which, _ = _gather(_by_pixel(x), scorer, maps, near, patch_size, neighbors, pool)
     return values, which
 
 
 def near(x: Tensor, scorer: Tensor, patch_size: int, neighbors: int, mirror: Tensor | None = None) -> Tensor:
-    """Which k atoms are near each patch, (B, C, H, W) to (B, h, w, S), as `embed` finds it by itself."""
+    """Which k atoms are near each patch, (B, C, H, W) to (B, h, w, S), as `embed` finds it by itself.
+
+    Where `mirror`, (P,), says where each number of a mirrored patch comes from, the second half of the atoms is the
+    first half, mirrored, which a backend may make use of: scores are then rounded in another way.
+    """
     found: Tensor = _near(x, scorer, patch_size, neighbors, mirror)
     return found
 
@@ -120,15 +112,9 @@ def unfolded(weight: Tensor, bias: Tensor, factors: Tensor, mean: Tensor, order:
     Where `order` (P,) says where each number of a mirrored patch comes from, each map is followed by the one that is to
     a mirrored patch as it is to the patch, N = 2n; otherwise N = n.
     """
-    own = weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.compiler.is_compiling()
-    if own and hasattr(backend(weight), "unfolded"):
-        maps: Tensor = backend(weight).unfolded(weight, bias, factors, mean, order)
-        return maps
-    rows = weight.T  # as an atom's numbers lie together, as the embedding reads them
-    if order is not None:
-        rows, bias = torch.cat([rows, rows[:, order]]), torch.cat([bias, bias])
-    folded = rows * factors
-    return torch.cat([folded, (bias - folded @ mean)[:, None]], 1).T
+    own = reference if weight.is_meta or torch.compiler.is_compiling() else backend(weight)
+    maps: Tensor = own.unfolded(weight, bias, factors, mean, order)
+    return maps
 
 
 def convolve(x: Tensor, maps: Tensor, patch_size: int, pool: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Whitening and mirroring undone: the maps of all atoms as they act on patches, from those that are trained.
 
-It is done anew in every step, and torch goes through all maps some ten times for it, as they are many numbers: as many
-as a layer's output where patches are long. Here each way goes through them once.
+It is done anew in every step, and maps of long patches are as many numbers as a layer's output: here each way goes
+through them once, instead of once for each operation of torch.
 
 Shapes: P patch dimension, N atoms, n = N/2 of them with maps of their own where atoms are in pairs, else N.
 """

@@ -155,6 +155,15 @@ def _backward(patches: Tensor, grad: Tensor, gate: Tensor, pool: int) -> Tensor:
     return torch.cat([patches.flatten(0, 2).T @ mapped, mapped.sum(0)[None]])
 
 
+def unfolded(weight: Tensor, bias: Tensor, factors: Tensor, mean: Tensor, order: Tensor | None) -> Tensor:
+    """Maps of all atoms as they act on patches, (P+1, N); see `layerwise.ops.unfolded`."""
+    rows = weight.T  # an atom's numbers lie together, as the embedding reads them
+    if order is not None:
+        rows, bias = torch.cat([rows, rows[:, order]]), torch.cat([bias, bias])
+    folded = rows * factors
+    return torch.cat([folded, (bias - folded @ mean)[:, None]], 1).T
+
+
 def lowest(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Find the lowest score of each row, (M, N): index (M,) int64, of equal ones the first, and score (M,)."""
     least, index = scores.min(1)

@@ -48,10 +48,10 @@ def test_near__is_that_of_float64(neighbors: int, paired: bool, generator: torch
     scores = reference.affine(reference.extract_patches(x.double(), 3), scorer.double())
     assert torch.equal(found, reference.nearest_mask(scores, neighbors))
     maps = torch.randn(37, 120, generator=generator)
-    with_mirror = ops.embed(x, scorer, maps, 3, neighbors, 2, mirror=order)
-    assert torch.equal(with_mirror, ops.embed(x, scorer, maps, 3, neighbors, 2))
+    near = ops.near(x, scorer, 3, neighbors, order)
+    assert torch.equal(ops.embed(x, scorer, maps, 3, neighbors, 2, near), ops.embed(x, scorer, maps, 3, neighbors, 2))
     if ops.gathers(x, 120, neighbors, 2):
-        gathered = ops.gather(x, scorer, maps, 3, neighbors, 2, mirror=order)
+        gathered = ops.gather(x, scorer, maps, 3, neighbors, 2, near)
         assert torch.equal(gathered[0], ops.gather(x, scorer, maps, 3, neighbors, 2)[0])
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from layerwise.ops import reference
 from layerwise.ops.cuda import dense, gates, sparse
 from layerwise.ops.cuda.tiles import STEP
-from layerwise.ops.reference import convolve, lowest
+from layerwise.ops.reference import convolve, lowest, unfolded
 
-__all__ = ["add_up", "backward", "convolve", "forward", "lowest", "near"]
+__all__ = ["add_up", "backward", "convolve", "forward", "lowest", "near", "unfolded"]
 
 
 def supports(x: Tensor, patch_size: int, atoms: int) -> str | None:
