@@ -1,6 +1,5 @@
 """Where a run gains accuracy and where it loses it: what each layer knows by heart, adds, and leaves unused."""
 
-import copy
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from layerwise.config import Optimizer
 from layerwise.console import print_table
-from layerwise.data.images import Images
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
@@ -21,7 +19,7 @@ from layerwise.report.listener import save_figure
 from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.seeds import fold_seed
-from layerwise.training.evaluation import evaluate
+from layerwise.training.evaluation import evaluate_alone
 from layerwise.training.fit import fit_layer
 from layerwise.training.inputs import LayerData
 
@@ -84,20 +82,13 @@ def explain(path: str, root: str | None, epochs: int, json: Path | None) -> list
     records, data = run.finished(), run.data(root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stack = run.stack(records).to(device)
-    alone = copy.deepcopy(stack)
-    for layer in alone.layers:
-        layer.logits = "own"
     some = data.train.subset(torch.linspace(0, len(data.train) - 1, min(SOME, len(data.train))).long())
-
-    def accuracies(of: FrozenStack, images: Images) -> list[float]:
-        return evaluate(of, images, device).accuracies
-
-    columns = [accuracies(of, images) for of in (stack, alone) for images in (some, data.val)]
-    bounds: list[float | None] = [None] * len(records)
-    if epochs:
-        bounds = [
-            _bound(run, data, stack.below(number).column, number, epochs, device) for number in range(1, len(stack) + 1)
-        ]
+    (train, alone_train), (val, alone_val) = (evaluate_alone(stack, images, device) for images in (some, data.val))
+    columns = [tested.accuracies for tested in (train, val, alone_train, alone_val)]
+    bounds: list[float | None] = [None] * len(stack)
+    for i in range(len(stack) if epochs else 0):
+        below = stack.below(i + 1).column  # without layers where a column begins, which is given what layer 1 was
+        bounds[i] = _bound(run, data, below, i + 1, epochs, device) if i == 0 or len(below) else bounds[0]
     found = [Explained(i, *row) for i, row in enumerate(zip(*columns, bounds, strict=True), 1)]
     print()
     print_table(_table(found))

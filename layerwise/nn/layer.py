@@ -171,6 +171,12 @@ class ProbedLayer(nn.Module):
             return logits
         return logits + below if self.logits == "summed" else below + (logits - below) / self.number
 
+    def alone(self, logits: Tensor, below: Tensor | None) -> Tensor:
+        """The layer's own part in logits (B, classes) that it said in eval mode, when it was given those below."""
+        if below is None or self.logits == "own":
+            return logits
+        return logits - below if self.logits == "summed" else below + self.number * (logits - below)
+
 
 def learn_for(
     settings: Layer,

@@ -102,6 +102,17 @@ def evaluate_mirrored(
     return alone.evaluation, both.evaluation
 
 
+def evaluate_alone(stack: FrozenStack, images: Images, device: torch.device) -> tuple[Evaluation, Evaluation]:
+    """As `evaluate`, and with each layer's own logits in place of those of the stack up to it."""
+    whole, alone = _Said(images, RANKS), _Said(images, RANKS)
+    for x in _inputs(stack, images, device):
+        logits = _logits(stack, x)
+        whole.add(logits)
+        parts = zip(stack.layers, logits, [None, *logits[:-1]], strict=True)
+        alone.add(torch.stack([layer.alone(said, below) for layer, said, below in parts]))
+    return whole.evaluation, alone.evaluation
+
+
 def _inputs(stack: FrozenStack, images: Images, device: torch.device) -> Iterator[Tensor]:
     batches = Batches(images, device=device, above=stack.layers)
     yield from (x for x, _, _, _ in progress(batches, "testing", len(batches)))

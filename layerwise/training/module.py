@@ -99,8 +99,7 @@ class LayerModule(LightningModule):
         self.log("val_loss", loss, batch_size=count, sync_dist=True, logger=False)
         self.log("val_accuracy", self.val_accuracy, batch_size=count, logger=False)
         if isinstance(self.layer, ProbedLayer) and self.layer.logits == "averaged" and below is not None:
-            # of the mean of so many layers' logits, which it has a part in
-            self.val_alone(below + self.number * (logits - below), labels)
+            self.val_alone(self.layer.alone(logits, below), labels)
             self.log("val_alone", self.val_alone, batch_size=count, logger=False)
 
     def on_validation_start(self) -> None:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import layerwise
 from layerwise.data.images import to_input
 from layerwise.experiments.explain import SmallCNN, explain
+from layerwise.parsing import parse
 from layerwise.run.run import Run
-from tests.conftest import Command
+from tests.conftest import SMALL, Command
 
 
 def test_small_cnn__halves_large_maps__and_makes_something_of_any() -> None:
@@ -46,6 +48,17 @@ def test_explain__measures_the_stack__each_layer_alone__and_a_cnn(finished: Path
     assert all(one.cnn_val is not None and 0.3 < one.cnn_val <= 1 for one in found)
     assert (finished / "explained.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "e.json").read_text()) == [vars(one) for one in found]
+
+
+def test_explain__trains_one_cnn_for_layers_that_are_given_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column that is begun anew is given what layer 1 was."""
+    more = ["--layer.probe.logits=averaged", "--layers.2.input=images", "--wandb.mode=disabled"]
+    run = layerwise.train(parse([*SMALL, *more, "--depth=3", f"--run_dir={tmp_path / 'columns'}"])[0])
+    found = explain(str(run.path), None, 1, None)
+    assert capsys.readouterr().out.count("a CNN on the input of layer") == 2
+    assert found[0].cnn_val == found[1].cnn_val is not None
 
 
 def test_explain__prints_a_table__without_a_cnn_if_none_is_wanted(command: Command, finished: Path) -> None:

@@ -8,7 +8,7 @@ from layerwise.config import Layer
 from layerwise.data.images import Images, to_input
 from layerwise.nn.probe import LinearProbe
 from layerwise.nn.stack import FrozenStack
-from layerwise.training.evaluation import Evaluation, evaluate, evaluate_mirrored
+from layerwise.training.evaluation import Evaluation, evaluate, evaluate_alone, evaluate_mirrored
 from tests.conftest import growth
 from tests.nn.layers import SMALL, make_layer
 from tests.training.worlds import CPU, numbered
@@ -56,6 +56,20 @@ def test_accuracies__with_mirror_images__sum_the_logits_of_both(stack: FrozenSta
     alone, both = evaluate_mirrored(stack, images, CPU)
     assert both.accuracies == pytest.approx(expected)
     assert alone.accuracies == evaluate(stack, images, CPU).accuracies != pytest.approx(expected)
+
+
+@pytest.mark.parametrize("logits", ["summed", "averaged", "own"])
+def test_accuracies__alone__are_those_of_each_layer_s_probe(stack: FrozenStack, images: Images, logits: str) -> None:
+    x, expected = to_input(images.pixels[:]), []
+    for number, layer in enumerate(stack.layers, 1):
+        layer.logits, layer.number = logits, number
+        said = layer.probe(layer.layer(x))  # nothing of the layers below is in it
+        expected.append(float((said.argmax(1) == images.labels).double().mean()))
+        x, _ = layer(x)
+    whole, alone = evaluate_alone(stack, images, CPU)
+    assert alone.accuracies == pytest.approx(expected)
+    assert whole.accuracies == evaluate(stack, images, CPU).accuracies
+    assert (whole.accuracies == alone.accuracies) == (logits == "own")
 
 
 def test_confusion__counts_by_true_and_predicted_class(stack: FrozenStack, images: Images) -> None:
