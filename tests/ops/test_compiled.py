@@ -48,9 +48,9 @@ def too_large(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["spilled"] or row["shared"] > 1024 * SHARED[row["capability"]]]
 
 
-def test_kernels__compile_without_spills__for_8_0_and_9_0__at_the_recipes_shapes() -> None:
-    rows = compiled_for(80, 90)
-    assert told(rows) == all_kernels(80, 90) and too_large(rows) == []
+def test_kernels__compile_without_spills__for_9_0__at_the_recipes_shapes() -> None:
+    rows = compiled_for(90)
+    assert told(rows) == all_kernels(90) and too_large(rows) == []
 
 
 @pytest.mark.slow

@@ -114,6 +114,7 @@ def test_a_stack__is_one_offline_run_that_holds_all_of_it__though_it_was_made_de
     assert config["classes"] == [str(i) for i in range(10)] and config["layer"]["atoms"] == 16
 
 
+@pytest.mark.slow
 def test_what_was_killed_twice__is_one_offline_run_like_that_of_an_undisturbed_training(
     command: Command, process: Command, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_layers_that_are_trained_anew__are_another_run__which_begins_with_those_
     assert after["layer2/val_loss"] != before["layer2/val_loss"]
 
 
+@pytest.mark.slow
 def test_an_agent_of_a_sweep__gives_each_run_its_id_and_a_directory(
     process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
