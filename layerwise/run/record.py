@@ -57,12 +57,12 @@ class LayerRecord:
         """What would likely raise the validation accuracy: "" where accuracy on training images does not tell.
 
         A layer that does no better on training images, which it sees augmented, is not done with them, or too small for
-        them; one that does better by more than `TOO_WELL` knows them by heart, against which dropout and more images
-        may help as decay may. One that is averaged with others is compared alone, as it is trained.
+        them; one that does better by more than `TOO_WELL` knows them by heart, against which dropout may help, too. One
+        that is averaged with others is compared alone, as it is trained.
         """
         alone = self.best.get("val_alone", self.val_accuracy)
         ahead = self.best.get("train_accuracy", alone + TOO_WELL) - alone
-        return "more epochs or atoms" if ahead < self.error else "more decay" if ahead > TOO_WELL else ""
+        return "more epochs or atoms" if ahead < self.error else "more decay or images" if ahead > TOO_WELL else ""
 
     @property
     def config(self) -> SingleLayer:

@@ -505,7 +505,7 @@ def test_record__says_what_would_help__as_far_as_accuracies_tell() -> None:
     # at 80% of 1,600 images the standard error is 1%
     assert advice(0.78, 0.80) == advice(0.805, 0.80) == "more epochs or atoms"
     assert advice(0.82, 0.80) == advice(0.845, 0.80) == ""
-    assert advice(0.86, 0.80) == "more decay"
+    assert advice(0.86, 0.80) == "more decay or images"
     # of one that is averaged with those below, and so better together, what it does alone is compared
     assert advice(0.76, 0.80, 0.74) == "" and advice(0.74, 0.80, 0.74) == "more epochs or atoms"
-    assert advice(0.82, 0.80, 0.74) == "more decay"
+    assert advice(0.82, 0.80, 0.74) == "more decay or images"
