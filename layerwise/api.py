@@ -23,7 +23,7 @@ from layerwise.report.tracking import Tracking, described
 from layerwise.run.files import write_json
 from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
-from layerwise.training.depth import check_fit
+from layerwise.training.depth import check_data
 from layerwise.training.evaluation import evaluate
 from layerwise.training.listeners import Listener, tell
 from layerwise.training.stack import train_stack
@@ -65,7 +65,7 @@ def _train(config: Config, run_dir: str | PathLike[str] | None, given: DataSet |
         in_turn(ahead.finish)
     data = given or agreed(load_data, config.data, config.seed)
     config = replace(config, data=data.settings)
-    agreed(check_fit, config, data.shape, len(data.train))
+    agreed(check_data, config, data)
     agreed(_check_divided, config, data, by_first(lambda: data.digest))
     run = Run(run_dir or config.run_dir or default_run_dir(config, digest=data.digest))
     by_first(run.check, config, data, restart_from)

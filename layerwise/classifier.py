@@ -35,7 +35,7 @@ from layerwise.run.run import Run
 from layerwise.run.tracker import Tracker
 from layerwise.seeds import fold_seed
 from layerwise.trained import TrainedStack
-from layerwise.training.depth import check_fit, lowered
+from layerwise.training.depth import check_data, lowered
 from layerwise.training.listeners import Listener
 from layerwise.training.stack import train_stack
 
@@ -140,7 +140,7 @@ class LayerwiseClassifier(
             config = unmirrored(config)
         config = lowered(replace(config, data=data.settings), data.shape, len(data.train))
         device = api.device_of(config.trainer)
-        check_fit(config, data.shape, len(data.train))
+        check_data(config, data)
         with contextlib.ExitStack() as ending:
             kept = self.run_dir or config.run_dir
             run = Run(kept or ending.enter_context(tempfile.TemporaryDirectory()))

@@ -29,7 +29,7 @@ from layerwise.launcher import together
 from layerwise.nn.layer import ProbedLayer
 from layerwise.nn.stack import FrozenStack
 from layerwise.processes import agreed, in_turn
-from layerwise.training.depth import check_fit, no_room, sample_bytes, views_seen
+from layerwise.training.depth import check_data, no_room, sample_bytes, views_seen
 from layerwise.training.stack import SOME
 
 
@@ -92,7 +92,7 @@ def planned(config: Config, data: DataSet, device: torch.device) -> tuple[list[P
 
     Rehearses in the processes that there are. Raises SettingError where something does not fit.
     """
-    agreed(check_fit, config, data.shape, len(data.train))
+    agreed(check_data, config, data)
     few, stack, layers, paces = few_of(config, data), FrozenStack(), list[Planned](), list[Pace]()
     store = ViewStore(Features(views=1), few, config.seed, device)
     features, mirrored = replace(config.features, views=views_seen(config)), config.layer_at(1).mirror

@@ -6,6 +6,7 @@ from dataclasses import replace
 from layerwise import memory
 from layerwise.config import Config, SettingError
 from layerwise.config.run import unmirrored
+from layerwise.data.splits import DataSet
 from layerwise.nn.layer import shape_through
 from layerwise.run.record import LayerRecord
 
@@ -77,6 +78,16 @@ def check_fit(config: Config, shape: tuple[int, int, int], images: int) -> None:
             if config.depth == "auto" and not own.sees_images(number):
                 return
             raise
+
+
+def check_data(config: Config, data: DataSet) -> None:
+    """Raise SettingError, naming the first setting that does not fit a data set, as `check_fit` does."""
+    check_fit(config, data.shape, len(data.train))
+    if config.layer_at(1).mirror and not data.augmentation.flip:
+        raise SettingError(
+            f"{config.name_of(1, 'mirror')}: true, but a mirrored image of {config.data.name} may show another class; "
+            "give false, or true to data.flip if it may not"
+        )
 
 
 def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:

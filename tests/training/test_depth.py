@@ -8,8 +8,9 @@ import pytest
 
 import layerwise
 from layerwise.config import Config, Data, Features, Layer, Optimizer, Probe, SettingError, SingleLayer
+from layerwise.data.splits import load_data
 from layerwise.run.record import LayerRecord
-from layerwise.training.depth import check_fit, lowered, next_shape, no_gain, no_room, views_seen
+from layerwise.training.depth import check_data, check_fit, lowered, next_shape, no_gain, no_room, views_seen
 from tests.conftest import SMALL, Command
 
 RECORD = LayerRecord(1, 16, 0.7, [], [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {})
@@ -50,6 +51,16 @@ def test_check_fit__takes_what_just_fits() -> None:
     own = replace(config, layers={2: SingleLayer(**vars(layer), optimizer=Optimizer(batch_size=9))})
     with pytest.raises(SettingError, match=r"^layers\.2\.optimizer\.batch_size: 9 is more than the 8 training"):
         check_fit(own, (1, 5, 6), 8)
+
+
+def test_check_data__refuses_to_mirror_what_then_shows_another_class() -> None:
+    layer = Layer(patch_size=3, atoms=8, channels=4, pool=1, mirror=True)
+    config = Config(data=Data("digits"), layer=layer, optimizer=Optimizer(batch_size=3))
+    data = load_data(config.data, 0)
+    with pytest.raises(SettingError, match=r"^layer\.mirror: true, but a mirrored image of digits may show another"):
+        check_data(config, data)
+    check_data(config, replace(data, augmentation=replace(data.augmentation, flip=True)))
+    check_data(replace(config, layer=replace(layer, mirror=False)), data)
 
 
 def test_a_column__begins_with_the_shape_of_the_images() -> None:
