@@ -28,6 +28,7 @@ RECIPES = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs"
 DEFAULT_RECIPE = "digits"
 OTHERS = "Single layers: --layers.2.atoms 512, or `layers: {2: {atoms: 512}}` in a recipe; of their own training, too: "
 OTHERS += "--layers.2.optimizer.epochs 20."
+TRAIN = "Train a deep patch-based network, one layer at a time."
 
 
 class _Parser(ArgumentParser):
@@ -57,7 +58,9 @@ class _Parser(ArgumentParser):
         raise SettingError(f"{said}; see --help")
 
 
-def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[Config, str, int | None]:
+def parse(
+    arguments: Sequence[str], program: str = "layerwise train", purpose: str = TRAIN
+) -> tuple[Config, str, int | None]:
     """The configuration of a command line and the recipe that it names, the directory for the run, and --restart_from.
 
     Raises:
@@ -65,7 +68,7 @@ def parse(arguments: Sequence[str], program: str = "layerwise train") -> tuple[C
         SystemExit: after --help or --print_config.
     """
     if "--help" in arguments or "-h" in arguments:
-        run_parser(program).print_help()
+        run_parser(program, purpose).print_help()
         raise SystemExit(0)
     typed = _nested([word for word in arguments if word != "--print_config"])
     asked, restart = typed.pop("config", DEFAULT_RECIPE), typed.pop("restart_from", None)
@@ -118,9 +121,9 @@ def recipes() -> list[str]:
 
 
 @cache
-def run_parser(program: str | None = None) -> _Parser:
+def run_parser(program: str | None = None, purpose: str = TRAIN) -> _Parser:
     """The parser of a whole run, but for its single layers; with `program` it is one to print help of."""
-    what = "Train a deep patch-based network, one layer at a time. The defaults below are those without a recipe; "
+    what = f"{purpose} The defaults below are those without a recipe; "
     what += f"the recipe, {DEFAULT_RECIPE} if none is given, changes some: --print_config shows what is used."
     usage = f"{program} [--depth K] [--config NAME|FILE] [--SETTING VALUE …]"
     parser = _Parser(prog=program, usage=usage, allow_abbrev=False, description=what, epilog=OTHERS)
@@ -181,11 +184,8 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
                 whole = None
             if not isinstance(whole, dict):
                 by_kind = f"{_for_all(name)}.kind" in settings_of(run_parser())
-                remedy = (
-                    f"did you mean --{name}.kind {value}"
-                    if by_kind
-                    else f"write, for example, --{name}={{NAME: VALUE}}"
-                )
+                example = f"write, for example, --{name}={{NAME: VALUE}}"
+                remedy = f"did you mean --{name}.kind {value}" if by_kind else example
                 raise SettingError(f"{name}: {value or 'nothing'} is not a group of settings; {remedy}")
         for part in parts[::-1]:
             whole = {part: whole}

@@ -5,7 +5,8 @@ def main(arguments: list[str]) -> None:
     """Print shapes, parameters, arithmetic, room and seconds of each layer; takes the settings of `layerwise train`."""
     from layerwise.parsing import parse
 
-    config, _, _ = parse(arguments, "layerwise plan")
+    purpose = "Print what a training with these settings will take, in room and seconds; nothing is trained or deleted."
+    config, _, _ = parse(arguments, "layerwise plan", purpose)
 
     from layerwise.experiments.plan import plan
 

@@ -110,13 +110,13 @@ class Trainer:
     """Where the training runs."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """processor"""
+    """cpu, gpu, or auto: a GPU where there is one"""
     devices: int = setting(1, at_least(1))
     """how many of them on each machine, a process for each; on the CPU processes that share its cores"""
     num_nodes: int = setting(1, at_least(1))
     """how many machines, on each of which the same command is started, as by torchrun or srun"""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    """number format of the products that do not decide a gate; where it is mixed, those of maps are TF32's on a GPU"""
+    """of products that decide no gate: 32-true; 16-mixed, bf16-mixed (those of maps are then TF32's on a GPU)"""
 
     @property
     def processes(self) -> int:
@@ -129,7 +129,7 @@ class Wandb:
     """The W&B run."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: WANDB_MODE, or else online where there is a key, and offline where there is none"""
+    """online, offline, disabled; auto: WANDB_MODE, or else online where there is a key, offline where there is none"""
     project: str | None = None
     """project; null: WANDB_PROJECT, or layerwise"""
     entity: str | None = None

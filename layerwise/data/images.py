@@ -127,7 +127,7 @@ def uniform(margin: int, count: int, generator: torch.Generator) -> Tensor:
 
 @SHIFTS("middling")
 def middling(margin: int, count: int, generator: torch.Generator) -> Tensor:
-    """By little more often, as of the sum of two dice: images are tested where they are."""
+    """Small shifts more often than large ones, like the sum of two dice, as images are tested where they are."""
     halves = [torch.randint(0, part + 1, (2, count, 1), generator=generator) for part in (margin // 2, -(-margin // 2))]
     return halves[0] + halves[1]
 

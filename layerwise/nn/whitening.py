@@ -50,7 +50,7 @@ def rotated_back(vectors: Tensor, scale: Tensor) -> Tensor:
 
 @WHITENINGS("scaled")
 def scaled(vectors: Tensor, scale: Tensor) -> Tensor:
-    """The patches, all of one factor, which costs nothing: pca with a large epsilon comes to nearly the same."""
+    """The patches times one factor, which costs nothing: pca with a large epsilon comes to nearly the same."""
     return torch.eye(len(scale), dtype=scale.dtype, device=scale.device) * scale.mean()
 
 

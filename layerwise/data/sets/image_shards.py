@@ -29,7 +29,7 @@ class _Sample:
 
 @DATASETS("image_shards")
 def image_shards(config: Data) -> RawData:
-    """Your own images in tar files as of WebDataset, below root, train or val or test in their paths: KEY.jpg, KEY.cls.
+    """Your own images in tar files like WebDataset's, KEY.jpg and KEY.cls, below root; train, val or test in paths.
 
     A member KEY.cls holds a class, a number from 0; of members of other kinds none is used. The file root/classes.txt,
     if there is one, names the classes, a line each. Without any split in their paths all shards are for training. They
