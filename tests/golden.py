@@ -84,7 +84,7 @@ RECIPES = {
             "--layer.atoms=16",
             "--layer.neighbors=4",
             "--layers.1.atoms=8",
-            "--layers.1.neighbors=3",
+            "--layers.1.neighbors=4",
             "--features.views=0",
         ],
     ),
@@ -95,7 +95,7 @@ RECIPES = {
             "--layer.atoms=16",
             "--layer.neighbors=4",
             "--layers.1.atoms=8",
-            "--layers.1.neighbors=3",
+            "--layers.1.neighbors=4",
         ],
     ),
     "paper": (

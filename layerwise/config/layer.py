@@ -145,6 +145,10 @@ class Layer:
             return "atoms", f"{self.atoms}, but with mirror they come in pairs; give an even number"
         if self.mirror and self.channels is not None and self.channels % 2:
             return "channels", f"{self.channels}, but with mirror they come in pairs; give an even number"
+        if self.mirror and self.k % 2 and self.gate.kind == "nearest":
+            a_quarter = " (a quarter of the atoms)" if self.neighbors is None else ""
+            odd = f"{self.k}{a_quarter}, but of a pair that is equally near one would be left out"
+            return "neighbors", f"{odd} with mirror; give an even number"
         if self.gate.metric == "cosine" and self.gate.kind != "nearest":
             return "gate.metric", f"cosine goes with the gate nearest, not {self.gate.kind}; change either"
         if self.output == "gates":

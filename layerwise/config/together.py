@@ -8,8 +8,10 @@ if TYPE_CHECKING:
 
 def conflict(config: "Config", number: int) -> tuple[str, str] | None:
     """What does not go with layer `number`, from 1: the setting to name, and what to say of it; None where all does."""
-    own = config.layer_at(number)
-    return own.conflict() or _column(config, number) or _mirroring(config, number) or _processes(config, number)
+    found = config.layer_at(number).conflict()
+    for check in (_column, _sum, _mirroring, _processes):
+        found = found or check(config, number)
+    return found
 
 
 def _column(config: "Config", number: int) -> tuple[str, str] | None:
@@ -17,6 +19,14 @@ def _column(config: "Config", number: int) -> tuple[str, str] | None:
     if begun and config.layer_at(number).probe.logits == "summed":
         reason = f"summed, but layer {begun[-1]} begins another column, which does not see the logits of others"
         return "probe.logits", f"{reason} while it is trained; give averaged, or own"
+    return None
+
+
+def _sum(config: "Config", number: int) -> tuple[str, str] | None:
+    averaged = [i for i in range(1, number) if config.layer_at(i).probe.logits == "averaged"]
+    if averaged and config.layer_at(number).probe.logits == "summed":
+        reason = f"summed, but layer {averaged[-1]} is averaged, which leaves no sum to correct"
+        return "probe.logits", f"{reason}; give averaged, or own"
     return None
 
 

@@ -49,6 +49,8 @@ class ViewStore:
     mirrored: bool = False
     """an image and its mirror image are the same to what is trained on them"""
     depth: int = field(default=0, init=False)
+    plan: Sequence[Sequence[Origin]] = field(default=(), init=False)
+    """where the views come from, layer by layer"""
     train: list[View] = field(default_factory=list, init=False)
     val: list[View] = field(default_factory=list, init=False)
     said: Tensor | None = field(default=None, init=False)
@@ -91,7 +93,7 @@ class ViewStore:
         self.known = {}
 
     def _let_go(self) -> None:
-        self.depth, self.train, self.val = 0, [], []
+        self.depth, self.plan, self.train, self.val = 0, (), [], []
 
     def _join(self, stack: FrozenStack) -> None:
         """Know what the finished columns of a stack say of validation images; the views are of the next one."""
@@ -111,7 +113,7 @@ class ViewStore:
         self.train = list(self._pushed(stack, self.images, self.train, plan, torch.float16, what))
         still, what = [[Origin(0, 0, 0, 0)]] * len(stack.column), f"{what} for validation"
         self.val = list(self._pushed(stack, self.val_images, self.val, still, torch.float32, what))
-        self.depth = len(stack.column)
+        self.depth, self.plan = len(stack.column), plan
         processes.agreed(lambda: None)  # what the others have computed is there now
 
     @property
@@ -121,12 +123,9 @@ class ViewStore:
         return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
 
     def _leads_to(self, plan: list[list[Origin]]) -> bool:
-        """Whether the views that there are suffice for a plan, and are of its kind."""
-        if not self.depth:
-            return True
-        there = [view.margin for view in self.train]
-        needed = [one.margin for one in plan[self.depth - 1]]
-        return there[: len(needed)] == needed
+        """Whether the views that there are were made as a plan has it, and suffice for it."""
+        levels = zip(self.plan, plan, strict=False)
+        return all(list(there[: len(needed)]) == list(needed) for there, needed in levels)
 
     def _pushed(
         self,
@@ -206,7 +205,7 @@ class ViewStore:
         if not training:
             return Batches(images, size, self.device, said=self.said, known=known, chosen=mine)
         seed, drawn = fold_seed(self.seed, origin.parent, 1), None
-        if margin:
+        if margin or origin.rows or origin.columns:
             drawn = self.augmentation.whole(len(images), origin.parent == 1, origin.rows, origin.columns, margin)
         given = images, size, self.device
         return Batches(*given, augmentation=self.augmentation, drawn=drawn, seed=seed, known=known, chosen=mine)

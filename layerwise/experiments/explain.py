@@ -50,13 +50,14 @@ class SmallCNN(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        parts, (channels, side, _) = list[nn.Module](), shape
+        parts, (channels, height, width) = list[nn.Module](), shape
         for _ in range(CONVOLUTIONS):
             parts += [nn.Conv2d(channels, KERNELS, 3, padding=1), nn.BatchNorm2d(KERNELS), nn.ReLU()]
             channels = KERNELS
-            if side > SIDE:
-                parts.append(nn.AvgPool2d(2))
-                side //= 2
+            window = 1 + (height > SIDE), 1 + (width > SIDE)
+            if max(window) > 1:
+                parts.append(nn.AvgPool2d(window))
+            height, width = height // window[0], width // window[1]
         self.network = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(2))
         self.linear = nn.Linear(4 * KERNELS, classes)
         self.to(memory_format=torch.channels_last)  # as `layerwise.experiments.paper.cnn`

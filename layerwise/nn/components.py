@@ -25,9 +25,8 @@ def gate_components(points: Tensor, atoms: Tensor, neighbors: int, count: int, v
     With `paired`, atoms, whose second half mirrors the first, are counted together with those of the mirrored patches,
     and so components are in pairs, too: the second half is what the first would be of a mirrored patch.
     """
-    some = a_few(points)
     with exactly():
-        covariance = _covariance(some, atoms, neighbors)
+        covariance = _covariance(points, atoms, neighbors)
         if not paired:
             variances, maps = _leading(covariance, count)
         else:

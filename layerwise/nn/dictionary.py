@@ -192,6 +192,7 @@ def learn_dictionary(
     variance = float(a_few(patches).var(0).mean()) if components else 0.0
     for part in chunks(patches):
         part.copy_(METRICS[metric](whiten(part)))
+    some = a_few(patches).clone() if components else None  # which `choose` may overwrite
     choose = DICTIONARIES[kind]
     if mirror is None:
         chosen = choose(patches, atoms, generator, progress)
@@ -202,6 +203,6 @@ def learn_dictionary(
         chosen = turn.closed(choose(patches, atoms // 2, generator, progress, **known))
     kept = METRICS[metric](chosen)
     told = None
-    if components:
-        told = gate_components(patches, kept, neighbors, components, variance, mirror is not None)
+    if some is not None:
+        told = gate_components(some, kept, neighbors, components, variance, mirror is not None)
     return PatchDictionary(whiten.mean, whiten.matrix, kept, mirror, told)

@@ -34,7 +34,7 @@ class LayerRecord:
     val_images: int = 0
     """validation images"""
     statistics: list[list[float]] = field(default_factory=list)
-    """mean and deviation of each channel of the output, over some training images and all positions"""
+    """mean and deviation of each channel that the probe reads, over some training images and all positions"""
     dimmest: int = 0
     """a pixel value from 0 to 255: of 99 in 100 training images, the brightest pixel is at least so bright"""
 

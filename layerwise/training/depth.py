@@ -102,9 +102,12 @@ def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
         _, height, width = shape
         size = min(own.patch_size, height, width)
         height, width = height - size + 1, width - size + 1
-        spare = 1 if own.output == "gates" else 0  # of the atoms, where it must differ which are near
-        atoms = max(1 + spare, min(own.atoms, images * height * width // PATCHES))
-        neighbors = None if own.neighbors is None else min(own.neighbors, atoms - spare)
+        step = 2 if own.mirror else 1  # in which atoms come
+        spare = step if own.output == "gates" else 0  # of the atoms, where it must differ which are near
+        atoms = max(step + spare, min(own.atoms, images * height * width // PATCHES) // step * step)
+        neighbors = own.neighbors
+        if neighbors is not None or atoms // 4 % step:
+            neighbors = max(step, min(neighbors or atoms // 4, atoms - spare) // step * step)
         batch = min(own.optimizer.batch_size, max(2, images // STEPS))
         fitting = replace(
             own,
@@ -115,7 +118,7 @@ def lowered(config: Config, shape: tuple[int, int, int], images: int) -> Config:
             pool=min(own.pool, height, width),
             optimizer=replace(own.optimizer, batch_size=batch),
         )
-        if own.mirror and (width % fitting.pool or atoms % 2):
+        if own.mirror and width % fitting.pool:
             return lowered(unmirrored(config), images_shape, images)
         if fitting != own:
             layers[number] = fitting

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
 from layerwise import processes
@@ -126,7 +126,12 @@ class LayerModule(LightningModule):
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = OPTIMIZERS[self.config.name](groups, self.config)
-        schedule = SCHEDULES[self.config.schedule](optimizer, self.config, self.steps * self.config.epochs)
+        steps = self.steps * self.config.epochs
+        schedule: LRScheduler
+        if steps > 1:
+            schedule = SCHEDULES[self.config.schedule](optimizer, self.config, steps)
+        else:  # of whose course a single step would see the lowest rate
+            schedule = ConstantLR(optimizer, 1)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 

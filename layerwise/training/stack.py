@@ -75,7 +75,7 @@ def train_layer(
     settings = settings_of(config, number, data.digest, by_first(run.layer(number - 1).identity))
 
     start = time.perf_counter()
-    with memory.needed(f"layer {number}: features", f"give less than {config.features.views} for --features.views"):
+    with memory.needed(f"layer {number}: features", f"give less than {inputs.config.views} for --features.views"):
         inputs.raise_to(stack)
 
     def dictionary_of_run() -> PatchDictionary:

@@ -136,6 +136,11 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
         "8 of 8 atoms, but where all are near, gates say nothing; give fewer neighbors, or channels as output",
     ),
     ({"mirror": True, "atoms": 65}, "atoms", "65, but with mirror they come in pairs; give an even number"),
+    (
+        {"mirror": True, "atoms": 8, "neighbors": 3},
+        "neighbors",
+        "3, but of a pair .* near .*; give an even number",
+    ),
     ({"mirror": True, "channels": 15}, "channels", "15, but with mirror they come in pairs; give an even number"),
     (UNCONSTRAINED | {"channels": None, "pool": 3}, "pool", "3, but the unconstrained probe .*; give 1"),
     (UNCONSTRAINED | {"channels": None, "mirror": True}, "mirror", "true, but the unconstrained probe .*; give false"),
@@ -207,6 +212,21 @@ def test_config__of_a_column_that_layer_3_begins() -> None:
         "layer.residual.kind: concatenate, but with mirror an image's channels are no pairs; give none to layer 3"
     )
     assert begins(refusal(depth=4, layer=mirrored, layers=layers), expected)
+
+
+def test_sum__is_refused_above_layers_that_are_averaged() -> None:
+    averaged, above = Layer(probe=Probe(logits="averaged")), {3: SingleLayer(probe=Probe(logits="summed"))}
+    expected = "layers.3.probe.logits: summed, but layer 2 is averaged, which leaves no sum to correct; give averaged"
+    assert begins(refusal(depth=3, layer=averaged, layers=above), expected)
+    Config(depth=3, layer=averaged, layers={3: SingleLayer(probe=Probe(logits="own"))})
+    Config(depth=2, layers={2: SingleLayer(probe=Probe(logits="averaged"))})
+
+
+def test_mirror__wants_even_neighbors__also_where_they_are_a_quarter_of_the_atoms() -> None:
+    expected = "layer.neighbors: 5 (a quarter of the atoms), but of a pair that is equally near"
+    assert begins(refusal(layer=Layer(mirror=True, atoms=20)), expected)
+    Config(layer=Layer(mirror=True, atoms=24))
+    Config(layer=Layer(mirror=True, atoms=20, gate=Gate("soft")))
 
 
 def test_changes__what_an_older_version_did_not_record__is_as_it_is_by_default() -> None:

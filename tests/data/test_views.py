@@ -316,6 +316,41 @@ def test_views__of_whole_images__raised_layer_by_layer__are_those_made_at_once()
         assert a.margin == b.margin
 
 
+def test_views__that_are_cut_at_one_place_alone__are_cut_where_no_other_is() -> None:
+    """Of images that are shifted by one pixel at most, and windows of 2: but for one view, no crop can be shifted."""
+    data, stack = even(False)
+    data = replace(data, augmentation=Augmentation(flip=True, crop=1))
+    store, first = ViewStore(Features(views=14), data, 7, CPU), stack.below(2)
+    store.raise_to(first)
+    assert [view.margin for view in store.train] == [1, 1, 0, 0, 0, 0, 0, 0]
+    shifts = [(top, left, flipped) for flipped in (False, True) for top in (-1, 0, 1) for left in (-1, 0, 1)]
+    moved = data.augmentation
+    drawn = [Drawn(torch.tensor(at)[:, None, None].expand(2, 8, 1), torch.full((8, 1), flip)) for *at, flip in shifts]
+    outs, _ = first(to_input(torch.cat([moved(data.train.pixels[:8], one) for one in drawn])))
+    outs, seen = outs.unflatten(0, (len(shifts), 8)), list[int]()
+    for view in store.train:
+        for i, j in ((0, 0), (view.margin, view.margin)):
+            part = view.features[:][:8, i : i + 8, j : j + 8].float().permute(0, 3, 1, 2)
+            off = (outs - part).abs().amax((1, 2, 3, 4))
+            assert off.min() < 0.01
+            seen.append(int(off.argmin()))
+    assert len(set(seen)) == 2 * 2 + 6
+
+
+def test_views__that_others_were_made_from__are_not_taken_for_those_of_another_plan() -> None:
+    data, stack = even(True)
+    data = replace(data, augmentation=Augmentation(flip=True, crop=1))
+    many, few = (ViewStore(Features(views=views), data, 7, CPU, True) for views in (5, 2))
+    many.raise_to(stack.below(3))
+    assert [view.margin for view in many.train] == [0] * 5  # of which the second is of layer 1's second view,
+    many.plans = few.plans
+    many.raise_to(stack)
+    few.raise_to(stack)  # where the second of two is another part of layer 1's first
+    assert len(many.train) == len(few.train) == 2
+    for a, b in zip(many.train, few.train, strict=True):
+        assert torch.equal(a.features[:], b.features[:])
+
+
 @pytest.mark.parametrize("output", ["channels", "gates"])
 def test_views__of_whole_images__made_with_what_the_layer_asked__are_the_same_bits(
     output: Literal["channels", "gates"],

@@ -16,7 +16,14 @@ from tests.conftest import SMALL, Command
 
 
 def test_small_cnn__halves_large_maps__and_makes_something_of_any() -> None:
-    for shape, parts in (((3, 32, 32), 2), ((5, 9, 8), 1), ((5, 8, 8), 0), ((7, 1, 1), 0)):
+    for shape, parts in (
+        ((3, 32, 32), 2),
+        ((5, 9, 8), 1),
+        ((5, 8, 8), 0),
+        ((7, 1, 1), 0),
+        ((3, 64, 4), 3),
+        ((3, 1, 9), 1),
+    ):
         model = SmallCNN(shape, 4)
         assert sum(isinstance(part, torch.nn.AvgPool2d) for part in model.network) == parts
         out, logits = model(torch.randn(6, *shape))

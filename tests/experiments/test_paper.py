@@ -57,7 +57,8 @@ def test_peers__fit_images_and_each_other__and_get_our_recipe_s_seconds() -> Non
     assert [ours[0].config.layer_at(n) for n in (1, 2, 3)] == [recipe.layer_at(n) for n in (1, 2, 3)]
     for name, jobs in runs.items():
         for other, own in zip(jobs, ours, strict=True):
-            check_fit(other.config, (3, 32, 32), 45_000)
+            for side in (28, 32, 64, 96):
+                check_fit(other.config, (3, side, side), 45_000)
             depth = int(name[-1]) if "end to end, depth" in name else 3
             assert other.paced == (None if name == "our recipe" else (own, depth))
             assert other.config.seed == own.config.seed and other.config.data == own.config.data

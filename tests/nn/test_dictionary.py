@@ -98,6 +98,20 @@ def test_learn_dictionary__whitens_as_it_is_told(generator: torch.Generator) -> 
         learn_dictionary(torch.full((10, 4), 0.3), 2, generator)
 
 
+def test_components__are_of_the_data__though_atoms_are_of_noise(generator: torch.Generator) -> None:
+    """Of patches in four tight clusters there are four gates, so that three components tell all of them."""
+    centers = torch.tensor([[4.0, 0, 0], [0, 4, 0], [0, 0, 4], [-2, -3, -5]])
+    patches = centers.repeat(500, 1) + torch.randn(2000, 3, generator=generator) / 1000
+    dictionary = learn_dictionary(patches.clone(), 12, generator, "kmeans_gaussian", neighbors=4, components=3)
+    near = dictionary.distance(patches).topk(4, largest=False).indices
+    gates = torch.zeros(2000, 12).scatter_(1, near, 1)
+    assert dictionary.components is not None and len({*map(tuple, gates.tolist())}) == 4
+    told = gates @ dictionary.components
+    spread = (gates - gates.mean(0)).square().sum()
+    kept = torch.linalg.lstsq(told - told.mean(0), gates - gates.mean(0)).solution
+    assert ((told - told.mean(0)) @ kept).square().sum() > 0.999 * spread
+
+
 @pytest.mark.parametrize("kind, metric", [("kmeans", "cosine"), ("kmeans_gaussian", "euclidean")])
 def test_learn_dictionary__takes_little_beside_the_sample(
     kind: str, metric: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch

@@ -128,7 +128,7 @@ def test_next_shape__a_patch_fits_the_shorter_side() -> None:
 
 
 def test_next_shape__with_mirror_windows_part_a_row_evenly() -> None:
-    config = Config(depth=1, layer=Layer(patch_size=3, pool=2, atoms=4, mirror=True))
+    config = Config(depth=1, layer=Layer(patch_size=3, pool=2, atoms=4, neighbors=2, mirror=True))
     assert next_shape(config, 1, (3, 9, 10), 10) == (64, 4, 4)  # of rows alone; columns are not mirrored
     with pytest.raises(SettingError, match=r"^layer\.pool: windows of 2 do not part the 7 positions of a row at layer"):
         next_shape(config, 1, (3, 10, 9), 10)
@@ -149,9 +149,22 @@ def test_lowered__leaves_an_atom_that_is_not_near__where_gates_are_handed_on() -
     assert (fewest.atoms, fewest.neighbors) == (2, 1) and fewest.conflict() is None
 
 
+@pytest.mark.parametrize("neighbors, expected", [(None, None), (18, 18), (62, 38)])
+def test_lowered__leaves_atoms_in_pairs__and_near_ones_even(neighbors: int | None, expected: int | None) -> None:
+    own = Layer(patch_size=3, pool=2, atoms=64, neighbors=neighbors, channels=8, mirror=True, output="gates")
+    few = lowered(Config(layer=own), (3, 6, 6), 20).layer_at(1)  # of 320 patches, 8 an atom
+    assert few.mirror and (few.atoms, few.neighbors, few.conflict()) == (40, expected, None)
+    odd = lowered(Config(layer=own), (3, 6, 6), 21).layer_at(1)  # 42 atoms, a quarter is 10
+    assert odd.mirror and odd.atoms == 42 and odd.k % 2 == 0 and odd.conflict() is None
+    least = lowered(Config(layer=own), (3, 4, 4), 2).layer_at(1)
+    assert least.mirror and (least.atoms, least.k, least.conflict()) == (4, 2, None)
+
+
 def test_lowered__mirrors_nothing_where_windows_would_not_part_a_row() -> None:
     config = Config(
-        depth=2, layer=Layer(patch_size=3, pool=2, atoms=4, mirror=True), layers={2: SingleLayer(pool=1, mirror=True)}
+        depth=2,
+        layer=Layer(patch_size=3, pool=2, atoms=4, neighbors=2, mirror=True),
+        layers={2: SingleLayer(pool=1, neighbors=2, mirror=True)},
     )
     kept, changed = lowered(config, (3, 10, 10), 1000), lowered(config, (3, 10, 9), 1000)
     assert all(kept.layer_at(number).mirror for number in (1, 2))

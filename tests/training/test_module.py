@@ -81,6 +81,13 @@ def test_schedule__rises_for_a_share_of_the_steps__then_falls_to_next_to_nothing
     assert seen == pytest.approx(up + down)
 
 
+@pytest.mark.parametrize("schedule", ["cycle", "steps"])
+def test_schedule__of_a_single_step__is_its_rate(schedule: str) -> None:
+    module = LayerModule(Matrix(4, 2), 1, 2, Optimizer("sgd", schedule, epochs=1, learning_rate=0.4), 1)
+    made: Any = module.configure_optimizers()
+    assert [group["lr"] for group in made["optimizer"].param_groups] == [0.4] * 2
+
+
 class Logged:
     """Notes what is logged: layer, step and value, by name."""
 

@@ -39,7 +39,12 @@ SMALL_CNN: Settings = CNN | {
 }
 """3×3 convolutions with batch norm, pooled twice and averaged in the end"""
 
-ONE: Settings = {"layer.embedding": "hard", "layers.1.atoms": 1024, "layers.1.optimizer.weight_decay": 0.05}
+ONE: Settings = {
+    "layer.embedding": "hard",
+    "layer.mirror": "false",  # so that windows may part the positions of any image unevenly
+    "layers.1.atoms": 1024,
+    "layers.1.optimizer.weight_decay": 0.05,
+}
 """one layer of which only the linear model is trained"""
 TRIANGLE: Settings = ONE | {
     "layers.1.atoms": 512,
