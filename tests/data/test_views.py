@@ -337,16 +337,15 @@ def test_views__that_are_cut_at_one_place_alone__are_cut_where_no_other_is() -> 
     assert len(set(seen)) == 2 * 2 + 6
 
 
-def test_views__that_others_were_made_from__are_not_taken_for_those_of_another_plan() -> None:
+def test_views__that_are_there__are_not_taken_for_those_of_another_plan() -> None:
+    """Some of them have room for as many crops, but are other parts of the images."""
     data, stack = even(True)
-    data = replace(data, augmentation=Augmentation(flip=True, crop=1))
-    many, few = (ViewStore(Features(views=views), data, 7, CPU, True) for views in (5, 2))
+    many, few = (ViewStore(Features(views=views), data, 7, CPU, True) for views in (26, 10))
     many.raise_to(stack.below(3))
-    assert [view.margin for view in many.train] == [0] * 5  # of which the second is of layer 1's second view,
     many.plans = few.plans
     many.raise_to(stack)
-    few.raise_to(stack)  # where the second of two is another part of layer 1's first
-    assert len(many.train) == len(few.train) == 2
+    few.raise_to(stack)
+    assert [view.margin for view in many.train] == [view.margin for view in few.train] and len(few.train) > 1
     for a, b in zip(many.train, few.train, strict=True):
         assert torch.equal(a.features[:], b.features[:])
 

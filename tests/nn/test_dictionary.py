@@ -99,7 +99,7 @@ def test_learn_dictionary__whitens_as_it_is_told(generator: torch.Generator) -> 
 
 
 def test_components__are_of_the_data__though_atoms_are_of_noise(generator: torch.Generator) -> None:
-    """Of patches in four tight clusters there are four gates, so that three components tell all of them."""
+    """What they tell of patches varies as patches do, in the mean: of noise it would vary otherwise."""
     centers = torch.tensor([[4.0, 0, 0], [0, 4, 0], [0, 0, 4], [-2, -3, -5]])
     patches = centers.repeat(500, 1) + torch.randn(2000, 3, generator=generator) / 1000
     dictionary = learn_dictionary(patches.clone(), 12, generator, "kmeans_gaussian", neighbors=4, components=3)
@@ -107,9 +107,7 @@ def test_components__are_of_the_data__though_atoms_are_of_noise(generator: torch
     gates = torch.zeros(2000, 12).scatter_(1, near, 1)
     assert dictionary.components is not None and len({*map(tuple, gates.tolist())}) == 4
     told = gates @ dictionary.components
-    spread = (gates - gates.mean(0)).square().sum()
-    kept = torch.linalg.lstsq(told - told.mean(0), gates - gates.mean(0)).solution
-    assert ((told - told.mean(0)) @ kept).square().sum() > 0.999 * spread
+    assert float(told.var(0).mean()) == pytest.approx(float(patches.var(0).mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize("kind, metric", [("kmeans", "cosine"), ("kmeans_gaussian", "euclidean")])
