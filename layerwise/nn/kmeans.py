@@ -103,8 +103,8 @@ def begin(points: Tensor, count: int, generator: torch.Generator, mirror: Mirror
 
     Spread starts find every one of well separated clusters. In whitened patches, whose tails are heavy, they waste
     centroids on outliers, which random ones do not. Works on random subsets of at most 16 points a centroid, so that
-    it costs less than a few rounds on all points; where such a subset has too few a centroid to tell, as of more than
-    16,384 centroids, the start is random.
+    it costs less than a few rounds on all points; of fewer than 32 a centroid there are, the subsets have points in
+    common. Where a subset has too few a centroid to tell, as of more than 16,384 centroids, the start is random.
     """
     if FEWEST * count > SUBSET:
         return at_random(points, count, generator)

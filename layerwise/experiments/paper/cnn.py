@@ -34,7 +34,8 @@ WEIGHTS = "cnn.safetensors"
 class EndToEnd(nn.Module):
     """For each layer a convolution with ReLU, pooling, norm and a 1×1 bottleneck, if any; the last one's probe.
 
-    `layers` are the settings of layers of the same shape (s, N, D, pool, norm, probe). Raises SettingError where images
+    `layers` are the settings of layers of the same shape (s, N, D, pool, norm, probe); nothing is appended, whatever
+    they say of `residual` and `output`. Raises SettingError where images
     of shape (C, H, W) have no room for so many.
     """
 
@@ -101,7 +102,6 @@ def train_end_to_end(config: Config, run: Run) -> tuple[float, float]:
         about = own.atoms, best, history.epochs, *shapes, data.classes, seconds, settings
         record = LayerRecord(1, *about, val_images=len(data.val))
         write_json(run.path / "summary.json", summarize([record], tested, data))
-        (run.path / "last.ckpt").unlink(missing_ok=True)
     except BaseException:
         tracker.close(1)
         raise

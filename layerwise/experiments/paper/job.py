@@ -78,6 +78,7 @@ class Job:
             taken = [record.seconds for record in run.records]
         about = {"accuracies": accurate, "seconds": taken, "of": self._trained(len(accurate))}
         write_record(self.folder / TESTED, about)
+        (self.folder / "last.ckpt").unlink(missing_ok=True)  # of a CNN, which until then can go on from it
 
     def _at_its_pace(self) -> Config:
         """The configuration with the epochs that there is time for; a run that was begun keeps those it has."""
