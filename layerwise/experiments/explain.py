@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerwise.config import Optimizer
+from layerwise.config import Config, Optimizer
 from layerwise.console import print_table
-from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
 from layerwise.nn.stack import FrozenStack
 from layerwise.report.charts import explanation_chart
@@ -87,9 +86,12 @@ def explain(path: str, root: str | None, epochs: int, json: Path | None) -> list
     (train, alone_train), (val, alone_val) = (evaluate_alone(stack, images, device) for images in (some, data.val))
     columns = [tested.accuracies for tested in (train, val, alone_train, alone_val)]
     bounds: list[float | None] = [None] * len(stack)
+    features = replace(run.config.features, views=min(run.config.features.views, epochs))
     for i in range(len(stack) if epochs else 0):
         below = stack.below(i + 1).column  # without layers where a column begins, which is given what layer 1 was
-        bounds[i] = _bound(run, data, below, i + 1, epochs, device) if i == 0 or len(below) else bounds[0]
+        if not len(below):
+            inputs = ViewStore(features, data, run.config.seed, device)
+        bounds[i] = _bound(run.config, inputs, below, i + 1, epochs) if i == 0 or len(below) else bounds[0]
     found = [Explained(i, *row) for i, row in enumerate(zip(*columns, bounds, strict=True), 1)]
     print()
     print_table(_table(found))
@@ -102,19 +104,18 @@ def explain(path: str, root: str | None, epochs: int, json: Path | None) -> list
     return found
 
 
-def _bound(run: Run, data: DataSet, below: FrozenStack, number: int, epochs: int, device: torch.device) -> float:
+def _bound(config: Config, inputs: ViewStore, below: FrozenStack, number: int, epochs: int) -> float:
     """The best validation accuracy of a CNN on the input of layer `number`, which frozen layers make."""
-    config = run.config
-    seed, size = fold_seed(config.seed, number), config.layer_at(number).optimizer.batch_size
-    store = ViewStore(replace(config.features, views=min(config.features.views, epochs)), data, config.seed, device)
-    store.raise_to(below)
+    seed, size, data = fold_seed(config.seed, number), config.layer_at(number).optimizer.batch_size, inputs.data
+    inputs.raise_to(below)
     torch.manual_seed(seed)
     model = SmallCNN(below.shape(data.shape), len(data.classes))
-    batches = LayerData(below, store, size, seed, layer=model)
+    batches = LayerData(below, inputs, size, seed, layer=model)
     print(f"a CNN on the input of layer {number}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         optimizer = Optimizer(epochs=epochs, batch_size=size)
-        trainer = replace(config.trainer, precision=config.trainer.precision if device.type == "cuda" else "32-true")
+        precision = config.trainer.precision if inputs.device.type == "cuda" else "32-true"
+        trainer = replace(config.trainer, precision=precision)
         history = fit_layer(model, number, batches, optimizer, trainer, Path(folder))
     return history.best["val_accuracy"]
 
