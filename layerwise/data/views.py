@@ -48,7 +48,6 @@ class ViewStore:
     """what computes"""
     mirrored: bool = False
     """an image and its mirror image are the same to what is trained on them"""
-    depth: int = field(default=0, init=False)
     plan: Sequence[Sequence[Origin]] = field(default=(), init=False)
     """where the views come from, layer by layer"""
     train: list[View] = field(default_factory=list, init=False)
@@ -93,7 +92,7 @@ class ViewStore:
         self.known = {}
 
     def _let_go(self) -> None:
-        self.depth, self.plan, self.train, self.val = 0, (), [], []
+        self.plan, self.train, self.val = (), [], []
 
     def _join(self, stack: FrozenStack) -> None:
         """Know what the finished columns of a stack say of validation images; the views are of the next one."""
@@ -113,8 +112,13 @@ class ViewStore:
         self.train = list(self._pushed(stack, self.images, self.train, plan, torch.float16, what))
         still, what = [[Origin(0, 0, 0, 0)]] * len(stack.column), f"{what} for validation"
         self.val = list(self._pushed(stack, self.val_images, self.val, still, torch.float32, what))
-        self.depth, self.plan = len(stack.column), plan
+        self.plan = plan
         processes.agreed(lambda: None)  # what the others have computed is there now
+
+    @property
+    def depth(self) -> int:
+        """How many layers of their column the views have been through."""
+        return len(self.plan)
 
     @property
     def bytes(self) -> int:
