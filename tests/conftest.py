@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,27 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
             signal.signal(number, handler)
     assert isinstance(code, int), code
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def products_by(way: str) -> Iterator[None]:
+    """Products of float32 rounded as a user may have set it, in one of three ways; whatever runs is to leave it so."""
+    places: list[Any] = [torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        if way == "medium":
+            torch.set_float32_matmul_precision(way)
+        elif way == "bf16":
+            places[2].fp32_precision = way
+        else:
+            places[0].fp32_precision = way
+        given = [place.fp32_precision for place in places]
+        yield
+        assert [place.fp32_precision for place in places] == given
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 def growth(task: Callable[[], object]) -> int:

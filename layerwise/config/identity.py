@@ -52,7 +52,8 @@ def changes(old: dict[str, Any], new: dict[str, Any], config: Config, images: Ca
             told.append(f"{held} other images than those that were trained on ({images()})")
         elif name not in ("data.content", "below"):
             number = group.removeprefix("layer ")
-            shown = config.name_of(int(number), rest) if number != group else name
+            known = number != group and name in after
+            shown = config.name_of(int(number), rest) if known else name.replace("layer ", "layers.")
             now, then = ("null" if value is None else value for value in (after.get(name), before[name]))
             told.append(f"{shown}: {now}, but {group if number != group else 'the run'} was trained with {then}")
     return told

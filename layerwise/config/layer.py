@@ -149,6 +149,12 @@ class Layer:
             a_quarter = " (a quarter of the atoms)" if self.neighbors is None else ""
             odd = f"{self.k}{a_quarter}, but of a pair that is equally near one would be left out"
             return "neighbors", f"{odd} with mirror; give an even number"
+        if self.mirror and self.gate.kind == "kth":
+            one = "kth, but of a pair that is equally near that is one, and the other for the mirror image"
+            return "gate.kind", f"{one}; give nearest, or mirror false"
+        if self.gate.metric == "cosine" and self.dictionary == "kmeans_gaussian":
+            drawn = "kmeans_gaussian, but the patches that it draws have no unit norm, as cosine wants"
+            return "dictionary", f"{drawn}; give gaussian or kmeans, or gate.metric euclidean"
         if self.gate.metric == "cosine" and self.gate.kind != "nearest":
             return "gate.metric", f"cosine goes with the gate nearest, not {self.gate.kind}; change either"
         if self.output == "gates":

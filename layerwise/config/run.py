@@ -170,6 +170,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_values(self, lambda name: name)
+        if isinstance(self.layer, SingleLayer):
+            raise SettingError("layer: is a SingleLayer, with an optimizer of its own; give a Layer, or it in layers")
         for i, given in self.layers.items():
             if not isinstance(i, int) or i < 1:
                 raise SettingError(f"layers.{i}: there is no such layer; they are numbered from 1")
@@ -181,7 +183,9 @@ class Config:
             check_values(self.layers[i], partial(self.name_of, i))
         for i in range(1, min(self.deepest, max([1, *self.layers]) + 1) + 1):
             if found := conflict(self, i):
-                raise SettingError(f"{self.name_of(i, found[0])}: {found[1]}")
+                name = self.name_of(i, found[0])
+                where = f" (layer {i})" if i in self.layers and not name.startswith("layers.") else ""
+                raise SettingError(f"{name}: {found[1]}{where}")
 
     @property
     def deepest(self) -> int:

@@ -23,10 +23,15 @@ def _column(config: "Config", number: int) -> tuple[str, str] | None:
 
 
 def _sum(config: "Config", number: int) -> tuple[str, str] | None:
-    averaged = [i for i in range(1, number) if config.layer_at(i).probe.logits == "averaged"]
-    if averaged and config.layer_at(number).probe.logits == "summed":
+    below = {i: config.layer_at(i).probe.logits for i in range(1, number)}
+    own, averaged = config.layer_at(number).probe.logits, [i for i in below if below[i] == "averaged"]
+    others = [i for i in below if i > 1 and below[i] != "averaged"]  # a first layer has nothing to sum or to average
+    if averaged and own == "summed":
         reason = f"summed, but layer {averaged[-1]} is averaged, which leaves no sum to correct"
         return "probe.logits", f"{reason}; give averaged, or own"
+    if others and own == "averaged":
+        reason = f"averaged, but layer {others[-1]} is {below[others[-1]]}, so that there is no mean of all layers"
+        return "probe.logits", f"{reason}; give averaged to that, too, or own"
     return None
 
 

@@ -9,6 +9,7 @@ Shapes: n training images, C channels, H W side, h w positions, S numbers that s
 
 import contextlib
 import io
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,8 +46,8 @@ class Planned:
     parameters: int
     """that are trained"""
     multiply_adds: int
-    """of a training step for one image, forward and backward, at most: for each near atom of a position, and what is
-    behind the embedding"""
+    """of a training step for one image, forward and backward, at most: for each near atom of a position, or each at
+    all with another gate than nearest, and what is behind the embedding"""
     sample_bytes: int
     """of the patches that the dictionary is learned from, and of what is held beside them"""
     memory_bytes: int
@@ -166,7 +167,8 @@ def _planned(
     seconds += min(n, SOME) * config.trainer.devices * (through + pace.shown)  # by the first alone
 
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
-    behind = sum(p.numel() for name, p in layer.named_parameters() if "projection" in name) * layer.shape[1] ** 2
+    mapped = own.k if own.gate.kind == "nearest" else own.atoms
+    behind = own.atoms * (own.channels or 0) * math.prod(layer.shape[1:])
     behind += sum(p.numel() for p in layer.probe.parameters())
     count = min(own.sample, h * w * n)
     sample = sample_bytes(count, shape[0] * own.patch_size**2)
@@ -175,7 +177,7 @@ def _planned(
     return Planned(
         *(number, shape, layer.shape, own.atoms, own.k),
         parameters=sum(parameter.numel() for parameter in trained),
-        multiply_adds=2 * h * w * own.k * shape[0] * own.patch_size**2 + 3 * behind,
+        multiply_adds=2 * h * w * mapped * shape[0] * own.patch_size**2 + 3 * behind,
         sample_bytes=sample,
         memory_bytes=pace.memory + beside,
         view_bytes=view,

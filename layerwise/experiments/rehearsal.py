@@ -135,7 +135,8 @@ def _learned(
     patches = sample_inputs(stack, store, own.patch_size, own.sample, generator)
     if len(patches) < own.atoms:  # others like them
         more = patches[torch.randint(len(patches), (own.atoms - len(patches),), generator=generator)]
-        patches = torch.cat([patches, more + 0.01 * patches.std() * torch.randn(more.shape, generator=generator)])
+        noise = torch.randn(more.shape, generator=generator).to(more)
+        patches = torch.cat([patches, more + 0.01 * patches.std() * noise])
     h, w = (side - own.patch_size + 1 for side in shape[1:])
     share = min(own.sample, h * w * images) / len(patches)
     began = time.perf_counter()

@@ -6,7 +6,7 @@ Shapes: M patches, P dimensions, N atoms, k neighbors, D components.
 import torch
 from torch import Tensor
 
-from layerwise.ops import exactly
+from layerwise.ops import exactly, nearest_mask
 from layerwise.ops.bounded import NUMBERS
 
 PATCHES = 1 << 16
@@ -49,8 +49,7 @@ def _covariance(points: Tensor, atoms: Tensor, neighbors: int) -> Tensor:
     shares = torch.zeros(len(atoms), dtype=torch.float64, device=points.device)
     for part in torch.split(points, max(1, NUMBERS // len(atoms))):
         scores = torch.addmm(half_norms, part, atoms.T, alpha=-1)
-        near = scores.topk(neighbors, largest=False).indices
-        gates = torch.zeros_like(scores).scatter_(1, near, 1.0)
+        gates = nearest_mask(scores, neighbors).to(scores)
         together += gates.T @ gates
         shares += gates.sum(0)
     shares /= len(points)

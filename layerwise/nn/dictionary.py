@@ -200,7 +200,7 @@ def learn_dictionary(
         turn = mirror_of(whiten.matrix, mirror)
         # a dictionary that users define may know nothing of pairs
         known = {"mirror": turn} if "mirror" in signature(choose).parameters else {}
-        chosen = turn.closed(choose(patches, atoms // 2, generator, progress, **known))
+        chosen = turn.closed(turn.apart(choose(patches, atoms // 2, generator, progress, **known), generator))
     kept = METRICS[metric](chosen)
     told = None
     if some is not None:

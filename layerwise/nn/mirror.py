@@ -51,6 +51,17 @@ class Mirror(NamedTuple):
         """What it leaves as it is, and what changes its sign."""
         return halves(self.order, self.signs)
 
+    def apart(self, atoms: Tensor, generator: torch.Generator) -> Tensor:
+        """Atoms (n, P), of which those that are their own mirror images are moved by a thousandth of the mean norm.
+
+        The two of such a pair would be equally near to every patch: where only one of them can be among the nearest, it
+        would be the first, for a patch and for its mirror image.
+        """
+        unit = float(atoms.norm(dim=1).mean()) / 1000
+        alike = (atoms - self(atoms)).norm(dim=1) <= unit
+        moves = torch.randn(int(alike.sum()), atoms.shape[1], generator=generator).to(atoms)
+        return atoms.masked_scatter(alike[:, None], atoms[alike] + unit * F.normalize(moves, dim=1))
+
     def closed(self, values: Tensor) -> Tensor:
         """(n, P) followed by the mirror images, (2n, P)."""
         return torch.cat([values, self(values)])

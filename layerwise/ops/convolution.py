@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.backends import cudnn
 
+from layerwise.ops.exact import rounded
 from layerwise.ops.reference import average_pool
 
 
@@ -47,9 +48,10 @@ class _Convolution(torch.autograd.Function):
 @contextmanager
 def _repeatable() -> Iterator[None]:
     """No sum in any order, and no product rounded to TF32 unless those of matrices may be."""
-    before = cudnn.deterministic, cudnn.allow_tf32
-    cudnn.deterministic, cudnn.allow_tf32 = True, torch.get_float32_matmul_precision() != "highest"
+    products: Any = cudnn.conv  # type: ignore[attr-defined]
+    before = cudnn.deterministic, products.fp32_precision
+    cudnn.deterministic, products.fp32_precision = True, "tf32" if rounded() else "ieee"
     try:
         yield
     finally:
-        cudnn.deterministic, cudnn.allow_tf32 = before
+        cudnn.deterministic, products.fp32_precision = before

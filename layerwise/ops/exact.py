@@ -2,28 +2,41 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
+from torch import backends
+
+_GPU: Any = backends.cuda.matmul
+PRODUCTS: list[Any] = [_GPU, backends.mkldnn.matmul]  # type: ignore[attr-defined]
+"""whose `fp32_precision` also says what `torch.set_float32_matmul_precision` did, which itself may not be asked"""
+
+
+def rounded() -> bool:
+    """Whether products of matrices of float32 may be rounded further, to TF32, on a GPU."""
+    return bool(_GPU.fp32_precision == "tf32")
 
 
 @contextmanager
 def multiplied_with(precision: str) -> Iterator[None]:
-    """Products of float32 at a precision of `torch.set_float32_matmul_precision`; afterwards at that of before."""
-    before = torch.get_float32_matmul_precision()
-    # a compiled program keeps what was set when it was compiled
-    if before == precision or torch.compiler.is_compiling():
+    """Products of matrices of float32 by ieee, which is exact, or tf32; afterwards as before."""
+    if torch.compiler.is_compiling():  # a compiled program keeps what was set when it was compiled
         yield
         return
-    torch.set_float32_matmul_precision(precision)
+    alike = {precision, "none"} if precision == "ieee" else {precision}
+    before = [(products, now) for products in PRODUCTS if (now := products.fp32_precision) not in alike]
+    for products, _ in before:
+        products.fp32_precision = precision
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for products, now in before:
+            products.fp32_precision = now
 
 
 def exactly() -> AbstractContextManager[None]:
     """Products of float32 that are not rounded further."""
-    return multiplied_with("highest")
+    return multiplied_with("ieee")
 
 
 @contextmanager

@@ -114,6 +114,12 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
     ({"probe": Probe(pool=0)}, "probe.pool", "0 is too small"),
     ({"probe": Probe(init="x")}, "probe.init", "x is not one of "),
     # what does not go together
+    ({"mirror": True, "gate": Gate("kth")}, "gate.kind", "kth, but of a pair that is equally near that is one"),
+    (
+        {"dictionary": "kmeans_gaussian", "gate": Gate(metric="cosine")},
+        "dictionary",
+        "kmeans_gaussian, but the patches that it draws have no unit norm, as cosine wants; give gaussian",
+    ),
     ({"atoms": 8, "neighbors": 9}, "neighbors", "9 of 8 atoms; give at most as many neighbors as atoms"),
     (
         {"atoms": 8, "sampling": Sampling(patches=7)},
@@ -203,7 +209,8 @@ def test_config__of_a_column_that_layer_3_begins() -> None:
     whole = "layer.probe.logits: summed, but layer 2 begins another column"
     assert begins(refusal(depth=3, layer=Layer(input="images")), whole)
     own = replace(begun, probe=Probe(logits="averaged"))
-    assert begins(refusal(depth=4, layers={3: own}), expected)  # of layer 4
+    anew = replace(begun, probe=Probe(logits="own"))
+    assert begins(refusal(depth=4, layers={3: anew}), expected)  # of layer 4
     averaged = Layer(probe=Probe(logits="averaged"))
     assert Config(depth=4, layer=averaged, layers={3: own}).layers[3].input == "images"
     mirrored = replace(averaged, mirror=True, residual=Residual("concatenate"))
@@ -222,6 +229,28 @@ def test_sum__is_refused_above_layers_that_are_averaged() -> None:
     Config(depth=2, layers={2: SingleLayer(probe=Probe(logits="averaged"))})
 
 
+@pytest.mark.parametrize("kind", ["summed", "own"])
+def test_mean__is_refused_above_what_is_no_mean_of_all_layers(kind: Any) -> None:
+    averaged, other = Layer(probe=Probe(logits="averaged")), SingleLayer(probe=Probe(logits=kind))
+    Config(depth=3, layer=averaged, layers={1: other})  # a first layer is the mean of itself
+    expected = f"layer.probe.logits: averaged, but layer 2 is {kind}, so that there is no mean of all layers; give"
+    layers = {1: other, 2: other}
+    assert begins(refusal(depth=3, layer=averaged, layers=layers), expected)
+    Config(depth=3, layer=Layer(probe=Probe(logits="own")), layers=layers)
+
+
+def test_layer_for_all__with_an_optimizer_of_its_own__is_refused() -> None:
+    base = Config()
+    given = refusal(layer=base.layer_at(1), optimizer=Optimizer(epochs=3))
+    assert begins(given, "layer: is a SingleLayer, with an optimizer of its own; give a Layer, or it in layers")
+
+
+def test_conflict__of_what_all_layers_have_with_what_one_has__says_in_which() -> None:
+    given = refusal(depth=2, layer=Layer(neighbors=16), layers={2: Layer(atoms=8, neighbors=16)})
+    assert given.endswith("give at most as many neighbors as atoms (layer 2)")
+    assert begins(given, "layer.neighbors: 16 of 8 atoms; ")
+
+
 def test_mirror__wants_even_neighbors__also_where_they_are_a_quarter_of_the_atoms() -> None:
     expected = "layer.neighbors: 5 (a quarter of the atoms), but of a pair that is equally near"
     assert begins(refusal(layer=Layer(mirror=True, atoms=20)), expected)
@@ -237,6 +266,14 @@ def test_changes__what_an_older_version_did_not_record__is_as_it_is_by_default()
     assert changes(old, settings_of(config, 2, "digest"), config, str) == []
     told = changes(old, settings_of(other, 2, "digest"), other, str)
     assert told == ["layers.2.input: images, but layer 2 was trained with below"]
+
+
+def test_changes__what_a_newer_version_recorded__is_told_by_its_own_name() -> None:
+    config = Config(depth=2, layers={2: SingleLayer(atoms=8)})
+    new = settings_of(config, 2, "digest")
+    old = settings_of(config, 2, "digest")
+    old["layer 2"]["whitening"]["steps"] = 3
+    assert changes(old, new, config, str) == ["layers.2.whitening.steps: null, but layer 2 was trained with 3"]
 
 
 def test_config__checks_what_goes_together_in_the_layers_that_there_are() -> None:

@@ -4,14 +4,21 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import layerwise
 from layerwise.data.splits import load_data
 from layerwise.experiments.plan import plan
+from layerwise.experiments.plan import planned as plan_of
 from layerwise.parsing import parse
 from tests.conftest import SMALL
 from tests.test_processes import ended, in_two, launched, said
+
+SHAPE = ["--layer.atoms=32", "--layer.neighbors=4", "--layer.channels=8", "--layer.patch_size=3", "--layer.pool=2"]
+SHAPE += ["--layer.probe.pool=1", "--optimizer.batch_size=32", "--layer.sampling.patches=null"]
+SOFT = ["--layer.gate.kind=soft"]
 
 
 def test_plan__counts_shapes_parameters_and_room(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +60,18 @@ def test_plan__of_a_mirrored_stack__counts_what_it_will_train(tmp_path: Path) ->
     for one, layer in zip(layers, trained, strict=True):
         assert layer.mirrored and one.output_shape == layer.shape
         assert one.parameters == sum(value.numel() for value in dict(layer.named_parameters()).values())
+
+
+@pytest.mark.parametrize("options, mapped, probed", [([], 4, 8), (["--layer.mirror=true"], 4, 4), (SOFT, 32, 8)])
+def test_plan__counts_multiplications__of_images_that_are_no_squares(
+    options: list[str], mapped: int, probed: int
+) -> None:
+    config = parse(["--config=plain_digits", *SHAPE, *options])[0]
+    images, labels = np.random.default_rng(0).random((200, 40, 12)), ["a", "b"] * 100
+    (one,), _ = plan_of(config, layerwise.dataset(images, labels, flip=True), torch.device("cpu"))
+    # 38×10 positions of near atoms, forward and backward; 19×5 of the projection and the probe, which wants two more
+    behind = 19 * 5 * 32 * 8 + 19 * 5 * probed * 2 + 2
+    assert one.multiply_adds == 2 * 38 * 10 * mapped * 9 + 3 * behind
 
 
 def planned(rank: int, port: int, folder: Path) -> None:

@@ -8,7 +8,7 @@ from layerwise.nn.components import gate_components
 
 
 def gates(points: torch.Tensor, atoms: torch.Tensor, k: int) -> torch.Tensor:
-    near = torch.cdist(points, atoms).topk(k, largest=False).indices
+    near = torch.cdist(points, atoms).argsort(dim=1, stable=True)[:, :k]
     return torch.zeros(len(points), len(atoms)).scatter_(1, near, 1)
 
 
@@ -23,6 +23,16 @@ def test_components__are_those_of_which_atoms_are_near() -> None:
     np.testing.assert_allclose(told.var(0, correction=0), expected, rtol=1e-3)
     along = np.abs((directions[:, ::-1][:, :5] * np.linalg.norm(maps, axis=0)).T @ maps.numpy())
     np.testing.assert_allclose(along, np.diag(np.square(np.linalg.norm(maps, axis=0))), atol=1e-3)
+
+
+def test_components__of_atoms_that_are_alike__are_of_the_first_of_them() -> None:
+    points = torch.randint(-2, 3, (2000, 3), generator=torch.Generator().manual_seed(2)).float()
+    atoms = points[:4].repeat(3, 1)
+    maps = gate_components(points, atoms, 4, 3, 1.0, False)
+    told = gates(points, atoms, 4) @ maps
+    covariance = np.cov(told.T.numpy(), bias=True)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-4)
+    assert np.trace(covariance) == pytest.approx(3, rel=1e-3)
 
 
 def test_components__in_pairs__are_of_a_mirrored_patch_the_other_of_each() -> None:

@@ -132,6 +132,16 @@ def test_layer__an_image_and_its_mirror_image_have_the_same_logits(own: Layer) -
             assert not torch.allclose(out, mirrored(out), atol=1e-2)
 
 
+def test_layer__an_image_and_its_mirror_image_have_the_same_logits__where_patches_are_of_one_color() -> None:
+    generator = torch.Generator().manual_seed(9)
+    x = torch.randint(2, 5, (40, 1, 1, 1), generator=generator).float().expand(-1, 3, 10, 10) / 4
+    x = x.clone()
+    x[:, :, 3:7, 2:6] = torch.rand(40, 3, 4, 4, generator=generator)
+    layer = layer_on(x, replace(OWN, atoms=16, neighbors=4, dictionary="sampled"), False)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x.flip(3))[1], layer(x)[1], atol=1e-4, rtol=1e-4)
+
+
 def _depths(layers: list[ProbedLayer], x: torch.Tensor, training: bool):  # type: ignore[no-untyped-def]
     logits = None
     for layer in layers:

@@ -18,6 +18,7 @@ from layerwise import ops
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.ops import convolution, cpu, extract_patches, prefilter, reference, rows, selection
 from layerwise.ops.near import layout, mask_of, near_of
+from tests.conftest import products_by
 from tests.fake_gpu import FakeGPU, backward
 
 
@@ -124,18 +125,18 @@ def test_convolve__is_a_convolution_a_relu_and_an_average(
 
 @pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 def test_convolve__on_a_gpu__is_torch_s_own__the_same_bits_twice__and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen, conv = [], cudnn.conv  # type: ignore[attr-defined]
 
     class Noted(FakeGPU):  # type: ignore[no-untyped-call]
         """Notes convolutions, and how cuDNN is set in each."""
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function in (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default):
-                seen.append((function.name(), cudnn.deterministic, cudnn.allow_tf32))
+                seen.append((function.name(), cudnn.deterministic, conv.fp32_precision))
             return super().__torch_dispatch__(function, types, args, kwargs)
 
-    before = cudnn.deterministic, cudnn.allow_tf32
-    for precision in ("highest", "high"):
+    before = cudnn.deterministic, conv.fp32_precision
+    for precision in ("ieee", "tf32"):
         with Noted(), ops.multiplied_with(precision):
             x, maps = (torch.randn(shape, device="cuda") for shape in ((3, 2, 9, 7), (19, 13)))
             out = ops.convolve(x, maps.requires_grad_(), 3, 2)
@@ -143,8 +144,8 @@ def test_convolve__on_a_gpu__is_torch_s_own__the_same_bits_twice__and_exact(monk
             backward(out.sum())
             assert maps.grad is not None and maps.grad.is_cuda and maps.grad.shape == (19, 13)
     names = ["aten::convolution", "aten::convolution_backward"]
-    assert seen == [(name, True, tf32) for tf32 in (False, True) for name in names]
-    assert (cudnn.deterministic, cudnn.allow_tf32) == before
+    assert seen == [(name, True, precision) for precision in ("ieee", "tf32") for name in names]
+    assert (cudnn.deterministic, conv.fp32_precision) == before
 
 
 @pytest.mark.parametrize(
@@ -378,8 +379,9 @@ def test_select__takes_few_passes(
     assert sum(passes) / 40 < mean and max(passes) <= most
 
 
+@pytest.mark.parametrize("way", ["medium", "bf16", "tf32"])
 def test_near__is_the_same__whatever_precision_is_set(
-    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    way: str, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, scorer = torch.randn(8, 3, 24, 24, generator=generator), torch.randn(76, 256, generator=generator)
     monkeypatch.setattr("layerwise.ops.prefilter.pays", lambda patch: False)
@@ -392,9 +394,8 @@ def test_near__is_the_same__whatever_precision_is_set(
         "scorer": lambda: PatchDictionary(torch.zeros(75), square, atoms).scorer,
     }
     expected = {name: find() for name, find in tried.items()}
-    with ops.multiplied_with("medium"):
+    with products_by(way):
         assert [name for name, find in tried.items() if not torch.equal(find(), expected[name])] == []
-        assert torch.get_float32_matmul_precision() == "medium"
 
 
 def test_embed__of_no_image__has_no_gradient() -> None:

@@ -18,14 +18,13 @@ from layerwise.config import Features, Optimizer
 from layerwise.data.views import ViewStore
 from layerwise.errors import DamagedRun
 from layerwise.nn.stack import FrozenStack
-from layerwise.ops import multiplied_with
 from layerwise.run.files import commit
 from layerwise.run.folder import LayerFolder
 from layerwise.training import fit
 from layerwise.training.fit import fit_layer, rounding
 from layerwise.training.inputs import LayerData
 from layerwise.training.module import BestEpoch
-from tests.conftest import QUIET, Command
+from tests.conftest import QUIET, Command, products_by
 from tests.nn.layers import SMALL, make_layer
 from tests.run.test_run import hashes
 from tests.training.worlds import CPU, Matrix, world
@@ -50,7 +49,7 @@ class Watched(Matrix):
     def said(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> Tensor:
         logits = super().said(x, below)
         self.seen.add(logits.dtype)
-        self.multiplied.add(torch.get_float32_matmul_precision())
+        self.multiplied.add(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
         return logits
 
 
@@ -63,13 +62,12 @@ def test_precision__is_that_of_the_products(precision: str, expected: torch.dtyp
 
 def test_products_of_float32__are_exact__but_on_a_gpu_where_half_precision_is_asked_for(tmp_path: Path) -> None:
     model = Watched()
-    with multiplied_with("medium"):
+    with products_by("medium"):
         fitted(model, tmp_path, 1, "bf16-mixed")
-        assert torch.get_float32_matmul_precision() == "medium"
-    assert model.multiplied == {"highest"}
+    assert model.multiplied == {"ieee"}
     gpu = torch.device("cuda")
-    for precision, expected in (("32-true", "highest"), ("16-mixed", "high"), ("bf16-mixed", "high")):
-        assert (rounding(precision, CPU), rounding(precision, gpu)) == ("highest", expected)
+    for precision, expected in (("32-true", "ieee"), ("16-mixed", "tf32"), ("bf16-mixed", "tf32")):
+        assert (rounding(precision, CPU), rounding(precision, gpu)) == ("ieee", expected)
 
 
 def test_half_precision__changes_the_projection__but_no_gate_and_no_map(generator: torch.Generator) -> None:

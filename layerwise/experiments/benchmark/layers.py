@@ -13,14 +13,22 @@ from torch import Tensor
 
 from layerwise import ops
 from layerwise.config import Layer, Optimizer
-from layerwise.experiments.benchmark.steps import alternate, evaluation, natural_inputs, peak_memory, training_step
+from layerwise.experiments.benchmark.steps import (
+    CLASSES,
+    alternate,
+    evaluation,
+    natural_inputs,
+    peak_memory,
+    training_step,
+)
 from layerwise.nn.dictionary import PatchDictionary, learn_dictionary
 from layerwise.nn.gates import Gate
 from layerwise.nn.layer import build_layer
 from layerwise.ops import extract_patches, reference, sample_patches
 from layerwise.ops.bounded import NUMBERS
 
-CLASSES, PATCH, POOL = 10, 5, 4
+PATCH, POOL = 5, 4
+ON_GPU = 1 << 28  # numbers of a product there, at most: a gigabyte
 HUGE = 2048  # atoms above which only what keeps no whole maps is measured: a batch of them takes gigabytes, and minutes
 CHECKED = 2  # images on which a backend is compared with the reference
 
@@ -148,7 +156,7 @@ def _products(x: Tensor, scorer: Tensor, patch_size: int) -> Callable[[], None]:
     """The floor: distances, maps, and the maps' gradient as matrix products over rows that are cut already."""
     rows = extract_patches(x, patch_size).flatten(0, 2)
     weight, maps = scorer[:-1], torch.randn_like(scorer[:-1])
-    step = len(rows) if x.device.type == "cuda" else max(1, NUMBERS // scorer.shape[1])
+    step = max(1, (ON_GPU if x.is_cuda else NUMBERS) // scorer.shape[1])
     first, second = (torch.empty(min(step, len(rows)), scorer.shape[1], device=x.device) for _ in range(2))
 
     def multiply() -> None:

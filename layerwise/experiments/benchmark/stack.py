@@ -9,11 +9,8 @@ from pathlib import Path
 import torch
 
 from layerwise.config import Config, Layer, Optimizer, Probe, Sampling, SingleLayer
-from layerwise.data.images import Augmentation, Images
-from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
-from layerwise.experiments.benchmark.layers import CLASSES
-from layerwise.experiments.benchmark.steps import natural_images
+from layerwise.experiments.benchmark.steps import CLASSES, natural_data
 from layerwise.nn.layer import ProbedLayer, build_layer
 from layerwise.nn.stack import FrozenStack
 from layerwise.training.fit import fit_layer
@@ -35,10 +32,7 @@ def measure_depth(quick: bool, device: torch.device) -> str:
     optimizer = Optimizer(epochs=epochs, batch_size=32)
     first = SingleLayer(**vars(layer) | {"pool": 2}, optimizer=optimizer)
     config = Config(depth=DEPTH, layer=layer, layers={1: first}, optimizer=optimizer)
-    pixels = ((natural_images(count + 64, torch.Generator().manual_seed(0)) + 1) * 127.5).byte()
-    images = Images(pixels, torch.arange(len(pixels)) % CLASSES)
-    train, held = images.subset(torch.arange(count)), images.subset(torch.arange(count, count + 64))
-    data = DataSet([str(i) for i in range(CLASSES)], train, held, held, Augmentation(flip=True, crop=4))
+    data = natural_data(count)
     stack, seconds = FrozenStack(), {"stack": 0.0, "alone": 0.0}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for number in range(1, DEPTH):

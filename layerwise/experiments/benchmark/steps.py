@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from layerwise import memory
 from layerwise.config import Layer, Optimizer
 from layerwise.config.choices import OPTIMIZERS
-from layerwise.data.images import to_input
+from layerwise.data.images import Augmentation, Images, to_input
+from layerwise.data.splits import DataSet
 from layerwise.nn.layer import ProbedLayer, build_layer, learn_for
 
-SIDE = 32
-"""of images, in pixels"""
+SIDE, CLASSES, HELD = 32, 10, 64
+"""of images, in pixels; that they are said to be of; how many are held out"""
 SHORTEST = 1.0
 """seconds of a turn, so that most steps follow one of their own kind, as in training"""
 TIMES = 6
@@ -33,6 +34,14 @@ def natural_images(count: int, generator: torch.Generator) -> Tensor:
     smooth = F.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic", align_corners=False)
     noise = 0.1 * torch.rand(smooth.shape, generator=generator)
     return to_input(((smooth + noise) * 230).clamp(0, 255).byte())
+
+
+def natural_data(count: int) -> DataSet:
+    """So many of them for training, and 64 that are held out, in classes that mean nothing."""
+    pixels = ((natural_images(count + HELD, torch.Generator().manual_seed(0)) + 1) * 127.5).byte()
+    images = Images(pixels, torch.arange(len(pixels)) % CLASSES)
+    train, held = images.subset(torch.arange(count)), images.subset(torch.arange(count, count + HELD))
+    return DataSet([str(i) for i in range(CLASSES)], train, held, held, Augmentation(flip=True, crop=4))
 
 
 def natural_inputs(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:

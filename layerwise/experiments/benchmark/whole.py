@@ -14,13 +14,11 @@ import torch
 from torch import nn
 
 from layerwise.config import SingleLayer, Trainer
-from layerwise.data.images import Augmentation, Images
-from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
-from layerwise.experiments.benchmark.layers import CLASSES
 from layerwise.experiments.benchmark.steps import (
+    CLASSES,
     alternate,
-    natural_images,
+    natural_data,
     natural_inputs,
     training_step,
     untrained_layer,
@@ -44,10 +42,7 @@ def measure_known(quick: bool, device: torch.device) -> list[str]:
     """
     count, epochs = (64, 2) if quick else (2000, 10)
     config = read_config(RECIPES / "image_folder.yaml")
-    pixels = ((natural_images(count + 64, torch.Generator().manual_seed(0)) + 1) * 127.5).byte()
-    images = Images(pixels, torch.arange(len(pixels)) % CLASSES)
-    train, held = images.subset(torch.arange(count)), images.subset(torch.arange(count, count + 64))
-    data = DataSet([str(i) for i in range(CLASSES)], train, held, held, Augmentation(flip=True, crop=4))
+    data = natural_data(count)
     mirrored = config.layer_at(1).mirror
     store, stack, lines = ViewStore(config.features, data, config.seed, device, mirrored), FrozenStack(), []
     for number in QUICK if quick else SHAPES:

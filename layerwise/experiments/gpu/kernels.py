@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from layerwise.config import Layer, Optimizer
-from layerwise.experiments.benchmark.layers import CLASSES
-from layerwise.experiments.benchmark.steps import natural_inputs, training_step, untrained_layer
+from layerwise.experiments.benchmark.steps import CLASSES, natural_inputs, training_step, untrained_layer
 from layerwise.experiments.gpu.findings import Check, Finding
 from layerwise.nn.dictionary import learn_dictionary
 from layerwise.ops import reference, sample_patches

@@ -8,6 +8,7 @@ from layerwise.experiments.benchmark.layers import Row, measure_layer
 from layerwise.experiments.benchmark.steps import median_seconds
 from layerwise.experiments.gpu.findings import Check, Finding
 from layerwise.experiments.gpu.kernels import Shape
+from layerwise.ops import multiplied_with
 
 LEAST = {"computed": 20.0, "known": 40.0}
 """times as fast as the plain step, by what is known of the gates, that a step with 1,024 atoms is to be on a GPU"""
@@ -28,14 +29,11 @@ def _products(side: int, device: torch.device) -> list[Finding]:
     """The rate of a product of float32, exact and by TF32, in 10^12 additions and multiplications a second."""
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, side, side, generator=generator).to(device)
-    found, before = [], torch.get_float32_matmul_precision()
-    try:
-        for precision, name in (("highest", "float32"), ("high", "TF32")):
-            torch.set_float32_matmul_precision(precision)
+    found = []
+    for precision, name in (("ieee", "float32"), ("tf32", "TF32")):
+        with multiplied_with(precision):
             rate = 2 * side**3 / median_seconds(lambda: a @ b, device) / 1e12
-            found.append(Finding(f"matrix products, {name}, {side}", f"{rate:.3g} TFLOP/s", value=rate))
-    finally:
-        torch.set_float32_matmul_precision(before)
+        found.append(Finding(f"matrix products, {name}, {side}", f"{rate:.3g} TFLOP/s", value=rate))
     return found
 
 

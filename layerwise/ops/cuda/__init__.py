@@ -1,7 +1,7 @@
 """The embedding on an NVIDIA GPU, by Triton kernels: which atoms are near, and what they map, densely or sparsely.
 
 Which atoms are near does not depend on precision, nor does what few of them map. Products of many are float32-accurate
-where `torch.get_float32_matmul_precision()` is "highest" (torch's default), else TF32: in training, where
+unless torch is told that those of matrices may be TF32's (`layerwise.ops.exact`): in training, where
 `trainer.precision` is mixed. For shapes see `layerwise.ops`.
 """
 

@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from layerwise.ops.cuda.tiles import block, dot, exact, place, product, rows, splits, window_at, window_place
+from layerwise.ops.cuda.tiles import block, dot, place, product, rows, splits, window_at, window_place
+from layerwise.ops.exact import rounded
 
 EMBED_TILE = 64, 128, 8  # positions, atoms, warps
 GRADIENT_TILE = 128, 64, 32, 8  # patch numbers, atoms, positions a step, warps
@@ -109,7 +110,7 @@ def embed(pixels: Tensor, maps: Tensor | None, near: Tensor, atoms: int, patch_s
     embed_kernel[(triton.cdiv(windows * group, positions) * triton.cdiv(atoms, tile),)](
         pixels, pixels if maps is None else rows(maps), near, out, windows, *pixels.shape[1:3], atoms,
         S=patch_size, C=pixels.shape[3], POOL=pool, ROWS=positions, ATOMS=tile, GROUP=group,
-        EXACT=exact(), MAPPED=maps is not None, num_warps=warps, num_stages=3,
+        EXACT=not rounded(), MAPPED=maps is not None, num_warps=warps, num_stages=3,
     )  # fmt: skip
     return out
 
@@ -125,6 +126,6 @@ def gradient(x: Tensor, grad: Tensor, near: Tensor, patch_size: int, pool: int) 
     gradient_kernel[(len(parts), *blocks)](
         x.contiguous(), grad.permute(0, 2, 3, 1).contiguous(), near, parts, positions, *x.shape[2:], atoms,
         S=patch_size, C=c, POOL=pool, NUMBERS=number_tile, ATOMS=atom_tile, ROWS=step,
-        EXACT=exact(), num_warps=warps, num_stages=1,
+        EXACT=not rounded(), num_warps=warps, num_stages=1,
     )  # fmt: skip
     return parts.sum(0)

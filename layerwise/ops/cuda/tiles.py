@@ -104,11 +104,6 @@ def block(size: int, most: int) -> int:
     return min(max(16, int(triton.next_power_of_2(size))), most)
 
 
-def exact() -> bool:
-    """Whether products of maps and of gradients are to be float32-accurate."""
-    return torch.get_float32_matmul_precision() == "highest"
-
-
 def splits(x: Tensor, programs: int, most: int) -> int:
     """Into how many parts a sum is split, 1 to `most`, so that so many programs times as many use a whole GPU."""
     processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
