@@ -111,7 +111,10 @@ def recipe(name: str, *options: str) -> Config:
     Raises:
         SettingError: something that was given is not right.
     """
-    return parse([f"--config={name}", *options])[0]
+    config, _, restart_from = parse([f"--config={name}", *options])
+    if restart_from is not None:
+        raise SettingError(f"restart_from: {restart_from} is no setting of a configuration; give it to layerwise.train")
+    return config
 
 
 def device_of(trainer: settings.Trainer) -> torch.device:

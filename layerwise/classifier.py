@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -119,7 +120,7 @@ class LayerwiseClassifier(
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise SettingError(f"y: one class, {self.classes_[0]}; give images of two or more")
-        self._axes = tuple(axes or self.shape or (rows.shape[1], 1, 1))
+        self._axes = axes or tuple(np.atleast_1d(self.shape or (rows.shape[1], 1, 1)).tolist())
         if np.prod(self._axes) != rows.shape[1]:
             raise SettingError(f"shape: {self._axes} does not make {rows.shape[1]} numbers; give the shape of an image")
         self.image_shape_ = shape_of(rows.reshape(-1, *self._axes))
@@ -167,11 +168,7 @@ class LayerwiseClassifier(
             given["seed"] = int(self.random_state)
         elif self.random_state is not None:
             given["seed"] = int(check_random_state(self.random_state).randint(2**31))
-        values = {
-            name: value if isinstance(value, str) else json.dumps(value, default=np.generic.item)
-            for name, value in given.items()
-        }
-        return configure(plain(config), [f"--{name}={value}" for name, value in values.items()])
+        return configure(plain(config), [f"--{name}={_written(name, value)}" for name, value in given.items()])
 
     def _seen(self, X: Any) -> Tensor:
         """Images as the stack takes them."""
@@ -215,6 +212,17 @@ class LayerwiseClassifier(
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _written(name: str, value: Any) -> str:
+    """A setting's value as it would be typed."""
+    if isinstance(value, (str, os.PathLike)):
+        return os.fsdecode(value)
+    try:
+        return json.dumps(value, default=np.generic.item)
+    except TypeError as error:
+        remedy = "give a number, a text, a path, or lists and groups of them"
+        raise SettingError(f"options: {name} is {value!r}, which is no setting's value; {remedy}") from error
 
 
 def _flattened(X: Any) -> tuple[Any, tuple[int, ...] | None]:

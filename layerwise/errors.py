@@ -9,6 +9,10 @@ class RunInUse(SettingError):
     """Another process is training in the run directory."""
 
 
+class NoRun(SettingError, FileNotFoundError):
+    """Where a run is to be read, there is none that has a finished layer."""
+
+
 TOLD_ELSEWHERE = "another process of the same training tells this"
 """a note to an error, that the command which is ended by it does not print it"""
 

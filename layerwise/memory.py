@@ -10,8 +10,8 @@ from pathlib import Path
 
 from layerwise.errors import TrainingFailed
 
-GROUPS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-"""where a container or a scheduler says how much it lends, version 2 and 1"""
+GROUPS = {"": "memory.max", "memory": "memory/memory.limit_in_bytes"}
+"""below /sys/fs/cgroup, by controller: where a container or a scheduler says how much it lends, version 2 and 1"""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """of mallopt: how much is freed before it is given back, in bytes, and from what size on memory is had apart"""
@@ -20,10 +20,22 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def total() -> int:
     """Bytes of memory that this process may take at most: of the machine, its container and its own limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
-    for path in GROUPS:
-        with suppress(OSError, ValueError):  # none, or "max"
-            limits.append(int(Path(path).read_text()))
-    return min(limit for limit in limits if limit > 0)
+    return min(limit for limit in (*limits, *lent()) if limit > 0)
+
+
+def lent(root: Path = Path("/")) -> Iterator[int]:
+    """The limits in bytes of the control group of this process, and of those that it is in; `root` is the system's."""
+    groups = {"": "/", "memory": "/"}  # a container may see its own as the outermost one, whatever path is told
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            groups |= dict.fromkeys(controllers.split(","), path)
+    for controller, file in GROUPS.items():
+        within, name = os.path.split(root / "sys/fs/cgroup" / file)
+        parts = [part for part in groups[controller].split("/") if part]
+        for depth in range(len(parts) + 1):
+            with suppress(OSError, ValueError):  # none, or "max"
+                yield int(Path(within, *parts[:depth], name).read_text())
 
 
 def peak() -> int:

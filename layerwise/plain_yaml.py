@@ -27,7 +27,10 @@ class _Plain(yaml.SafeLoader):
 
 def plain_values(text: str) -> Any:
     """What a text of plain YAML holds; YAMLError or RecursionError where it is something else."""
-    return yaml.load(text, _Plain)
+    try:
+        return yaml.load(text, _Plain)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # of a date, a number or a tag that is none
+        raise yaml.MarkedYAMLError(problem=str(error)) from error
 
 
 def read_settings(path: Path) -> dict[str, Any]:

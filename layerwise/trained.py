@@ -220,9 +220,9 @@ def load(run_dir: str | os.PathLike[str]) -> TrainedStack:
         FileNotFoundError: there is no finished layer.
         DamagedRun: a file is not as it was written.
     """
-    if (model := Path(run_dir) / MODEL).exists():
-        return read_exported(model)
     run = Run(run_dir)
+    if (model := run.path / MODEL).exists():
+        return read_exported(model)
     records = run.records
     return TrainedStack(run.stack(records), records)
 

@@ -98,6 +98,21 @@ def products_by(way: str) -> Iterator[None]:
             place.fp32_precision = precision
 
 
+@contextlib.contextmanager
+def standard_input(content: bytes) -> Iterator[None]:
+    """What the command is given there."""
+    before = os.dup(0)
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        os.dup2(file.fileno(), 0)
+        try:
+            yield
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+
+
 def growth(task: Callable[[], object]) -> int:
     """The most bytes that a task takes at once on the CPU, beside what is held when it begins."""
     held, peak = (peak_memory(each, torch.device("cpu")) for each in (lambda: None, task))

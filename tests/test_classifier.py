@@ -201,6 +201,12 @@ def test_validation__takes_of_each_class_its_share__never_its_last_image() -> No
 REFUSED: dict[str, tuple[dict[str, Any], Array, Any]] = {
     "y: one class, 7; give images of two or more": ({}, IMAGES[:9], [7] * 9),
     "shape: (8, 9) does not make 64 numbers; give the shape of an image": ({"shape": (8, 9)}, X[:9], Y[:9]),
+    "shape: (63,) does not make 64 numbers; give the shape of an image": ({"shape": 63}, X[:9], Y[:9]),
+    "options: layer.atoms is (1+2j), which is no setting's value;": (
+        {"options": {"layer.atoms": 1 + 2j}},
+        X[:9],
+        Y[:9],
+    ),
     "recipe: int is none; give a recipe's name, or a layerwise.Config": ({"recipe": 3}, IMAGES[:9], Y[:9]),
     "config: nowhere is not a file; give a settings file": ({"recipe": "nowhere"}, IMAGES[:9], Y[:9]),
     "optimizer.epoch: there is no such setting": ({"options": {"optimizer.epoch": 3}}, IMAGES[:9], Y[:9]),
@@ -215,6 +221,11 @@ def test_fit__refuses(message: str) -> None:
     given, images, labels = REFUSED[message]
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         LayerwiseClassifier(**given).fit(images, labels)
+
+
+def test_options__may_be_what_numpy_and_pathlib_make() -> None:
+    given = LayerwiseClassifier(options={"run_dir": Path("q"), "layer.atoms": np.int64(8)})._config()
+    assert given.run_dir == "q" and given.layer.atoms == 8
 
 
 def test_predict__refuses_other_images(fitted: LayerwiseClassifier) -> None:

@@ -31,6 +31,30 @@ def little_more() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 28)
 
 
+@pytest.mark.parametrize(
+    "told, limits, expected",
+    [
+        ("0::/user.slice/job_7/step_0\n", {"user.slice": "max\n", "user.slice/job_7": "5000\n"}, [5000]),
+        ("0::/user.slice/job_7\n", {"": "9000", "user.slice/job_7": "5000", "user.slice/job_8": "3"}, [9000, 5000]),
+        ("4:cpu,memory:/slurm/job_7\n0::/\n", {"memory/": "9000", "memory/slurm/job_7": "7000"}, [9000, 7000]),
+        ("4:memory:/docker/ab12\n", {"memory/": "9000"}, [9000]),  # a container, to which its own is the outermost
+        ("0::/../../job\n", {"": "9000", "job": "3"}, [9000]),
+        (None, {"": "9000"}, [9000]),
+    ],
+)
+def test_lent__is_said_by_every_group_that_the_process_is_in(
+    told: str | None, limits: dict[str, str], expected: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    if told is not None:
+        (tmp_path / "proc/self/cgroup").write_text(told)
+    for group, limit in limits.items():
+        folder = tmp_path / "sys/fs/cgroup" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ("memory.limit_in_bytes" if group.startswith("memory") else "memory.max")).write_text(limit)
+    assert list(memory.lent(tmp_path)) == expected
+
+
 def test_needed__names_what_asked_for_too_much() -> None:
     told = "layer 3: training: too little memory; give less than 64 for --optimizer.batch_size"
     total = little_more()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import layerwise
 from layerwise.config import Config, Layer, Optimizer, SettingError, SingleLayer, Whitening
 from layerwise.config.run import plain
 from layerwise.parsing import configure, nearest, parse, read_config, recipes
@@ -173,6 +174,7 @@ def test_groups__may_be_given_whole() -> None:
     [
         ("--layer", "layer: no value is given;"),
         ("--layer=8", "layer: 8 is not a group of settings;"),
+        ("--layer={atoms: 2024-02-30}", "layer: {atoms: 2024-02-30} is not a group of settings;"),
         ("--layer.whitening=null", "layer.whitening: null is not a group of settings;"),
         ("--layer={whitening: 5}", "layer.whitening: 5 is not a group of settings;"),
         ("--layers=", "layers: nothing is not a group of settings;"),
@@ -338,6 +340,12 @@ def test_config__in_python_is_that_of_the_command() -> None:
         ("depth: !!python/object/apply:os.getcwd []\n", r"line 1: could not determine a constructor for the tag .*"),
         ("depth: [1\n", r"line 2: .*"),
         ("[" * 5000, r"RecursionError"),
+        ("wandb: {name: 2024-02-30}\n", r"day is out of range for month"),
+        ("depth: 0x_\n", r"invalid literal for int.*"),
+        ("depth: !!bool x\n", r"'x'"),
+        ("depth: !!int ''\n", r"string index out of range"),
+        ("depth: !!timestamp x\n", r".*has no attribute.*"),
+        ("layer: !!map [a]\n", r"cannot unpack.*"),
     ],
 )
 def test_a_settings_file__is_plain_yaml(text: str, told: str, tmp_path: Path) -> None:
@@ -356,3 +364,8 @@ def test_names_that_cannot_be_meant__are_named(name: str) -> None:
 def test_a_list__is_asked_for_as_it_is_written() -> None:
     with pytest.raises(SettingError, match=r"^wandb.tags: a is not a list, such as \[a, b\]"):
         parse(["--wandb.tags", "a"])
+
+
+def test_recipe__has_no_part_in_what_is_trained_anew() -> None:
+    with pytest.raises(SettingError, match=r"^restart_from: 1 is no setting .*; give it to layerwise\.train$"):
+        layerwise.recipe("digits", "--restart_from=1")

@@ -1,6 +1,7 @@
 """A trained stack, loaded for use."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import layerwise
 from layerwise.config import Data
 from layerwise.data.images import to_input
 from layerwise.data.splits import load_data
+from layerwise.export import export_files
 from layerwise.parsing import parse
 from tests.conftest import QUIET
 
@@ -207,5 +209,12 @@ def test_a_file_that_is_no_picture__is_named(trained: Path, tmp_path: Path) -> N
 
 
 def test_load__of_a_folder_without_a_layer(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no finished layer"):
+    with pytest.raises(FileNotFoundError, match="^RUN: .* holds no finished layer"):
         layerwise.load(tmp_path)
+
+
+def test_load__of_what_lies_at_home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(trained, tmp_path / "r")
+    export_files(layerwise.load("~/r"), tmp_path / "out")
+    assert len(layerwise.load("~/out").records) == 2

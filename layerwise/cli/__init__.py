@@ -84,7 +84,7 @@ def _run(verb: str, arguments: list[str]) -> int:
             _module(verb).main(arguments)
     except (SettingError, TrainingFailed, DamagedRun, OSError) as error:
         if TOLD_ELSEWHERE not in getattr(error, "__notes__", ()):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {console.one_line(' '.join(str(error).split()))}", file=sys.stderr)
         return 2 if isinstance(error, SettingError) else 1
     except (MemoryError, RuntimeError) as error:
         if not memory.is_lacking(error):
@@ -137,10 +137,24 @@ def _limit(code: int) -> None:
         _thread.start_new_thread(end, ())
 
 
-def named(files: list[str]) -> list[str]:
-    """The arguments FILE of a verb, with what stands for - in the standard input, a name a line."""
-    names = (sys.stdin.read().splitlines() if name == "-" else [name] for name in files)
-    return [name for several in names for name in several if name]
+def pictures(files: list[str]) -> list[tuple[str, str]]:
+    """What the arguments FILE of a verb name, as `pictures_in` has it; for - the standard input has a name a line.
+
+    Raises SettingError where that is nothing.
+    """
+    from layerwise.data.reading import pictures_in
+
+    names = (_lines_given() if name == "-" else [name] for name in files)
+    found = list(pictures_in(name for several in names for name in several if name))
+    if not found:
+        raise SettingError(f"FILE: there is no file in {', '.join(files)}; give pictures, or folders of them")
+    return found
+
+
+def _lines_given() -> list[str]:
+    """The lines of the standard input, in whatever encoding names of files have."""
+    with open(0, "rb", closefd=False) as given:
+        return os.fsdecode(given.read()).split("\n")
 
 
 def check_read(lost: int, count: int) -> None:

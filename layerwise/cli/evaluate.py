@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
 
     import torch
 
-    from layerwise.console import print_table
+    from layerwise.console import one_line, print_table
     from layerwise.report import tested as report
     from layerwise.run.files import output_file, write_json
     from layerwise.run.run import Run
@@ -73,5 +73,5 @@ def main(arguments: list[str]) -> None:
             found["mirrored"] = report.values(mirrored, classes, k)
         write_json(json, found)
     for reason in lost:
-        print(reason, file=sys.stderr)
+        print(one_line(reason), file=sys.stderr)
     check_read(len(lost), len(lost) + len(images))

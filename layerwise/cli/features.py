@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from layerwise.cli import Options, check_read, named
+from layerwise.cli import Options, check_read, pictures
 from layerwise.errors import SettingError
 
 
@@ -28,8 +28,7 @@ def main(arguments: list[str]) -> None:
     import numpy as np
     import torch
 
-    from layerwise.console import progress
-    from layerwise.data.reading import pictures_in
+    from layerwise.console import one_line, progress
     from layerwise.data.rows import allocate
     from layerwise.features import FORMATS, pyarrow
     from layerwise.run.files import output_file
@@ -43,13 +42,11 @@ def main(arguments: list[str]) -> None:
     stack = load(given.run).to("cuda" if torch.cuda.is_available() else "cpu")
     if layer != "all" and not 1 <= layer <= len(stack.records):
         raise SettingError(f"layer: {layer} is none of the run's; give 1 to {len(stack.records)}, or all")
-    pictures = list(pictures_in(named(given.files)))
-    if not pictures:
-        raise SettingError(f"FILE: there is no file in {', '.join(given.files)}; give pictures, or folders of them")
-    features = allocate((len(pictures), stack.transform([], layer, pool).shape[1]), torch.float32)
+    named = pictures(given.files)
+    features = allocate((len(named), stack.transform([], layer, pool).shape[1]), torch.float32)
     kept, lost = list[tuple[str, str]](), list[str]()
-    found = stack.transformed((file for file, _ in pictures), layer, pool)
-    for picture, (_, row) in zip(pictures, progress(found, "computing features", len(pictures)), strict=True):
+    found = stack.transformed((file for file, _ in named), layer, pool)
+    for picture, (_, row) in zip(named, progress(found, "computing features", len(named)), strict=True):
         if isinstance(row, str):
             lost.append(row)
         else:
@@ -59,5 +56,5 @@ def main(arguments: list[str]) -> None:
     FORMATS[out.suffix](file, np.asarray(features)[: len(kept)], files, classes)
     print(f"{out}: {features.shape[1]} features of each of {len(kept)} images")
     for reason in lost:
-        print(reason, file=sys.stderr)
-    check_read(len(lost), len(pictures))
+        print(one_line(reason), file=sys.stderr)
+    check_read(len(lost), len(named))

@@ -2,7 +2,7 @@
 
 import sys
 
-from layerwise.cli import Options, check_read, named
+from layerwise.cli import Options, check_read, pictures
 
 HEADER = ("file", "class", "probability", "next best", "its probability")
 
@@ -20,18 +20,16 @@ def main(arguments: list[str]) -> None:
     import csv
     import json
 
-    from layerwise.console import print_table
-    from layerwise.data.reading import pictures_in
+    from layerwise.console import one_line, print_table
     from layerwise.trained import load
 
     stack, rows, read, lost = load(given.run), [HEADER], 0, 0
     lines = csv.writer(sys.stdout, lineterminator="\n")
     if given.csv:
         lines.writerow(HEADER)
-    files = (file for file, _ in pictures_in(named(given.files)))
-    for path, probabilities in stack.classified(files):
+    for path, probabilities in stack.classified(file for file, _ in pictures(given.files)):
         if isinstance(probabilities, str):
-            print(probabilities, file=sys.stderr)
+            print(one_line(probabilities), file=sys.stderr)
             lost += 1
             continue
         read += 1

@@ -1,5 +1,6 @@
 """The runs in a folder: how deep, how good, how far."""
 
+import os
 from pathlib import Path
 
 from layerwise.cli import Options
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> None:
     from layerwise.console import one_line, print_table
     from layerwise.run.overview import Overview, overviews
 
-    folder = Path(given.folder or FOLDER).expanduser()
+    folder = Path(os.path.expanduser(given.folder or FOLDER))
     if given.folder and not folder.is_dir():
         raise SettingError(f"DIR: {folder} is not a folder; give one that holds runs, such as {FOLDER}")
     found = overviews(folder)

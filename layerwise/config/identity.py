@@ -70,10 +70,8 @@ def flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def without_data(config: Config, number: int) -> dict[str, Any]:
     """As `settings_of`, before the data is read: a folder of images is known by where it lies."""
-    own_images = config.data.name in OWN
-    return settings_of(
-        config, number, fingerprint({"root": str(Path(config.data.root).expanduser().resolve())}) if own_images else ""
-    )
+    root = os.path.realpath(os.path.expanduser(config.data.root))
+    return settings_of(config, number, fingerprint({"root": root}) if config.data.name in OWN else "")
 
 
 def decisive(config: Config) -> dict[str, Any]:
@@ -99,6 +97,6 @@ def default_run_dir(config: Config, recipe: Config | None = None, name: str = "p
     own = without_data(config, above) | ({"arrays": digest} if config.data.name == "arrays" else {})
     if recipe is not None and own == without_data(recipe, above) | {"seed": config.seed}:
         return base
-    folder = re.sub(r"\W+", "-", Path(config.data.root).resolve().name).strip("-")[:40]
+    folder = re.sub(r"\W+", "-", Path(os.path.realpath(config.data.root)).name).strip("-")[:40]
     shown = [folder] if config.data.name in OWN and folder else []
     return "-".join([base, *shown, fingerprint(own)[:6]])

@@ -160,13 +160,14 @@ def from_torchvision(
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         message = f"data.name: {config.name} needs torchvision, which does not import here: {error}"
         raise SettingError(message) from error
-    source, place = getattr(torchvision.datasets, class_name), Path(config.root).expanduser().absolute() / expected
+    root = os.path.expanduser(config.root)
+    source, place = getattr(torchvision.datasets, class_name), Path(root).absolute() / expected
     lacks = f"{config.root} does not hold {config.name}, and it could not be downloaded"
     remedy = f"place {place} there by hand, or set data.root to the folder that holds it"
 
     def fetched(split: dict[str, Any], download: bool = False) -> Any:
         try:
-            return source(os.path.expanduser(config.root), download=download, **split)
+            return source(root, download=download, **split)
         except Exception as error:
             if download or not config.download:
                 raise SettingError(f"data.root: {lacks}; {remedy}") from error

@@ -108,4 +108,4 @@ def _mean(values: list[float]) -> tuple[float, float | None, int] | None:
 def _address(path: Path, out: Path) -> str | None:
     """Where a run's own page is, seen from the page that compares."""
     page = path.resolve() / "report.html"
-    return quote(os.path.relpath(page, out.resolve().parent)) if page.exists() else None
+    return quote(os.fsencode(os.path.relpath(page, out.resolve().parent))) if page.exists() else None

@@ -59,12 +59,12 @@ def draw_layer(folder: Path, stack: FrozenStack, record: LayerRecord, data: Data
     some = pictures.some_of_each(data.val, SHOWN)
     draw: dict[str, Callable[[], Pixels]] = {
         "atoms": lambda: pictures.atoms_picture(embedding.patterns(), channels),
-        "usage": lambda: figures.as_array(charts.usage_chart(pictures.usage(stack, some))),
     }
     if record.sees_images:
         draw["whitened"] = lambda: pictures.atoms_picture(embedding.dictionary.whitened(), channels)
     else:
         draw["answers"] = lambda: pictures.answers_picture(stack, some)
+    draw["usage"] = lambda: figures.as_array(charts.usage_chart(pictures.usage(stack, some)))  # last: see `Figures`
     _draw(folder, draw, f"layer-{record.layer}-")
 
 

@@ -107,7 +107,7 @@ def template(name: str) -> jinja2.Template:
     """A page without its values; what is put into it is text, never markup, unless it was made here."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f}"
+    environment.filters["percent"] = lambda share, digits=1: "–" if share is None else f"{100 * share:.{digits}f}"
     return environment.get_template(name)
 
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and that tell whether they are as they were written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from layerwise.config.identity import fingerprint
 if TYPE_CHECKING:  # what only tells how a run is doing needs no torch
     from torch import Tensor
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""what a file system answers that has no room"""
 SEAL = "# what is above, as it was written: "
 
 
@@ -33,9 +36,12 @@ def commit(path: Path, write: Callable[[Path], object]) -> None:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)  # what it takes of a full disk
-        raise OSError(f"{path} could not be written: {error}; make room for it and give the same command") from error
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)  # what it takes of a full disk, which a signal would leave, too
+        if isinstance(error, (OSError, SafetensorError)):
+            remedy = "make room for it" if getattr(error, "errno", errno.ENOSPC) in FULL else "let it be written"
+            raise OSError(f"{path} could not be written: {error}; {remedy} and give the same command") from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,8 +62,9 @@ def check_seal(path: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a value as JSON; of names that are no UTF-8 as its escapes, which are read as they were."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    commit(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "backslashreplace")))
 
 
 def write_record(path: Path, values: dict[str, Any]) -> None:
@@ -126,12 +133,13 @@ def output_file(option: str, path: str | None) -> Path | None:
     """The file that an option says to write, or that a link there leads to; SettingError if it can't be written."""
     if path is None:
         return None
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise SettingError(f"{option}: {path} cannot be written, since its folder is not there; create it first")
-    if target.exists() and not target.is_file():  # which would be replaced by a file
-        raise SettingError(f"{option}: {path} is a folder, a device or a pipe; give a file")
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
+    if os.path.lexists(target) and not target.is_file():  # which would be replaced by a file
+        raise SettingError(f"{option}: {path} is a folder, a device, a pipe or a link to itself; give a file")
+    # a new file takes the place of one that is there
+    if not os.access(target.parent, os.W_OK | os.X_OK) or target.exists() and not os.access(target, os.W_OK):
         raise SettingError(f"{option}: {path} cannot be written to; give a file that can")
     return target if Path(path).is_symlink() else Path(path)
 

@@ -1,10 +1,12 @@
 """The files of one layer: written one after another, and checked, to the last bit, when they are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerwise import memory
 from layerwise.config.identity import fingerprint
 from layerwise.errors import DamagedRun
 from layerwise.run.files import read_record, read_tensors, sha256, write_record, write_tensors
@@ -63,21 +65,19 @@ class LayerFolder:
 
         if self.begun_with() is None:
             return None
-        return PatchDictionary.of(self._read(DICTIONARY)[0])
+        with self._reading(DICTIONARY) as path:
+            return PatchDictionary.of(read_tensors(path)[0])
 
     def begun_with(self) -> dict[str, Any] | None:
         """The settings that led to the dictionary; None where there is none yet."""
-        path = self.path / DICTIONARY
         if not self._holds(DICTIONARY):
             if later := [name for name in (CHECKPOINT, LAYER, RECORD) if self._holds(name)]:
-                raise self.damaged(path, f"missing, though there is {later[0]}")
+                raise self.damaged(self.path / DICTIONARY, f"missing, though there is {later[0]}")
             return None
-        about = self._read(DICTIONARY)[1]
-        try:
+        with self._reading(DICTIONARY) as path:
+            about = read_tensors(path)[1]
             self._check_format(about)
             return dict(about["settings"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self.damaged(path, error) from error
 
     def save(self, layer: "ProbedLayer", record: LayerRecord) -> LayerRecord:
         """Write the finished layer, then its record, which makes it count."""
@@ -91,48 +91,44 @@ class LayerFolder:
 
     def record(self) -> LayerRecord | None:
         """Read the record, and check the files; None where the layer is not finished."""
-        path = self.path / RECORD
         if not self._holds(RECORD):
             return None
-        try:
+        with self._reading(RECORD) as path:
             values = read_record(path, self._check_format)
             record = LayerRecord(**{name: values[name] for name in LayerRecord.__dataclass_fields__})
             if record.layer != self.number:
                 raise ValueError(f"it is of layer {record.layer}")
             _ = record.config
             files = dict(values["files"])
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise self.damaged(path, error) from error
         for name in (DICTIONARY, LAYER):
-            if not self._holds(name) or sha256(self.path / name) != files.get(name):
-                raise self.damaged(self.path / name)
+            with self._reading(name) as path:
+                if not self._holds(name) or sha256(path) != files.get(name):
+                    raise self.damaged(path)
         return record
 
     def _holds(self, name: str) -> bool:
         """Whether there is such a file, which must be one that can be read."""
-        path = self.path / name
-        try:
+        with self._reading(name) as path:
             if not path.exists():
                 return False
             if not path.is_file():
                 raise self.damaged(path, "it is no file")
             path.open("rb").close()
-        except OSError as error:
-            remedy = "let it be read, or give --restart_from"
-            raise DamagedRun(f"{path} cannot be read ({error.strerror}); {remedy} {self.number}") from error
         return True
 
     def identity(self) -> str:
         """What stands for the files, to the layer above; nothing where the layer is not finished."""
-        return fingerprint(read_record(self.path / RECORD)["files"]) if self._holds(RECORD) else ""
+        if not self._holds(RECORD):
+            return ""
+        with self._reading(RECORD) as path:
+            return fingerprint(read_record(path)["files"])
 
     def load(self, record: LayerRecord) -> "ProbedLayer":
         """Read the finished layer."""
-        fixed = {f"{OF_DICTIONARY}{name}": value for name, value in self._read(DICTIONARY)[0].items()}
-        try:
-            return assembled(record, fixed | self._read(LAYER)[0])
-        except (KeyError, RuntimeError) as error:
-            raise self.damaged(self.path / LAYER, error) from error
+        with self._reading(DICTIONARY) as path:
+            fixed = {f"{OF_DICTIONARY}{name}": value for name, value in read_tensors(path)[0].items()}
+        with self._reading(LAYER) as path:
+            return assembled(record, fixed | read_tensors(path)[0])
 
     def damaged(self, path: Path, why: object = "") -> DamagedRun:
         """That a file is not as it was written, in words."""
@@ -144,11 +140,21 @@ class LayerFolder:
         """How to train it again, in words."""
         return f"give --restart_from {self.number} to train it and the layers above it again"
 
-    def _read(self, name: str) -> tuple[dict[str, "Tensor"], Any]:
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        """A file's path; what goes wrong with it within is told: it cannot be read, or it is not as it was written."""
+        path = self.path / name
         try:
-            return read_tensors(self.path / name)
-        except (ValueError, OSError) as error:
-            raise self.damaged(self.path / name, error) from error
+            yield path
+        except DamagedRun:
+            raise
+        except OSError as error:
+            remedy = f"let it be read, or give --restart_from {self.number}"
+            raise DamagedRun(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            if memory.is_lacking(error):
+                raise
+            raise self.damaged(path, error) from error
 
     def _check_format(self, about: dict[str, Any]) -> None:
         if (found := about.get("format", 1)) != FORMAT:

@@ -34,8 +34,8 @@ class Lock:
         try:
             try:
                 held.acquire(timeout=ASKED, poll_interval=ASKED / 10)
-            except (OSError, NotImplementedError) as error:
-                if isinstance(error, filelock.Timeout) or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
                     raise
                 held = filelock.SoftFileLock(self.folder / ".lock-file")
                 held.acquire(blocking=False)

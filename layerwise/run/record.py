@@ -60,8 +60,9 @@ class LayerRecord:
         them; one that does better by more than `TOO_WELL` knows them by heart, against which dropout may help, too. One
         that is averaged with others is compared alone, as it is trained.
         """
-        alone = self.best.get("val_alone", self.val_accuracy)
-        ahead = self.best.get("train_accuracy", alone + TOO_WELL) - alone
+        if (train := self.best.get("train_accuracy")) is None:
+            return ""
+        ahead = train - self.best.get("val_alone", self.val_accuracy)
         return "more epochs or atoms" if ahead < self.error else "more decay or images" if ahead > TOO_WELL else ""
 
     @property

@@ -22,7 +22,7 @@ import yaml
 from layerwise.config import Config
 from layerwise.config.identity import changes, settings_of
 from layerwise.config.run import plain
-from layerwise.errors import DamagedRun, SettingError
+from layerwise.errors import DamagedRun, NoRun, SettingError
 from layerwise.parsing import read_config
 from layerwise.run.files import check_seal, read_tensors, write_sealed, write_tensors
 from layerwise.run.folder import CHECKPOINT, RECORD, LayerFolder
@@ -44,7 +44,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))
         self._lock = Lock(self.path)
 
     def __repr__(self) -> str:
@@ -112,13 +112,14 @@ class Run:
                 self.record(number)  # which finds that
 
     def stack(self, records: Sequence[LayerRecord] | None = None) -> "FrozenStack":
-        """The finished layers, of `records` if they were read already; FileNotFoundError where there is none."""
+        """The finished layers, of `records` if they were read already; NoRun where there is none."""
         from layerwise.nn.stack import FrozenStack
 
         if not (records := self.records if records is None else records):
             remedy = "give the directory of a run, such as runs/digits-seed0"
             found = "holds no finished layer" if self.path.is_dir() else "is not a folder"
-            raise FileNotFoundError(f"{self.path} {found}; {remedy}")
+            raise NoRun(f"RUN: {self.path} {found}; {remedy}")
+        self._check_name()
         return FrozenStack(self.layer(record.layer).load(record) for record in records)
 
     def data(self, root: str | None = None) -> "DataSet":
@@ -169,8 +170,7 @@ class Run:
 
         What is to be deleted, from layer `restart_from` on, may be anything.
         """
-        if any("\ud800" <= letter <= "\udfff" for letter in str(self.path)):
-            raise SettingError(f"run_dir: {str(self.path)!r} is not UTF-8; give a name that is")
+        self._check_name()
         try:
             existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         except OSError as error:  # such as of a name that is too long
@@ -196,6 +196,11 @@ class Run:
                 remedy = f"give what it was trained with, another --run_dir, or --restart_from {number}"
                 raise SettingError(f"{'; '.join(told)} in {self.path}: {remedy}")
 
+    def _check_name(self) -> None:
+        """Refuse a name that is no UTF-8, in which tensors are neither written nor read."""
+        if any("\ud800" <= letter <= "\udfff" for letter in str(self.path)):
+            raise SettingError(f"run_dir: {str(self.path)!r} is not UTF-8; give a name that is")
+
     def start(self, config: Config, data: "DataSet", restart_from: int | None = None) -> None:
         """Take the directory into use: create it, keep other processes out (RunInUse), check it, write config.yaml.
 
@@ -206,7 +211,12 @@ class Run:
         self.check(config, data, restart_from)
         if restart_from is not None:
             self._delete_from(restart_from)
-        for left in self.path.rglob(".*.partial"):  # by a kill
+        for left in self.path.glob(".deleted-*"):  # by a kill, too, which also leaves what is found next
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+        for left in self.path.rglob(".*.partial"):
             left.unlink()
         for record in self.path.glob(f"layer-*/{RECORD}"):
             record.with_name(CHECKPOINT).unlink(missing_ok=True)  # likewise
@@ -215,22 +225,17 @@ class Run:
         write_tensors(self.path / IMAGES, {"images": data.content.images, "names": data.content.names})
 
     def _delete_from(self, number: int) -> None:
-        """Delete layers, the top one first, so that what a kill leaves is a stack."""
+        """Set layers aside, the top one first, so that what a kill leaves is a stack; what tells of them is deleted."""
         forget(self.path / "wandb", number)  # first, as W&B would otherwise be told nothing of the new ones
+        for told in ("summary.json", "report.html"):
+            (self.path / told).unlink(missing_ok=True)
         folders = {int(path.name[6:]): path for path in self.path.glob("layer-*") if path.name[6:].isdecimal()}
         for i, folder in sorted(folders.items(), reverse=True):
             if i >= number:
                 print(f"layer {i}: deleted, as --restart_from {number} says", flush=True)
-                folder.rename(self.path / f".deleted-{secrets.token_hex(4)}")  # all of it at once
                 for figure in self.path.glob(f"layer-{i}-*.png"):
                     figure.unlink()
-        for told in ("summary.json", "report.html"):  # of what is no longer there
-            (self.path / told).unlink(missing_ok=True)
-        for left in self.path.glob(".deleted-*"):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+                folder.rename(self.path / f".deleted-{secrets.token_hex(4)}")  # all of it at once
 
     def holder(self) -> str | None:
         """The process that the directory is in use by, in words; None where it is free."""

@@ -1,6 +1,5 @@
 """layerwise features: what a linear model takes, of folders of pictures."""
 
-import io
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 import layerwise
 from layerwise.data.splits import load_data
-from tests.conftest import Command
+from tests.conftest import Command, standard_input
 
 NAMES = ["$5_$10/a.png", "<b>x<b>/deep/er.png", "loose.bmp", "שלום/ü.png"]
 CLASSES = ["$5_$10", "<b>x<b>", "", "שלום"]
@@ -45,11 +44,9 @@ def test_features__are_those_of_transform__with_files_and_classes(
             assert written["files"].tolist() == pictures and written["classes"].tolist() == CLASSES
 
 
-def test_features__of_single_files_and_of_standard_input(
-    pictures: list[str], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"\n{pictures[1]}\n\n"))
-    assert command("features", "r", pictures[2], "-", "in/$5_$10", "out.npz").returncode == 0
+def test_features__of_single_files_and_of_standard_input(pictures: list[str], command: Command, tmp_path: Path) -> None:
+    with standard_input(f"\n{pictures[1]}\n\n".encode()):
+        assert command("features", "r", pictures[2], "-", "in/$5_$10", "out.npz").returncode == 0
     with np.load(tmp_path / "out.npz", allow_pickle=False) as written:
         assert written["files"].tolist() == [pictures[2], pictures[1], pictures[0]]
         assert written["classes"].tolist() == ["", "", ""]

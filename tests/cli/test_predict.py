@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 import layerwise
 from layerwise.data.splits import load_data
 from layerwise.trained import TrainedStack
-from tests.conftest import SMALL, Command
+from tests.conftest import SMALL, Command, standard_input
 
 
 @pytest.fixture
@@ -28,9 +30,7 @@ def pictures(finished: Path, tmp_path: Path) -> list[str]:
     return names
 
 
-def test_predict__tells_class_probability_and_next_best(
-    pictures: list[str], finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predict__tells_class_probability_and_next_best(pictures: list[str], finished: Path, command: Command) -> None:
     shares = layerwise.load(finished).predict_proba(pictures)
     best = shares.topk(2)
     expected = [
@@ -41,8 +41,8 @@ def test_predict__tells_class_probability_and_next_best(
     assert done.returncode == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines()[1:]] == expected
     assert list(csv.reader(io.StringIO(command("predict", "r", "in", "c.tiff", "--csv").stdout)))[1:] == expected
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(pictures)))
-    lines = [json.loads(line) for line in command("predict", "r", "-", "--json").stdout.splitlines()]
+    with standard_input("\n".join(pictures).encode()):
+        lines = [json.loads(line) for line in command("predict", "r", "-", "--json").stdout.splitlines()]
     assert [(line["file"], line["class"]) for line in lines] == [(name, label) for name, label, *_ in expected]
     assert [line["probabilities"]["7"] for line in lines] == pytest.approx(shares[:, 7].tolist(), abs=1e-6)
 
@@ -75,7 +75,38 @@ def test_predict__writes_each_line_before_the_next_file_is_read(
 
 def test_predict__of_a_run_that_is_none(command: Command) -> None:
     done = command("predict", "nowhere", "a.png")
-    assert done.returncode == 1 and "nowhere is not a folder" in done.stderr
+    assert done.returncode == 2 and "RUN: nowhere is not a folder" in done.stderr
+    home = command("predict", "~nobody-of-that-name/r", "a.png")
+    assert home.returncode == 2 and "RUN: ~nobody-of-that-name/r is not a folder" in home.stderr
+
+
+def test_predict__of_names_in_no_encoding_that_python_knows(pictures: list[str], command: Command) -> None:
+    names = [b"n\xe9.bmp", b"form\x0cfeed.bmp"]
+    for name in names:
+        shutil.copy(pictures[1], os.fsdecode(name))
+    with standard_input(b"\n".join([*names, b""])):
+        done = command("predict", "r", "-", "--csv")
+    assert done.returncode == 0, done.stderr
+    assert [row[0] for row in csv.reader(io.StringIO(done.stdout))][1:] == [os.fsdecode(name) for name in names]
+
+
+def test_predict__says_what_a_terminal_would_obey__as_letters(pictures: list[str], command: Command) -> None:
+    Path("esc\x1b[31mX\nY.txt").write_text("x")
+    done = command("predict", "r", "esc\x1b[31mX\nY.txt")
+    first, last = done.stderr.splitlines()
+    assert done.returncode == 1 and first.startswith("images: esc?[31mX?Y.txt is not a readable image")
+    assert last.startswith("error: 1 of 1 files")
+
+
+@pytest.mark.parametrize("verb", ["predict", "features"])
+def test_no_picture_at_all__is_refused(verb: str, finished: Path, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    out = ["out.npz"] * (verb == "features")
+    done = command(verb, "r", "empty", *out)
+    assert done.returncode == 2
+    assert done.stderr == "error: FILE: there is no file in empty; give pictures, or folders of them\n"
+    with standard_input(b""):
+        assert "there is no file in -;" in command(verb, "r", "-", *out).stderr
 
 
 def test_predict__agrees_with_evaluate_on_a_folder(command: Command, folder: Path, tmp_path: Path) -> None:

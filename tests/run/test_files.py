@@ -1,5 +1,7 @@
 """Files that are whole or not there, and where none can be written."""
 
+import errno
+import json
 import os
 from pathlib import Path
 
@@ -34,6 +36,28 @@ def test_commit__says_what_failed_where_nothing_was_written_yet(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_commit__says_to_make_room__only_where_that_is_what_lacks(tmp_path: Path) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for write, remedy in ((full, "make room for it"), (forbidden, "let it be written")):
+        with pytest.raises(OSError, match=f"could not be written: .*; {remedy} and give the same command"):
+            commit(tmp_path / "file", write)
+
+
+def test_commit__leaves_nothing_where_a_signal_ends_it(tmp_path: Path) -> None:
+    def stopped(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        commit(tmp_path / "file", stopped)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tensors__are_read_back_with_what_is_said_of_them(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6.0).reshape(2, 3).T.requires_grad_(), "b": torch.tensor([1, 2])}
     write_tensors(tmp_path / "t", tensors, {"format": 3, "names": ["ä"]})
@@ -47,6 +71,9 @@ def test_tensors__are_read_back_with_what_is_said_of_them(tmp_path: Path) -> Non
 def test_json__is_readable_text__without_what_json_lacks(tmp_path: Path) -> None:
     write_json(tmp_path / "j", {"a": [1, "Φ"]})
     assert (tmp_path / "j").read_text(encoding="utf-8") == '{\n  "a": [\n    1,\n    "Φ"\n  ]\n}\n'
+    value = {os.fsdecode(b"caf\xe9"): "\udcff"}  # names of files that are no UTF-8
+    write_json(tmp_path / "j", value)
+    assert json.loads((tmp_path / "j").read_text(encoding="utf-8")) == value
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "j", float("nan"))
 
@@ -66,6 +93,7 @@ def test_output_file__is_where_links_lead__and_names_the_option(tmp_path: Path) 
     with pytest.raises(SettingError, match=r"^--json: .*none/a\.json cannot be written, since its folder is not there"):
         output_file("--json", str(tmp_path / "none" / "a.json"))
     os.mkfifo(tmp_path / "pipe")
-    for no_file in (tmp_path, tmp_path / "pipe", "/dev/null"):
-        with pytest.raises(SettingError, match=f"^--json: {no_file} is a folder, a device or a pipe; give a file"):
+    (tmp_path / "loop").symlink_to("loop")
+    for no_file in (tmp_path, tmp_path / "pipe", tmp_path / "loop", "/dev/null"):
+        with pytest.raises(SettingError, match=f"^--json: {no_file} is a folder, a device, a pipe or a link to itself"):
             output_file("--json", str(no_file))

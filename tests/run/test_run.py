@@ -1,5 +1,6 @@
 """A run's directory: its files, what is refused, what is found to be damaged."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +24,7 @@ from layerwise.config import Data
 from layerwise.data.splits import load_data
 from layerwise.errors import DamagedRun, SettingError
 from layerwise.parsing import parse
-from layerwise.run.files import commit
+from layerwise.run.files import commit, read_record, write_record
 from layerwise.run.record import LayerRecord
 from layerwise.run.run import Run
 from layerwise.training.fit import CommittedCheckpoints
@@ -278,6 +279,19 @@ def test_any_image__that_changed_is_noticed(command: Command, folder: Path, tmp_
     assert done.returncode == 2 and "holds other images" in done.stderr
 
 
+def test_a_record__that_does_not_say_how_training_images_did__is_shown_without(
+    finished: Path, command: Command
+) -> None:
+    path = finished / "layer-2" / "layer.json"
+    values = read_record(path)
+    for epoch in values["epochs"]:
+        del epoch["train_accuracy"]
+    write_record(path, values)
+    done = command("report", "r")
+    assert done.returncode == 0, done.stderr
+    assert "<td>–</td>" in (finished / "report.html").read_text()
+
+
 def test_restart_from__deletes_that_layer_and_those_above__and_ends_as_before(finished: Path, command: Command) -> None:
     before, kept = hashes(finished), (finished / "layer-1" / "layer.json").stat().st_mtime_ns
     other = command("train", "--depth=2", *QUIET, "--restart_from=2", "--layers.2.atoms=8", "--optimizer.epochs=2")
@@ -397,6 +411,71 @@ def test_what_a_kill_left__is_gone_after_the_next_command(finished: Path, comman
     assert {path.name for path in (finished / "layer-2").iterdir()} == before
 
 
+def test_what_restart_from_was_killed_in__is_made_up_for_by_the_next_command(
+    finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {str(path.relative_to(finished)) for path in finished.rglob("*")}
+    again, stop = ("train", "--depth=2", *QUIET), KeyboardInterrupt
+    for moment in ("layerwise.run.run.secrets.token_hex", "layerwise.run.run.shutil.rmtree"):
+        with monkeypatch.context() as patch, pytest.raises(stop):
+            patch.setattr(moment, partial(_raise, stop))
+            command(*again, "--restart_from=2")
+        left = {path.name for path in finished.iterdir()}
+        told = ["summary.json", "report.html", "layer-2-atoms.png", "layer-2-usage.png", "layer-2-answers.png"]
+        assert not left.intersection(told) and "layer-1-atoms.png" in left
+        done = command(*again)
+        assert done.returncode == 0, done.stderr
+        assert {str(path.relative_to(finished)) for path in finished.rglob("*")} == before
+
+
+def _raise(error: type[BaseException], *_: object) -> None:
+    raise error
+
+
+def test_a_figure_that_a_kill_came_before__is_drawn_by_the_next_command(
+    finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = sorted(finished.glob("layer-2-*.png"))
+    for path in figures:
+        path.unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("layerwise.report.pictures.answers_picture", partial(_raise, KeyboardInterrupt))
+        command("train", "--depth=2", *QUIET)
+    assert command("train", "--depth=2", *QUIET).returncode == 0
+    assert sorted(finished.glob("layer-2-*.png")) == figures
+
+
+def test_what_only_cannot_be_read__is_not_said_to_be_damaged(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    def lacking(_: Path) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    told = r"safetensors cannot be read \(Stale file handle\); let it be read, or give --restart_from 1"
+    for read, expected, match in ((gone, DamagedRun, told), (lacking, RuntimeError, "^DefaultCPUAllocator")):
+        with monkeypatch.context() as patch, pytest.raises(expected, match=match):
+            patch.setattr("layerwise.run.folder.read_tensors", read)
+            layerwise.load(finished)
+
+
+def test_names_that_are_no_utf_8(
+    finished: Path, command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, moved = os.fsdecode(b"caf\xe9"), os.fsdecode(b"moved\xe9")
+    folder.rename(images)
+    settings = [*SMALL[1:], "--layer.atoms=4", "--optimizer.epochs=1", "--optimizer.batch_size=16"]
+    own = ["--data.name=image_folder", f"--data.root={images}", "--run_dir=own", "--wandb.mode=disabled"]
+    monkeypatch.setattr("sys.argv", ["layerwise", "train", *own, *settings])
+    done = command("train", *own, *settings)
+    assert done.returncode == 0 and Path("own/report.html").exists(), done.stderr
+    assert f"--data.root={images}" in json.loads(Path("own/summary.json").read_text())["made"]["command"]
+    finished.rename(moved)
+    for arguments in (["evaluate", moved], ["predict", moved, "own/accuracy.png"], ["report", moved]):
+        done = command(*arguments)
+        assert done.returncode == 2 and "moved?' is not UTF-8; give a name that is" in done.stderr
+
+
 def test_a_checkpoint_of_another_training__is_refused(command: Command, tmp_path: Path) -> None:
     """Of the same shape: only what it was trained with tells it from the right one."""
     given = ["train", *QUIET, "--depth=1"]
@@ -497,9 +576,9 @@ def test_train__whatever_is_set_around_it(finished: Path) -> None:
 
 
 def test_record__says_what_would_help__as_far_as_accuracies_tell() -> None:
-    def advice(train: float, val: float, alone: float | None = None) -> str:
-        epochs = [{"val_accuracy": val, "val_loss": 1.0, "train_accuracy": train}]
-        epochs[0] |= {} if alone is None else {"val_alone": alone}
+    def advice(train: float | None, val: float, alone: float | None = None) -> str:
+        told = {"val_accuracy": val, "val_loss": 1.0, "train_accuracy": train, "val_alone": alone}
+        epochs = [{name: value for name, value in told.items() if value is not None}]
         return LayerRecord(1, 16, val, epochs, [1, 8, 8], [8, 6, 6], ["a", "b"], 1.0, {}, val_images=1600).advice
 
     # at 80% of 1,600 images the standard error is 1%
@@ -509,3 +588,4 @@ def test_record__says_what_would_help__as_far_as_accuracies_tell() -> None:
     # of one that is averaged with those below, and so better together, what it does alone is compared
     assert advice(0.76, 0.80, 0.74) == "" and advice(0.74, 0.80, 0.74) == "more epochs or atoms"
     assert advice(0.82, 0.80, 0.74) == "more decay or images"
+    assert advice(None, 1.0) == advice(None, 0.5) == ""  # an older record, which does not say

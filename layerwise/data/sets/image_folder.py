@@ -1,5 +1,6 @@
 """The user's own images, root/{train,val,test}/<class>/* or root/<class>/*, each decoded once."""
 
+import os
 from pathlib import Path
 
 from layerwise.config import Data, SettingError
@@ -20,7 +21,7 @@ def image_folder(config: Data) -> RawData:
     Raises:
         SettingError: root is missing or empty, has one class, an unreadable file, or images of different sizes.
     """
-    return decoded(config, *agreed(_listed, Path(config.root).expanduser()))
+    return decoded(config, *agreed(_listed, Path(os.path.expanduser(config.root))))
 
 
 def _listed(root: Path) -> tuple[list[str], list[Picture]]:

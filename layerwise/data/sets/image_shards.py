@@ -1,5 +1,6 @@
 """The user's own images in tar files, as WebDataset lays them out: KEY.jpg and KEY.cls, which is a class's number."""
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def image_shards(config: Data) -> RawData:
 
 def _listed(config: Data) -> tuple[list[str], list[Picture]]:
     """The classes, and every image of every shard, split by split."""
-    root = Path(config.root).expanduser()
+    root = Path(os.path.expanduser(config.root))
     found, lost = list[tuple[str, int, str, Member]](), list[str]()
     shards = _shards(root)
     for split, shard in progress(shards, "reading shards"):

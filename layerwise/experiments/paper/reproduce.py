@@ -1,6 +1,7 @@
 """layerwise paper: the paper's tables and figures, each row trained and set beside the paper's number."""
 
 import hashlib
+import os
 import re
 import statistics
 from dataclasses import asdict, dataclass, replace
@@ -132,7 +133,7 @@ def configured(
             config = parse([*given, *arguments, f"--depth={row.depth}", f"--seed={seed}"])[0]
             data = config.data.name
             if data in OWN:
-                root = Path(config.data.root).resolve()
+                root = Path(os.path.realpath(config.data.root))
                 data = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
             folder = f"runs/{group}-{data}/{label}-seed{seed}"
             jobs.append(Job(replace(config, run_dir=folder), row.end_to_end))
