@@ -473,7 +473,7 @@ def test_names_that_are_no_utf_8(
     finished.rename(moved)
     for arguments in (["evaluate", moved], ["predict", moved, "own/accuracy.png"], ["report", moved]):
         done = command(*arguments)
-        assert done.returncode == 2 and "moved?' is not UTF-8; give a name that is" in done.stderr
+        assert done.returncode == 2 and r"moved\udce9' is not UTF-8; give a name that is" in done.stderr
 
 
 def test_a_checkpoint_of_another_training__is_refused(command: Command, tmp_path: Path) -> None:
