@@ -221,8 +221,7 @@ def _written(name: str, value: Any) -> str:
     try:
         return json.dumps(value, default=np.generic.item)
     except TypeError as error:
-        remedy = "give a number, a text, a path, or lists and groups of them"
-        raise SettingError(f"options: {name} is {value!r}, which is no setting's value; {remedy}") from error
+        raise SettingError(f"options: {name} is {value!r}, which is no setting's value; give a text") from error
 
 
 def _flattened(X: Any) -> tuple[Any, tuple[int, ...] | None]:
