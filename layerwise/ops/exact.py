@@ -9,7 +9,6 @@ from torch import backends
 
 _GPU: Any = backends.cuda.matmul
 PRODUCTS: list[Any] = [_GPU, backends.mkldnn.matmul]  # type: ignore[attr-defined]
-"""whose `fp32_precision` also says what `torch.set_float32_matmul_precision` did, which itself may not be asked"""
 
 
 def rounded() -> bool:
@@ -19,24 +18,30 @@ def rounded() -> bool:
 
 @contextmanager
 def multiplied_with(precision: str) -> Iterator[None]:
-    """Products of matrices of float32 by ieee, which is exact, or tf32; afterwards as before."""
+    """Products of float32 at a precision of `torch.set_float32_matmul_precision`; afterwards at that of before."""
     if torch.compiler.is_compiling():  # a compiled program keeps what was set when it was compiled
         yield
         return
-    alike = {precision, "none"} if precision == "ieee" else {precision}
-    before = [(products, now) for products in PRODUCTS if (now := products.fp32_precision) not in alike]
-    for products, _ in before:
-        products.fp32_precision = precision
+    apart = [products.fp32_precision for products in PRODUCTS]
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set apart, which torch then does not tell by one word
+        before = None
+    if before == precision:
+        yield
+        return
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        for products, now in before:
-            products.fp32_precision = now
+        torch.set_float32_matmul_precision(before or "highest")
+        for products, each in zip(PRODUCTS, apart, strict=True):
+            products.fp32_precision = each
 
 
 def exactly() -> AbstractContextManager[None]:
     """Products of float32 that are not rounded further."""
-    return multiplied_with("ieee")
+    return multiplied_with("highest")
 
 
 @contextmanager

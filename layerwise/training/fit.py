@@ -159,11 +159,11 @@ class _Pace(Callback):
 
 
 def rounding(precision: str, device: torch.device) -> str:
-    """How products of float32 are multiplied where they decide no gate, as `layerwise.ops.multiplied_with` says.
+    """How products of float32 are multiplied where they decide no gate, as `torch.set_float32_matmul_precision` says.
 
     Half precision is asked for, then on a GPU the maps' products are TF32's, which has as many digits as float16.
     """
-    return "ieee" if precision == "32-true" or device.type != "cuda" else "tf32"
+    return "highest" if precision == "32-true" or device.type != "cuda" else "high"
 
 
 def fit_layer(

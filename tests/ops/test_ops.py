@@ -136,7 +136,7 @@ def test_convolve__on_a_gpu__is_torch_s_own__the_same_bits_twice__and_exact(monk
             return super().__torch_dispatch__(function, types, args, kwargs)
 
     before = cudnn.deterministic, conv.fp32_precision
-    for precision in ("ieee", "tf32"):
+    for precision in ("highest", "high"):
         with Noted(), ops.multiplied_with(precision):
             x, maps = (torch.randn(shape, device="cuda") for shape in ((3, 2, 9, 7), (19, 13)))
             out = ops.convolve(x, maps.requires_grad_(), 3, 2)

@@ -49,7 +49,7 @@ class Watched(Matrix):
     def said(self, x: Tensor, below: Tensor | None = None, near: Tensor | None = None) -> Tensor:
         logits = super().said(x, below)
         self.seen.add(logits.dtype)
-        self.multiplied.add(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
+        self.multiplied.add(torch.get_float32_matmul_precision())
         return logits
 
 
@@ -62,12 +62,13 @@ def test_precision__is_that_of_the_products(precision: str, expected: torch.dtyp
 
 def test_products_of_float32__are_exact__but_on_a_gpu_where_half_precision_is_asked_for(tmp_path: Path) -> None:
     model = Watched()
-    with products_by("medium"):
-        fitted(model, tmp_path, 1, "bf16-mixed")
-    assert model.multiplied == {"ieee"}
+    for way in ("medium", "tf32"):
+        with products_by(way):
+            fitted(model, tmp_path, 1, "bf16-mixed")
+    assert model.multiplied == {"highest"}
     gpu = torch.device("cuda")
-    for precision, expected in (("32-true", "ieee"), ("16-mixed", "tf32"), ("bf16-mixed", "tf32")):
-        assert (rounding(precision, CPU), rounding(precision, gpu)) == ("ieee", expected)
+    for precision, expected in (("32-true", "highest"), ("16-mixed", "high"), ("bf16-mixed", "high")):
+        assert (rounding(precision, CPU), rounding(precision, gpu)) == ("highest", expected)
 
 
 def test_half_precision__changes_the_projection__but_no_gate_and_no_map(generator: torch.Generator) -> None:
