@@ -18,7 +18,7 @@ from torch import Tensor
 
 from layerwise.data.batches import images_in_room
 from layerwise.data.given import Given
-from layerwise.data.images import Images
+from layerwise.data.images import Images, to_input
 from layerwise.data.reading import each, labeled_files
 from layerwise.data.rows import allocate, kept
 from layerwise.errors import DamagedRun, SettingError
@@ -98,7 +98,7 @@ class TrainedStack:
             ValueError: images that are none, no such layer, or no such grid.
         """
         numbers = self._numbers(layer)
-        if pool is not None and pool < 1:
+        if pool is not None and not (isinstance(pool, Integral) and pool >= 1):
             raise ValueError(f"pool: {pool} is no side of a grid; give a whole number from 1, or None")
         if layer == "all" and not flatten:
             raise ValueError("flatten: False, but layers differ in shape; give the number of one")
@@ -154,7 +154,7 @@ class TrainedStack:
     def _of_each(self, files: Iterable[str], compute: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor | str]]:
         def read(file: str) -> Tensor | str:
             try:
-                return self.preprocess(file)
+                return to_input(self._given.one(file)[None])
             except ValueError as error:
                 return str(error)
 

@@ -208,6 +208,12 @@ def test_a_file_that_is_no_picture__is_named(trained: Path, tmp_path: Path) -> N
         layerwise.load(trained).predict(3)
 
 
+@pytest.mark.parametrize("pool", [0, 1.5, "none"])
+def test_transform__to_a_grid_that_is_none(pool: Any, trained: Path) -> None:
+    with pytest.raises(ValueError, match=f"^pool: {pool} is no side of a grid; give a whole number from 1, or None"):
+        layerwise.load(trained).transform([], pool=pool)
+
+
 def test_load__of_a_folder_without_a_layer(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="^RUN: .* holds no finished layer"):
         layerwise.load(tmp_path)

@@ -78,6 +78,10 @@ def _run(verb: str, arguments: list[str]) -> int:
             near = difflib.get_close_matches(verb, VERBS, 1)
             guess = f"did you mean {near[0]}" if near else f"there are {', '.join(VERBS)}"
             raise SettingError(f"{verb}: there is no such verb, {guess}; see layerwise --help")
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise SettingError("the folder that this was started in is gone; change to another") from None
         # torch's threads, while they wait, are to leave their cores to those of compiled loops
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         with hidden():

@@ -21,15 +21,16 @@ def setting(default: Any, rule: Rule | Choices, **values: Any) -> Any:
     return dataclasses.field(default=default, metadata={"rule": rule}, **values)
 
 
-def at_least(least: int) -> Rule:
-    """A whole number that is not below `least`."""
-    return lambda value: None if value >= least else f"is too small; give a whole number of at least {least}"
-
-
 def within(least: int, most: int) -> Rule:
     """A whole number from `least` to `most`."""
+    too_small = f"is too small; give a whole number of at least {least}"
     too_large = f"is too large; give a whole number of at most {most}"
-    return lambda value: at_least(least)(value) or (None if value <= most else too_large)
+    return lambda value: too_small if value < least else too_large if value > most else None
+
+
+def at_least(least: int) -> Rule:
+    """A whole number that is not below `least`, of a size that counts and sides may have."""
+    return within(least, 2**31 - 1)
 
 
 def number(example: float, *, below: float = math.inf, zero: bool = False) -> Rule:

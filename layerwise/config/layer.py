@@ -16,7 +16,7 @@ class Whitening:
 
     kind: str = setting("pca", choices.WHITENINGS)
     """the coordinates of whitened patches"""
-    epsilon: float = setting(0.03, number(0.03, zero=True))
+    epsilon: float = setting(0.03, number(0.03, below=1e6, zero=True))
     """regularizes the eigenvalues, see formula"""
     formula: str = setting("variance", choices.FORMULAS)
     """what a direction is multiplied by"""

@@ -154,7 +154,7 @@ class Config:
 
     depth: int | Literal["auto"] = setting(1, lambda depth: None if depth == "auto" else within(1, DEEPEST)(depth))
     """number of layers K; auto: as long as each raises the validation accuracy by more than its standard error"""
-    seed: int = setting(0, at_least(0))
+    seed: int = setting(0, within(0, 2**128 - 1))
     """everything random follows from it"""
     run_dir: str | None = None
     """where the run's files go; null: runs/<recipe>-seed<seed>, with a suffix if settings differ from the recipe's"""

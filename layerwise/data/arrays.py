@@ -3,8 +3,9 @@
 Shapes: n images, C channels, H W side.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,11 @@ def dataset(
         raise SettingError(f"{wrong[0]}: {len(pairs[wrong[0]])} values; give a pair, images and labels, or a share")
     config = replace(Data("arrays", flip=flip, crop=crop, border=border, shifts=shifts), **shares)
     check_values(config, lambda name: f"data.{name}")
-    if seed < 0:
-        raise SettingError(f"seed: {seed} is too small; give a whole number of at least 0")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise SettingError(f"seed: {seed} is no seed; give a whole number of at least 0")
     known = _listed(labels)
     try:
-        classes = sorted(set(known))  # type: ignore[type-var]
+        classes = sorted(set(known))
     except TypeError as error:
         kinds = ", ".join(sorted({type(label).__name__ for label in known}))
         raise SettingError(f"labels: {kinds} cannot be hashed and sorted; give labels of one kind that can") from error
@@ -79,12 +80,15 @@ def as_tensor(images: Any) -> Tensor:
             raise SettingError(f"images: type {array.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
         array = array if array.flags.writeable else array.copy()  # as torch asks for
-    return torch.as_tensor(array)
+    x = torch.as_tensor(array)
+    if x.layout != torch.strided:
+        raise SettingError(f"images: a tensor with {x.layout} layout; give a dense one, by its to_dense()")
+    return x
 
 
 def checked(x: Tensor) -> Tensor:
     """The same tensor, if its numbers are those of images, uint8 or from 0 to 1; else SettingError."""
-    if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
+    if x.dtype != torch.uint8 and not (x.dtype.is_floating_point and x.dtype.itemsize > 1):
         raise SettingError(f"images: type {x.dtype}; give uint8 in [0, 255] or floating point in [0, 1]")
     if x.dtype.is_floating_point and not bool(((x >= 0) & (x <= 1)).all()):
         found = f"values from {float(x.min()):g} to {float(x.max()):g}"
@@ -119,8 +123,10 @@ def shape_of(images: Tensor | npt.NDArray[Any]) -> tuple[int, int, int]:
 
 def _images(images: Any, labels: Sequence[Hashable], positions: dict[Hashable, int]) -> Images:
     """One split, read a few images at a time."""
-    array = images if isinstance(images, Tensor) else np.asarray(images)
+    array = as_tensor(images) if isinstance(images, Tensor) else np.asarray(images)
     shape = shape_of(array)
+    if not len(array):
+        raise SettingError("images: there are none; give some")
     if len(labels) != len(array):
         raise SettingError(f"labels: {len(labels)} for {len(array)} images; give one for each")
     if unknown := [label for label in labels if label not in positions]:
@@ -139,5 +145,7 @@ def _listed(labels: Any) -> list[Hashable]:
         if labels.ndim != 1:
             raise SettingError(f"labels: shape {tuple(labels.shape)}; give one for each image, (n,)")
         return list(labels.tolist())
+    if not isinstance(labels, Iterable):
+        raise SettingError(f"labels: {labels!r} is no list; give one label for each image")
     values: list[Any] = [label.tolist() if isinstance(label, (np.generic, Tensor)) else label for label in labels]
     return values

@@ -14,7 +14,7 @@ from typing import IO, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from layerwise.console import progress
@@ -192,11 +192,16 @@ def _opened(place: Place) -> Iterator[Image.Image]:
     if isinstance(place, Path) and not place.is_file() and not place.is_dir() and os.path.lexists(place):
         raise ValueError("it is no file")
     # as a stream: from a path, Pillow maps an uncompressed TIFF into memory, and garbles one that is to be turned
-    with place.open("rb") as file, Image.open(file) as image:
-        _check_range(image)
-        if image.format == "TIFF":
-            image.load()  # which turns it
-        yield image
+    with place.open("rb") as file:
+        try:
+            image = Image.open(file)
+        except UnidentifiedImageError as error:  # whose text has an address in memory
+            raise ValueError("cannot identify its format") from error
+        with image:
+            _check_range(image)
+            if image.format == "TIFF":
+                image.load()  # which turns it
+            yield image
 
 
 def _header(image: Image.Image) -> Header:

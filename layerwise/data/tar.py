@@ -37,16 +37,24 @@ class Member:
 
 
 def members(shard: Path) -> Iterator[Member]:
-    """The regular files in an uncompressed tar file, in order; tarfile.TarError where it is none, OSError."""
+    """The regular files in an uncompressed tar file, in order.
+
+    Raises tarfile.TarError or OSError where it is none, and in the end ValueError where it is cut short.
+    """
     with open(shard, "rb", buffering=0) as file:
-        plain = list(_plain(shard, file.fileno()))
-    if plain and plain[-1] is None:
-        with tarfile.open(shard, "r:") as archive:
-            for info in archive:
-                if info.isreg() and not info.issparse():
-                    yield Member(shard, info.name, info.offset_data, info.size)
-    else:
-        yield from (member for member in plain if member is not None)
+        plain, end = list(_plain(shard, file.fileno())), 0  # where the last one ends
+        if plain and plain[-1] is None:
+            with tarfile.open(shard, "r:") as archive:
+                for info in archive:
+                    if info.isreg() and not info.issparse():
+                        yield Member(shard, info.name, info.offset_data, info.size)
+                end = archive.offset
+        else:
+            for member in filter(None, plain):
+                yield member
+                end = member.offset + -(-member.size // BLOCK) * BLOCK
+        if os.pread(file.fileno(), BLOCK, end) != bytes(BLOCK):  # zeros, which all tar files end with
+            raise ValueError("it has no end: the tar file is cut short, or damaged")
 
 
 def _plain(shard: Path, file: int) -> Iterator[Member | None]:

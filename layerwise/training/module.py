@@ -110,12 +110,13 @@ class LayerModule(LightningModule):
 
     def failure(self, what: str) -> TrainingFailed:
         """That the training cannot go on, in words: where, the likely cause, what is kept, what to do."""
-        epoch, rate, precision = self.trainer.current_epoch, self.config.learning_rate, self.trainer.precision
-        cause = f"a learning rate of {rate:g} is likely too high" + (
-            ", or 16-mixed too narrow" * (precision == "16-mixed")
-        )
+        epoch, rate, decay = self.trainer.current_epoch, self.config.learning_rate, self.config.weight_decay
+        name, cause = "learning_rate", f"a learning rate of {rate:g} is likely too high"
+        if rate * decay > 2 and decay > rate:  # each step turns weights around, and makes them larger
+            name, cause = "weight_decay", f"a decay of {decay:g} is too strong for a learning rate of {rate:g}"
+        cause += ", or 16-mixed too narrow" * (self.trainer.precision == "16-mixed")
         kept = f"what epoch {epoch} left is kept" if epoch else "no epoch was finished"
-        remedy = f"give a lower --layers.{self.number}.optimizer.learning_rate and --restart_from {self.number}; {kept}"
+        remedy = f"give a lower --layers.{self.number}.optimizer.{name} and --restart_from {self.number}; {kept}"
         return TrainingFailed(f"layer {self.number}, epoch {epoch + 1}: {what}; {cause}; {remedy}")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

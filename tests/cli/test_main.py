@@ -70,7 +70,7 @@ def test_too_little_memory__anywhere_is_one_line(command: Command) -> None:
     import layerwise.api  # noqa: F401  (the libraries take more than what is left below)
 
     with at_most(little_more()):
-        done = command("train", "--config=teacher", "--data.teacher.images=4000000000")
+        done = command("train", "--config=teacher", "--data.teacher.images=2000000000")
     assert done.returncode == 1
     told = "there is too little memory; give fewer or smaller images, or run it where there is more"
     assert done.stderr == f"error: {told}\n", done.stderr

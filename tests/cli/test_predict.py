@@ -80,6 +80,19 @@ def test_predict__of_a_run_that_is_none(command: Command) -> None:
     assert home.returncode == 2 and "RUN: ~nobody-of-that-name/r is not a folder" in home.stderr
 
 
+def test_predict__of_a_dim_picture__is_silent(finished: Path, command: Command) -> None:
+    Image.new("L", (8, 8), 5).save("dim.png")
+    done = command("predict", "r", "dim.png")
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_predict__in_a_folder_that_is_gone(process: Command, tmp_path: Path) -> None:
+    gone = "import os; from layerwise.cli import main; os.rmdir(os.getcwd()); "
+    done = process("-c", f"{gone}raise SystemExit(main(['predict', '/r', '/a.png']))")
+    assert done.returncode == 2
+    assert done.stderr == "error: the folder that this was started in is gone; change to another\n"
+
+
 def test_predict__of_names_in_no_encoding_that_python_knows(pictures: list[str], command: Command) -> None:
     names = [b"n\xe9.bmp", b"form\x0cfeed.bmp"]
     for name in names:

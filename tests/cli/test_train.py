@@ -132,6 +132,9 @@ def test_a_loss_that_is_not_finite__names_layer_and_step__keeps_no_broken_layer(
     )
     assert re.fullmatch(rf"{told}give a lower --layers\.1\.optimizer\.learning_rate and .*", last), last
     assert not (tmp_path / "r" / "layer-1" / "layer.json").exists()
+    decayed = command("train", *QUIET, "--restart_from=1", "--optimizer.weight_decay=1e30").stderr
+    told = "a decay of 1e+30 is too strong for a learning rate of 0.003; give a lower --layers.1.optimizer.weight_decay"
+    assert told in decayed
 
 
 def test_image_folder__trains_from_start_to_end(command: Command, folder: Path, tmp_path: Path) -> None:

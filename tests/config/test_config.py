@@ -34,6 +34,8 @@ UNCONSTRAINED: dict[str, Any] = {"probe": Probe(kind="unconstrained"), "pool": 1
 
 RANGES = [
     ({"depth": 0}, "depth: 0 is too small; give a whole number of at least 1"),
+    ({"layer": Layer(channels=10**20)}, "layer.channels: 1.* is too large; give a whole number of at most 2147483647"),
+    ({"layer": Layer(pool=2**31)}, "layer.pool: 2147483648 is too large"),
     ({"seed": -1}, "seed: -1 is too small; give a whole number of at least 0"),
     ({"data": Data(name="mine")}, "data.name: mine is not one of "),
     ({"data": Data(name="svnh")}, "data.name: svnh is not one of .*; did you mean svhn?"),
@@ -101,7 +103,11 @@ OF_A_LAYER: list[tuple[dict[str, Any], str, str]] = [
     ({"output": "gates", "atoms": 60}, "output", "gates, of 60 atoms in 64 channels; give 1 to 60 channels"),
     ({"dictionary": "kmean"}, "dictionary", "kmean is not one of .*; did you mean kmeans?"),
     ({"whitening": Whitening(kind="x")}, "whitening.kind", "x is not one of "),
-    ({"whitening": Whitening(epsilon=-1)}, "whitening.epsilon", "-1 is out of range; give 0 or a positive number"),
+    (
+        {"whitening": Whitening(epsilon=-1)},
+        "whitening.epsilon",
+        "-1 is out of range; give a number from 0 to below 1e+06, such as 0.03",
+    ),
     ({"whitening": Whitening(formula="x")}, "whitening.formula", "x is not one of "),
     ({"sampling": Sampling(patches=0)}, "sampling.patches", "0 is too small"),
     ({"sampling": Sampling(pixels="x")}, "sampling.pixels", "x is not one of "),

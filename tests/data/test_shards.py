@@ -96,6 +96,33 @@ def test_shards__what_is_odd_is_named__and_left_out_if_asked(
     assert "data.root: excluded 1 " in capsys.readouterr().out
 
 
+def test_shards__two_images_by_one_name__cost_that_sample_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard(tmp_path / "a.tar", {"z.png": picture(1), "z.jpg": picture(2), "z.cls": b"0"} | some(0))
+    data = read(tmp_path, skip_unreadable=True)
+    assert sum(map(len, (data.train, data.val, data.test))) == 40
+    assert "excluded 1 samples that are none (" in (said := capsys.readouterr().out)
+    assert "a.tar has two images by the name z)" in said
+
+
+@pytest.mark.parametrize("kept", [0, 1536 * 2 * 10, 1536 * 2 * 10 + 700])
+def test_shards__that_are_cut_short__are_named__and_read_so_far_if_asked(
+    kept: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard(tmp_path / "a.tar", some(0))
+    shard(tmp_path / "b.tar", some(40))
+    whole = (tmp_path / "b.tar").read_bytes()
+    (tmp_path / "b.tar").write_bytes(whole[:kept])
+    with pytest.raises(
+        SettingError, match=r"^data.root: .*b\.tar is not a readable tar file \(.*\); mend or remove it"
+    ):
+        read(tmp_path)
+    data = read(tmp_path, skip_unreadable=True)
+    assert sum(map(len, (data.train, data.val, data.test))) == 40 + kept // 3072
+    assert "excluded what is left of" in capsys.readouterr().out
+
+
 def test_shards__refuse_what_cannot_be_learned(tmp_path: Path) -> None:
     def refused(told: str) -> None:
         with pytest.raises(SettingError, match=f"^data.root: {told}"):
@@ -113,6 +140,8 @@ def test_shards__refuse_what_cannot_be_learned(tmp_path: Path) -> None:
     refused("no training image of class c under .* is readable")
     (tmp_path / "classes.txt").write_text("a\n\nb\n")
     refused(r".*classes\.txt has an empty line, or a name twice")
+    (tmp_path / "classes.txt").write_text("")
+    refused(r".*classes\.txt names 0 classes; give two or more, a name a line")
     (tmp_path / "classes.txt").unlink()
     shard(path, some(0) | {"0001.jpg": picture(9)})
     refused(r".*a\.tar has two images by the name 0001; rename")

@@ -68,3 +68,20 @@ def test_members__of_what_is_no_tar_file__or_is_cut_short(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(ValueError, match="cut short"):
         [member.open() for member in members(path)]
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_members__of_what_ends_between_two__are_told_before_that_it_is_cut_short(kind: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    write(path, kind, 7.5)
+    with tarfile.open(path) as archive:
+        ends = archive.getmembers()[4].offset
+    path.write_bytes(path.read_bytes()[:ends])
+    found, reader = [], members(path)
+    with pytest.raises(ValueError, match="it has no end: the tar file is cut short"):
+        while True:
+            found.append(next(reader).name)
+    assert found == ["a.jpg", "b/c.cls"]
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="it has no end"):
+        list(members(path))

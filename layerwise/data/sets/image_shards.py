@@ -107,7 +107,7 @@ def _split(path: Path) -> str | None:
 
 def _samples(shard: Path, config: Data, lost: list[str]) -> Iterator[tuple[str, _Sample]]:
     """What a shard holds, by key: the path up to the first dot of the file's name."""
-    samples = dict[str, _Sample]()
+    samples, doubled = dict[str, _Sample](), dict[str, None]()
     try:
         with shard.open("rb", buffering=0) as file:
             for member in members(shard):
@@ -117,16 +117,21 @@ def _samples(shard: Path, config: Data, lost: list[str]) -> Iterator[tuple[str, 
                 if kind in IMAGES:
                     sample = samples.setdefault(key, _Sample())
                     if sample.image is not None:
-                        raise SettingError(f"data.root: {shard} has two images by the name {key}; rename one of them")
+                        doubled[key] = None
                     sample.image = member
                 elif kind == "cls":
                     content = member.bytes_of(file.fileno()) if member.size <= 20 else b"too long"
                     samples.setdefault(key, _Sample()).label = content.decode("ascii", "replace").strip()
     except (OSError, tarfile.TarError, ValueError) as error:
-        reason = f"{shard} is not a readable tar file ({error})"
         if not config.skip_unreadable:
+            reason = f"{shard} is not a readable tar file ({error})"
             raise SettingError(f"data.root: {reason}; mend or remove it") from error
-        lost.append(reason)
+        print(f"data.root: excluded what is left of {shard}, which is not a readable tar file ({error})")
+    for key in doubled:
+        if not config.skip_unreadable:
+            raise SettingError(f"data.root: {shard} has two images by the name {key}; rename one of them")
+        lost.append(f"{shard} has two images by the name {key}")
+        del samples[key]
     yield from samples.items()
 
 
@@ -137,6 +142,8 @@ def _classes(root: Path, present: set[int]) -> list[str]:
             classes = path.read_text(encoding="utf-8-sig").splitlines()  # as some editors mark it
         except ValueError as error:
             raise SettingError(f"data.root: {path} is no text of UTF-8; give a class's name a line") from error
+        if len(classes) < 2:
+            raise SettingError(f"data.root: {path} names {len(classes)} classes; give two or more, a name a line")
         if "" in classes or len(set(classes)) < len(classes):
             raise SettingError(f"data.root: {path} has an empty line, or a name twice; give a class's name a line")
         return classes
