@@ -81,10 +81,8 @@ def test_total__is_at_most_what_the_process_may_take() -> None:
 
 
 def test_a_sample_that_cannot_fit__is_refused_before_anything_is_trained() -> None:
-    config = parse(["--config=plain_digits", "--layer.sampling.patches=2000000000000", "--layer.patch_size=5"])[0]
-    told = (
-        r"layer\.sampling\.patches: 2000000000000 patches of 3×5² numbers take \d+\.\d GB, and there are \d+\.\d; give"
-    )
+    config = parse(["--config=plain_digits", "--layer.sampling.patches=2000000000", "--layer.patch_size=21"])[0]
+    told = r"layer\.sampling\.patches: 2000000000 patches of 3×21² numbers take \d+\.\d GB, and there are \d+\.\d; give"
     with pytest.raises(SettingError, match=told):
         check_fit(config, (3, 64, 64), 1 << 30)
 
