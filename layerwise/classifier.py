@@ -4,13 +4,12 @@ Shapes: n images, C channels, H W side, F = C·H·W numbers of an image.
 """
 
 import contextlib
-import io
 import json
 import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from typing import Any, ClassVar
@@ -27,6 +26,7 @@ from torch import Tensor
 from layerwise import api
 from layerwise.config import Config, SettingError
 from layerwise.config.run import plain, unmirrored
+from layerwise.console import silenced
 from layerwise.data.arrays import arranged, dataset, shape_of
 from layerwise.data.splits import DataSet
 from layerwise.ops import as_torch_begins
@@ -126,7 +126,7 @@ class LayerwiseClassifier(
         self.image_shape_ = shape_of(rows.reshape(-1, *self._axes))
         self.range_ = (0, 255) if rows.dtype == np.uint8 else (rows.min().item(), rows.max().item())
         config = self._config()
-        with _ALONE, _silence(self.verbose):
+        with _ALONE, contextlib.nullcontext() if self.verbose else silenced():
             self._train(config, _divided(self._pictures(rows), y, labels, config))
         return self
 
@@ -249,13 +249,3 @@ def _divided(images: Tensor, y: Array, labels: Array, config: Config) -> DataSet
     return dataset(
         images[~held], y[~held], val, val, flip=bool(own.flip), crop=crop, border=own.border, shifts=own.shifts
     )
-
-
-@contextlib.contextmanager
-def _silence(verbose: bool) -> Iterator[None]:
-    """Print only if asked to."""
-    with contextlib.ExitStack() as hidden:
-        if not verbose:
-            hidden.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            hidden.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        yield

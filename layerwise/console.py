@@ -6,7 +6,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -62,6 +62,13 @@ def mute(whether: bool = True) -> Iterator[None]:
             yield
     finally:
         _muted = before
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Print nothing within, nor show what is told of warnings and errors, as of what is only tried."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def is_muted() -> bool:

@@ -7,8 +7,6 @@ multiplied by how many there will be. What several machines tell each other is l
 Shapes: n training images, C channels, H W side, h w positions, S numbers that say which atoms are near a position.
 """
 
-import contextlib
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ import torch
 from layerwise import ahead
 from layerwise.api import device_of
 from layerwise.config import Config, Features
-from layerwise.console import in_words, print_table, progress
+from layerwise.console import in_words, print_table, progress, silenced
 from layerwise.data.crops import Origin
 from layerwise.data.known import KnownCrops
 from layerwise.data.rows import is_held
@@ -102,7 +100,7 @@ def planned(config: Config, data: DataSet, device: torch.device) -> tuple[list[P
         below = stack.under(config.layer_at(number))
         if no_room(config, number, below.shape(data.shape), len(data.train)):
             break  # which depth auto comes to
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with silenced():
             layer, pace = rehearsed(config, number, below, store, len(data.train))
             plan = whole.plans.of(below) if len(below.column) else []
         under = len(layers) - len(below.column)  # of other columns

@@ -9,6 +9,7 @@ from torch import backends
 
 _GPU: Any = backends.cuda.matmul
 PRODUCTS: list[Any] = [_GPU, backends.mkldnn.matmul]  # type: ignore[attr-defined]
+"""of matrices, on a GPU and on a processor; each may be set apart, by its `fp32_precision`"""
 
 
 def rounded() -> bool:

@@ -1,7 +1,5 @@
 """What a step takes beside its arithmetic: of a layer so small that there is next to none, by part."""
 
-import contextlib
-import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from torch import nn
 
 from layerwise.config import Features, Layer, Optimizer, Trainer
 from layerwise.config.choices import OPTIMIZERS, SCHEDULES
+from layerwise.console import silenced
 from layerwise.data.images import Augmentation, Images
 from layerwise.data.splits import DataSet
 from layerwise.data.views import ViewStore
@@ -88,7 +87,7 @@ def seconds_of(task: Callable[[], object], times: int) -> float:
 
 def seconds_of_fitting(layer: Any, data: DataSet) -> float:
     """Of this thread, for a step as layers are trained, in the second of two epochs."""
-    begun, steps, nowhere = list[float](), len(data.train) // BATCH, io.StringIO()
+    begun, steps = list[float](), len(data.train) // BATCH
     said = layer.said
 
     def noting(*given: Any) -> torch.Tensor:
@@ -98,11 +97,7 @@ def seconds_of_fitting(layer: Any, data: DataSet) -> float:
 
     layer.said = noting
     try:
-        with (
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
-            tempfile.TemporaryDirectory() as folder,
-        ):
+        with silenced(), tempfile.TemporaryDirectory() as folder:
             settings = Optimizer(epochs=2, batch_size=BATCH)
             fit_layer(layer, 1, _inputs(layer, data), settings, Trainer(), Path(folder))
     finally:

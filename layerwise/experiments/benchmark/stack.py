@@ -1,7 +1,5 @@
 """The cost of depth: training layer 4 of a stack, against the same layer on features that are stored already."""
 
-import contextlib
-import io
 import tempfile
 import time
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import torch
 
 from layerwise.config import Config, Layer, Optimizer, Probe, Sampling, SingleLayer
+from layerwise.console import silenced
 from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.steps import CLASSES, natural_data
 from layerwise.nn.layer import ProbedLayer, build_layer
@@ -34,7 +33,7 @@ def measure_depth(quick: bool, device: torch.device) -> str:
     config = Config(depth=DEPTH, layer=layer, layers={1: first}, optimizer=optimizer)
     data = natural_data(count)
     stack, seconds = FrozenStack(), {"stack": 0.0, "alone": 0.0}
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with silenced():
         for number in range(1, DEPTH):
             store = ViewStore(config.features, data, config.seed, device)  # is empty: patches come from the stack
             stack = stack.with_layer(_layer(config, stack, store, number)).to(device)

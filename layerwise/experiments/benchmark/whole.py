@@ -1,7 +1,5 @@
 """Layers of a recipe: what it brings to ask once which atoms are near, what threads do, and against a convolution."""
 
-import contextlib
-import io
 import os
 import tempfile
 import time
@@ -14,6 +12,7 @@ import torch
 from torch import nn
 
 from layerwise.config import SingleLayer, Trainer
+from layerwise.console import silenced
 from layerwise.data.views import ViewStore
 from layerwise.experiments.benchmark.steps import (
     CLASSES,
@@ -48,7 +47,7 @@ def measure_known(quick: bool, device: torch.device) -> list[str]:
     for number in QUICK if quick else SHAPES:
         own = config.layer_at(number)
         own = replace(own, optimizer=replace(own.optimizer, epochs=epochs))
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with silenced():
             store.raise_to(stack)
             dictionary = learn(own, number, stack, store, config.seed)
             seconds = {}
